@@ -1,0 +1,133 @@
+"""Compiles ``kernels.c`` with the machine's C compiler, once, and loads it.
+
+The shared library is kept beside the other caches under a name that changes with the source, the flags and the
+processor. No compiler, or a failed compilation, is no error: the reference modules do the same work, slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+from audioclf_lib.config import PROJECT_ROOT
+
+SOURCE = Path(__file__).with_name("kernels.c")
+# The processor's own instructions; contracted multiply-adds; nothing that changes what NaN and infinity mean.
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared")
+CACHE = PROJECT_ROOT / "data" / "cache"
+
+
+class DropoutArguments(ctypes.Structure):
+    """``Dropout`` of kernels.c."""
+
+    _fields_ = (
+        ("key_low", ctypes.c_uint32),
+        ("key_high", ctypes.c_uint32),
+        ("threshold", ctypes.c_uint32),
+        ("scale", ctypes.c_float),
+    )
+
+
+_pointer, _count, _flag, _number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_uint32
+_dropout = ctypes.POINTER(DropoutArguments)
+SIGNATURES = {
+    "patch_sums": (_pointer, _count, _count, _pointer, _pointer),
+    "stem_forward": (
+        *(_pointer, _count, _count, _pointer, _pointer, _number, _dropout, _flag, _flag, _pointer, _pointer, _pointer),
+    ),
+    "stem_backward": (_pointer, _count, _count, _pointer, _pointer, _pointer, _pointer, _pointer),
+    "channel_sums": (_pointer, _count, _count, _pointer),
+    "norm_pool_forward": (
+        *(_pointer, _count, _count, _pointer, _pointer, _number, _dropout, _flag, _flag, _pointer, _pointer),
+    ),
+    "norm_pool_gradient_sums": (_pointer, _count, _count, _pointer, _pointer, _pointer),
+    "norm_pool_backward": (_pointer, _count, _count, _pointer, _pointer, _pointer, _pointer, _pointer, _pointer),
+    "dropout": (_pointer, _count, _number, _dropout, _pointer),
+}
+
+
+@functools.cache
+def load_kernels() -> ctypes.CDLL | None:
+    """The compiled kernels, or None (after one warning that says why) where they cannot be had."""
+    try:
+        return _load(compile_kernels(find_compiler()))
+    except (OSError, subprocess.SubprocessError) as error:
+        output = getattr(error, "stderr", None) or str(error)
+        reason = output.strip().splitlines()[0] if output.strip() else type(error).__name__
+        warnings.warn(
+            f"the fast path is off, training takes several times longer: {reason} (a C compiler, named by CC or found "
+            "as cc, gcc or clang, switches it on)",
+            stacklevel=2,
+        )
+        return None
+
+
+def find_compiler() -> list[str]:
+    """The C compiler's command: ``$CC``, else cc, gcc or clang.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if chosen := os.environ.get("CC"):
+        return shlex.split(chosen)
+    for name in ("cc", "gcc", "clang"):
+        if path := shutil.which(name):
+            return [path]
+    raise FileNotFoundError("no C compiler found")
+
+
+def compile_kernels(compiler: list[str], cache: Path = CACHE) -> Path:
+    """Compile the kernels unless the cache holds them; returns the shared library's path.
+
+    Raises:
+        subprocess.CalledProcessError: the compiler refused; OSError: it could not be started.
+    """
+    key = [SOURCE.read_text(), *compiler, *FLAGS, _processor()]
+    name = f"kernels-{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:16]}.so"
+    library = _writable(cache) / name
+    if library.exists():
+        return library
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        draft = Path(folder) / name
+        command = [*compiler, *FLAGS, "-o", str(draft), str(SOURCE)]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        os.replace(draft, library)
+    return library
+
+
+def _writable(cache: Path) -> Path:
+    """``cache``, or a folder of this user's for temporary files where that cannot be written."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        pass
+    else:
+        if os.access(cache, os.W_OK):
+            return cache
+    return Path(tempfile.mkdtemp(prefix="audioclf-"))
+
+
+def _processor() -> str:
+    """What ``-march=native`` depends on: the processor's name and abilities, as far as the system tells them."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return f"{platform.machine()} {platform.processor()}"
+    lines = info.read_text().splitlines()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    for name, arguments in SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, None
+    return library

@@ -1,0 +1,123 @@
+"""Training and evaluation batches, cut and augmented on the device from clips that lie there once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audioclf_lib.config import Recipe
+from audioclf_lib.datasets import Dataset
+from audioclf_lib.windowing import HOP_SIZE, SILENCE_PEAK, WINDOW_SIZE, find_silent_windows
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of some folds, cut on the device from clips that lie there once.
+
+    Attributes:
+        waveforms: (n_clips, n_samples) of the whole data set, on the device.
+        labels: (n_clips,) on the device.
+        silent: (n_clips, n_windows) of the whole data set, on the CPU.
+        clips: (n,) clip of each window; starts: (n,) first sample of each; both on the CPU.
+    """
+
+    waveforms: Tensor
+    labels: Tensor
+    silent: Tensor
+    clips: Tensor
+    starts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def window_index(self) -> Tensor:
+        return self.starts // HOP_SIZE
+
+    @property
+    def is_silent(self) -> Tensor:
+        return self.silent[self.clips, self.window_index]
+
+    def subset(self, keep: Tensor) -> Windows:
+        """The windows where ``keep`` (n,) is true."""
+        return replace(self, clips=self.clips[keep], starts=self.starts[keep])
+
+    def of_clips(self, keep: NDArray[np.bool_]) -> Windows:
+        """The windows of the clips where ``keep`` (n_clips,) is true."""
+        return self.subset(torch.from_numpy(keep)[self.clips])
+
+    def cut(self, chosen: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Windows ``chosen`` (B,), started ``shift`` samples later: (B, 1, 16000) and their labels (B,)."""
+        clips, starts = self.clips[chosen], self.starts[chosen]
+        if shift is not None:
+            starts = (starts + shift).clamp(0, self.waveforms.shape[1] - WINDOW_SIZE)
+        device = self.waveforms.device
+        clips, starts = clips.to(device), starts.to(device)
+        x = self.waveforms.unfold(1, WINDOW_SIZE, 1)[clips, starts]  # (B, 16000), a copy
+        return x.unsqueeze(1), self.labels[clips]
+
+
+def all_windows(dataset: Dataset, device: torch.device) -> Windows:
+    """Put the data set on ``device`` and list all its windows in the order of clips and time."""
+    waveforms = torch.from_numpy(np.array(dataset.waveforms, dtype=np.float32))
+    labels = torch.from_numpy(np.array(dataset.labels, dtype=np.int64))
+    silent = find_silent_windows(waveforms)
+    n_clips, n_windows = silent.shape
+    clips = torch.arange(n_clips).repeat_interleave(n_windows)
+    starts = (torch.arange(n_windows) * HOP_SIZE).repeat(n_clips)
+    return Windows(waveforms.to(device), labels.to(device), silent, clips, starts)
+
+
+def normalise(x: Tensor, recipe: Recipe) -> Tensor:
+    """Scale windows (B, 1, 16000) to peak 1 where the recipe asks for it; silent ones stay silent."""
+    if not recipe.peak_normalise:
+        return x
+    peak = x.abs().amax(dim=2, keepdim=True)
+    return torch.where(peak < SILENCE_PEAK, x, x / peak.clamp(min=SILENCE_PEAK))
+
+
+def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One training batch with the recipe's augmentation, drawn from torch's CPU generator.
+
+    Returns:
+        windows (B, 1, 16000), target distributions (B, n_classes), and the label (B,) that dominates each.
+    """
+    batch = len(chosen)
+    shift = torch.randint(-HOP_SIZE // 2, HOP_SIZE // 2 + 1, (batch,)) if recipe.random_crops else None
+    x, labels = windows.cut(chosen, shift)
+    if shift is not None and recipe.drop_silent:
+        # A shifted window may have slid into silence: take it where it was.
+        slid = (x.abs().amax(dim=(1, 2)) < SILENCE_PEAK).cpu()
+        if slid.any():
+            x, labels = windows.cut(chosen, shift.where(~slid, 0))
+    x = normalise(x, recipe)
+    target = F.one_hot(labels, n_classes).to(x.dtype)
+    if recipe.mixing > 0:
+        x, target = mix(x, target, recipe.mixing)
+    scale = torch.ones(batch)
+    if recipe.gain_db > 0:
+        scale = 10 ** ((torch.rand(batch) * 2 - 1) * recipe.gain_db / 20)
+    if recipe.flip_polarity:
+        scale = scale * (torch.randint(0, 2, (batch,)) * 2 - 1)
+    if recipe.gain_db > 0 or recipe.flip_polarity:
+        x = x * scale.view(-1, 1, 1).to(x)
+    return x, target, labels
+
+
+def mix(x: Tensor, target: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Between-class mixing (Tokozume et al. 2018, arXiv:1711.10282; Zhang et al. 2018, arXiv:1710.09412).
+
+    Each window gets a share 1 - λ of another window of the batch, λ ~ Beta(beta, beta) folded to λ >= 1/2, so that
+    its own class dominates. The sum is divided by √(λ² + (1 - λ)²), which keeps the energy of independent sounds.
+    """
+    share = torch.distributions.Beta(beta, beta).sample((len(x),))
+    share = share.maximum(1 - share).to(x)
+    partner = torch.randperm(len(x)).to(x.device)
+    own, other = share.view(-1, 1, 1), (1 - share).view(-1, 1, 1)
+    mixed = (own * x + other * x[partner]) / (own**2 + other**2).sqrt()
+    return mixed, share.view(-1, 1) * target + (1 - share.view(-1, 1)) * target[partner]

@@ -1,0 +1,307 @@
+"""What a run is: recipes, experiments and fits as frozen models that reject unknown or impossible values.
+
+``Experiment`` is what a notebook or a plan asks for; its ``fits()`` are what gets trained; a ``FitConfig`` holds all
+that determines one fit's result and names its run folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from audioclf_lib.errors import InputError
+
+ModelName = Literal["cnn", "transformer"]
+ProtocolName = Literal["kfold", "split"]
+RecipeName = Literal["as-written", "tuned"]
+Activation = Literal["none", "relu"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+MODELS: tuple[str, ...] = get_args(ModelName)
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+RECIPES: tuple[str, ...] = get_args(RecipeName)
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_RUNS_DIR = PROJECT_ROOT / "report" / "runs"
+
+# Part of every fit id: raise it when the same configuration would train to other numbers than before.
+SCHEMA_VERSION = 1
+
+
+class DatasetFacts(Protocol):
+    """What a configuration needs to know of a data set."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def folds(self) -> Sequence[int]: ...
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+
+class StrictModel(BaseModel):
+    """A frozen model that turns pydantic's report into one sentence."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(explain(error, type(self))) from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """One sentence for the first thing wrong: which setting, what is wrong with it, what would be right."""
+    first = error.errors()[0]
+    setting = ".".join(str(part) for part in first["loc"])
+    what = model.__name__.removesuffix("Config").lower()
+    if first["type"] == "extra_forbidden":
+        return f"{what}: unknown setting {setting!r}; known are {', '.join(model.model_fields)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not setting:
+        return f"{what}: {message}"
+    return f"{what}: {setting} = {first['input']!r} is not possible: {message[0].lower()}{message[1:]}"
+
+
+class Recipe(StrictModel):
+    """How a fit is trained, apart from the architecture: each lever with the reason it is there.
+
+    The defaults are what the original report describes; see ``RECIPE_CHANGES`` for ``tuned``.
+    """
+
+    dropout: float = Field(0.5, ge=0, lt=1, description="rate of the convolutional base's dropout")
+    activation: Activation = Field("none", description="behind each batch norm; without one the base is nearly linear")
+    optimizer: Literal["adam", "adamw"] = Field("adam", description="AdamW decays weights apart from the gradient")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="constant, or the peak of the schedule")
+    weight_decay: float = Field(0.0, ge=0, le=10, description="pulls weights to zero: few clips, many weights")
+    batch_size: int = Field(32, ge=1, le=4096, description="windows in a step")
+    schedule: Literal["constant", "one-cycle"] = Field("constant", description="one-cycle: warm-up, then cosine to 0")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps with rising rate; Transformers need it")
+    clip_norm: float = Field(0.0, ge=0, description="largest gradient norm (0: unlimited); guards the first steps")
+    drop_silent: bool = Field(False, description="leave silent windows out of training: they hold no class")
+    random_crops: bool = Field(False, description="shift each window by up to half a hop: position means nothing")
+    gain_db: float = Field(0.0, ge=0, le=40, description="random gain of up to ± this many dB: loudness means little")
+    flip_polarity: bool = Field(False, description="turn half of the windows upside down: the ear does not hear it")
+    peak_normalise: bool = Field(False, description="scale each window to peak 1, in evaluation too")
+    mixing: float = Field(0.0, ge=0, le=10, description="Beta parameter of between-class mixing (0: none)")
+    reestimate_windows: int = Field(
+        0, ge=0, description="training windows from which batch-norm statistics are re-estimated without dropout"
+    )
+
+
+# What `tuned` changes of the recipe as written, for both architectures and for the Transformer alone.
+TUNED: dict[str, Any] = {
+    "dropout": 0.2,
+    "activation": "relu",
+    "optimizer": "adamw",
+    "learning_rate": 3e-3,
+    "weight_decay": 0.05,
+    "batch_size": 32,
+    "schedule": "one-cycle",
+    "warmup": 0.2,
+    "clip_norm": 1.0,
+    "drop_silent": True,
+    "random_crops": True,
+    "gain_db": 6.0,
+    "flip_polarity": True,
+    "peak_normalise": True,
+    "mixing": 0.2,
+    "reestimate_windows": 512,
+}
+TUNED_TRANSFORMER: dict[str, Any] = {"learning_rate": 3e-4, "weight_decay": 0.1}
+
+
+def make_recipe(name: str, model: str, changes: dict[str, Any] | None = None) -> Recipe:
+    """The settings of recipe ``name`` for an architecture, with the user's ``changes`` on top.
+
+    Raises:
+        InputError: unknown recipe, unknown setting or impossible value.
+    """
+    if name not in RECIPES:
+        raise InputError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    settings: dict[str, Any] = {}
+    if name == "tuned":
+        settings = TUNED | (TUNED_TRANSFORMER if model == "transformer" else {})
+    return Recipe(**(settings | (changes or {})))
+
+
+class FitConfig(StrictModel):
+    """All that determines one fit's result: what ``config.json`` in its run folder says."""
+
+    schema_version: int = SCHEMA_VERSION
+    dataset: str
+    fingerprint: str
+    class_names: tuple[str, ...]
+    model: ModelName
+    num_heads: int | None = None
+    recipe: RecipeName
+    recipe_settings: Recipe
+    train_folds: tuple[int, ...]
+    val_fold: int
+    test_fold: int
+    seed: int
+    epochs: int
+    score_test: bool = Field(True, description="score the test fold after every epoch; in tuning never")
+
+    @property
+    def fit_id(self) -> str:
+        """Readable and the same for the same configuration, e.g. ``cnn-val2-test1-seed0-tuned-e100-1a2b3c4d``."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+        folds = f"val{self.val_fold}-test{self.test_fold}"
+        return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{digest}"
+
+    @property
+    def model_label(self) -> str:
+        """``cnn``, ``transformer-h1``, ``transformer-h2``, ..."""
+        return model_label(self.model, self.num_heads)
+
+
+def model_label(model: str, num_heads: int | None) -> str:
+    """Short name of an architecture with its head count: ``cnn``, ``transformer-h4``."""
+    return model if num_heads is None else f"{model}-h{num_heads}"
+
+
+class Experiment(StrictModel):
+    """What one notebook runs: an architecture with its head count, under a protocol.
+
+    Args:
+        model: ``"cnn"`` or ``"transformer"``.
+        num_heads: attention heads of the Transformer (default 1); the CNN takes none.
+        protocol: ``"kfold"`` (one fit for each fold but the test fold) or ``"split"`` (one fit).
+        dataset: name (``"demo"``, ``"esc10"``) or folder of a data set.
+        epochs, seed: of every fit.
+        test_fold: never trained on, never used to choose an epoch.
+        val_folds: validation folds to fit, for ``kfold``; all but the test fold unless given.
+        recipe: ``"tuned"`` or ``"as-written"``.
+        recipe_changes: recipe settings to change: a dict or a JSON object as text.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        runs_dir: where run folders are kept.
+
+    Raises:
+        InputError: an unknown or impossible value.
+    """
+
+    model: ModelName
+    num_heads: int | None = Field(None, ge=1, le=250)
+    protocol: ProtocolName = "kfold"
+    dataset: str = "demo"
+    epochs: int = Field(100, ge=1, le=100_000)
+    seed: int = Field(0, ge=0, lt=2**32)
+    test_fold: int = Field(1, ge=0)
+    val_folds: tuple[int, ...] | None = None
+    recipe: RecipeName = "tuned"
+    recipe_changes: dict[str, Any] = Field(default_factory=dict)
+    device: DeviceName = "auto"
+    runs_dir: Path = DEFAULT_RUNS_DIR
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _dataset_is_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
+    @field_validator("recipe_changes", mode="before")
+    @classmethod
+    def _parse_json(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value or "{}")
+        except json.JSONDecodeError as error:
+            raise ValueError(f'not a JSON object ({error}); write for example {{"dropout": 0.2}}') from None
+
+    @field_validator("runs_dir", mode="before")
+    @classmethod
+    def _default_runs_dir(cls, value: Any) -> Any:
+        return value or DEFAULT_RUNS_DIR
+
+    @field_validator("val_folds", mode="before")
+    @classmethod
+    def _all_folds_when_empty(cls, value: Any) -> Any:
+        return value or None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_head_by_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("model") == "transformer" and values.get("num_heads") is None:
+            return values | {"num_heads": 1}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        if self.model == "cnn" and self.num_heads is not None:
+            raise ValueError(f"the CNN has no attention heads; leave num_heads = {self.num_heads} out")
+        if self.val_folds is not None and self.protocol == "split":
+            raise ValueError("val_folds belongs to the kfold protocol; the split protocol chooses its own")
+        if self.val_folds is not None and self.test_fold in self.val_folds:
+            raise ValueError(f"val_folds = {list(self.val_folds)} holds the test fold {self.test_fold}; take it out")
+        if self.val_folds is not None and len(set(self.val_folds)) != len(self.val_folds):
+            raise ValueError(f"val_folds = {list(self.val_folds)} names a fold twice; name each once")
+        _ = self.recipe_settings  # raises on unknown or impossible settings
+        return self
+
+    @property
+    def recipe_settings(self) -> Recipe:
+        return make_recipe(self.recipe, self.model, self.recipe_changes)
+
+    @property
+    def name(self) -> str:
+        """Short name, e.g. ``cnn-kfold``, ``transformer-h4-split``."""
+        return f"{model_label(self.model, self.num_heads)}-{self.protocol}"
+
+    @property
+    def title(self) -> str:
+        """For headings, e.g. ``CNN, 4-fold cross-validation`` is written by the report from this and the folds."""
+        architecture = "CNN" if self.model == "cnn" else f"Transformer, {count_heads(self.num_heads or 1)}"
+        return f"{architecture}, {'k-fold' if self.protocol == 'kfold' else 'train-test split'}"
+
+    def validation_folds(self, all_folds: Sequence[int]) -> list[int]:
+        """The validation folds of this experiment's fits, in order.
+
+        Args:
+            all_folds: fold of every clip, or every fold once.
+
+        Raises:
+            InputError: a fold that the data set does not have.
+        """
+        folds = sorted({int(fold) for fold in all_folds})
+        for fold in (self.test_fold, *(self.val_folds or ())):
+            if fold not in folds:
+                raise InputError(f"fold {fold} is not in data set {self.dataset!r}; its folds are {folds}")
+        if self.protocol == "split":
+            return [folds[(folds.index(self.test_fold) + 1) % len(folds)]]
+        return list(self.val_folds or [fold for fold in folds if fold != self.test_fold])
+
+    def fits(self, dataset: DatasetFacts) -> list[FitConfig]:
+        """The fits of this experiment on ``dataset``, one for each validation fold."""
+        folds = sorted({int(fold) for fold in dataset.folds})
+        return [
+            FitConfig(
+                dataset=dataset.name,
+                fingerprint=dataset.fingerprint,
+                class_names=tuple(dataset.class_names),
+                model=self.model,
+                num_heads=self.num_heads,
+                recipe=self.recipe,
+                recipe_settings=self.recipe_settings,
+                train_folds=tuple(fold for fold in folds if fold not in (val_fold, self.test_fold)),
+                val_fold=val_fold,
+                test_fold=self.test_fold,
+                seed=self.seed,
+                epochs=self.epochs,
+            )
+            for val_fold in self.validation_folds(folds)
+        ]
+
+
+def count_heads(num_heads: int) -> str:
+    """``1 head``, ``2 heads``."""
+    return f"{num_heads} head" if num_heads == 1 else f"{num_heads} heads"

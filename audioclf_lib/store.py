@@ -1,0 +1,227 @@
+"""Run folders: the only module that reads or writes them.
+
+``<runs_dir>/<dataset>/<fit id>/`` holds one finished fit. It is written under a temporary name and renamed when
+complete, so a folder that exists is whole. What an unfinished fit needs to go on lies in ``.<fit id>.partial/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from audioclf_lib.config import SCHEMA_VERSION, FitConfig
+from audioclf_lib.errors import InputError
+from audioclf_lib.lease import hold_lease
+
+CONFIG, HISTORY, PREDICTIONS, METRICS = "config.json", "history.csv", "predictions.parquet", "metrics.json"
+WEIGHTS, ENVIRONMENT, CHECKPOINT = "weights.safetensors", "environment.json", "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished fit; its artefacts are read when asked for.
+
+    Attributes:
+        path: the run folder.
+        config: what determined the result.
+    """
+
+    path: Path
+    config: FitConfig
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch: epoch, seconds, learning_rate, {train,validation,test}_{loss,accuracy,clip_accuracy}."""
+        return pd.read_csv(self.path / HISTORY)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """One row per window: split, clip_id, fold, window_index, silent, y_true, p_0 ... p_(classes-1)."""
+        return pd.read_parquet(self.path / PREDICTIONS)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Scores per split at window and clip level, and which epoch was chosen by what rule."""
+        return read_json(self.path / METRICS)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Versions, device, threads, commit, wall time."""
+        return read_json(self.path / ENVIRONMENT)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The chosen epoch's weights and batch-norm statistics.
+
+        Raises:
+            InputError: the run was published without its weights.
+        """
+        if not (self.path / WEIGHTS).exists():
+            raise InputError(
+                f"{self.path} holds no {WEIGHTS}: published runs keep few; train the fit again to get them"
+            )
+        return load_file(self.path / WEIGHTS)
+
+
+class RunStore:
+    """The run folders below ``runs_dir``.
+
+    Args:
+        runs_dir: created when the first fit is written.
+    """
+
+    def __init__(self, runs_dir: Path | str) -> None:
+        self.runs_dir = Path(runs_dir)
+
+    def path(self, config: FitConfig) -> Path:
+        """Where the fit's run folder is or will be."""
+        return self.runs_dir / config.dataset / config.fit_id
+
+    def exists(self, config: FitConfig) -> bool:
+        return self.path(config).is_dir()
+
+    def load(self, config: FitConfig) -> Run:
+        """The finished fit of ``config``.
+
+        Raises:
+            InputError: it has not been trained.
+        """
+        if not self.exists(config):
+            raise InputError(f"fit {config.fit_id} is not in {self.runs_dir}; train it with `audioclf suite`")
+        return read_run(self.path(config))
+
+    def find(self, dataset: str | None = None, **criteria: Any) -> list[Run]:
+        """All finished fits whose configuration has these values, ordered by fit id.
+
+        Folders that are no run folders are passed over.
+        """
+        pattern = f"{dataset or '*'}/*/{CONFIG}"
+        runs = [read_run(path.parent) for path in sorted(self.runs_dir.glob(pattern)) if path.parent.name[0] != "."]
+        return [run for run in runs if all(getattr(run.config, key) == value for key, value in criteria.items())]
+
+    def save(
+        self,
+        config: FitConfig,
+        *,
+        history: pd.DataFrame,
+        predictions: pd.DataFrame,
+        metrics: dict[str, Any],
+        weights: dict[str, Tensor],
+        environment: dict[str, Any],
+    ) -> Run:
+        """Write a run folder under a temporary name, then rename it; its checkpoint is no longer needed.
+
+        Raises:
+            InputError: the disk is full or the folder cannot be written.
+        """
+        target = self.path(config)
+        draft = target.with_name(f".{config.fit_id}.{uuid.uuid4().hex}.draft")
+        with _explained(target):
+            try:
+                draft.mkdir(parents=True)
+                write_json(draft / CONFIG, config.model_dump(mode="json"))
+                history.to_csv(draft / HISTORY, index=False)
+                predictions.to_parquet(draft / PREDICTIONS, index=False, compression="zstd")
+                write_json(draft / METRICS, metrics)
+                save_file({name: tensor.contiguous() for name, tensor in weights.items()}, draft / WEIGHTS)
+                write_json(draft / ENVIRONMENT, environment)
+                os.rename(draft, target)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        self.drop_checkpoint(config)
+        return read_run(target)
+
+    @contextmanager
+    def lock(self, config: FitConfig, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Let one process at a time train this fit; wait for another that does."""
+        with _explained(self.path(config)):
+            self._partial(config).parent.mkdir(parents=True, exist_ok=True)
+        with hold_lease(self._partial(config).with_suffix(".lock"), on_wait):
+            yield
+
+    def save_checkpoint(self, config: FitConfig, state: dict[str, Any]) -> None:
+        """Replace the fit's checkpoint by ``state`` (tensors, numbers, texts, lists and dicts of them)."""
+        folder = self._partial(config)
+        with _explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            draft = folder / f"{CHECKPOINT}.{uuid.uuid4().hex}"
+            try:
+                torch.save(state, draft)
+                os.replace(draft, folder / CHECKPOINT)
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def load_checkpoint(self, config: FitConfig) -> dict[str, Any] | None:
+        """The fit's last checkpoint on the CPU, or None if there is none or it is damaged (then it starts anew)."""
+        path = self._partial(config) / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # torch raises many kinds for a truncated file
+            path.unlink()
+            return None
+        return state
+
+    def drop_checkpoint(self, config: FitConfig) -> None:
+        shutil.rmtree(self._partial(config), ignore_errors=True)
+
+    def _partial(self, config: FitConfig) -> Path:
+        return self.runs_dir / config.dataset / f".{config.fit_id}.partial"
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder's configuration.
+
+    Raises:
+        InputError: it was written by a newer version, or is no run folder.
+    """
+    values = read_json(path / CONFIG)
+    version = values.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise InputError(f"{path} was written by a newer audioclf (schema {version}); update this one to read it")
+    return Run(path, FitConfig(**values))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; remove the folder {path.parent} and train the fit again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged ({error}); remove its folder and train the fit again") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} is damaged (no JSON object); remove its folder and train the fit again")
+    return values
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the system's error while writing below ``path`` into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another runs_dir"
+        ) from error

@@ -1,0 +1,365 @@
+"""``fit()``: one fit, from fresh weights to a run folder, with a checkpoint after every epoch.
+
+An epoch is: one pass over the training windows, batch-norm statistics re-estimated if the recipe asks for it, then
+validation and test scored. All randomness of an epoch follows from the seed and the epoch's number, so a fit that is
+interrupted and goes on from its checkpoint ends with the same numbers as one that is not.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audioclf_lib.acceleration import accelerate
+from audioclf_lib.batches import Windows, all_windows, normalise, training_batch
+from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, FitConfig, Recipe
+from audioclf_lib.datasets import Dataset
+from audioclf_lib.errors import InputError
+from audioclf_lib.evaluation import evaluate_all
+from audioclf_lib.models import create_model
+from audioclf_lib.store import Run, RunStore
+from audioclf_lib.windowing import clip_probabilities
+
+EVALUATION_BATCH = 64
+CHOICE_RULE = "highest window accuracy on the validation fold; among equals, lowest validation loss"
+
+# Called after every epoch with the fit's configuration and its history so far (a dict per epoch).
+Progress = Callable[[FitConfig, list[dict[str, float]]], None]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device to train on: ``"auto"`` takes CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        InputError: the device is not present.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, there in present.items() if there))
+    if not present.get(name, False):
+        available = ", ".join(device for device, there in present.items() if there)
+        raise InputError(f"device {name!r} is not present; choose auto or one of {available}")
+    return torch.device(name)
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    return kind(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+
+def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
+    """Rate of a step: constant, or a straight warm-up to the peak and a cosine down to zero (one cycle).
+
+    The cycle is that of Smith and Topin 2019 (arXiv:1708.07120) with the cosine of Loshchilov and Hutter 2017.
+    """
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    warmup_steps = recipe.warmup * total_steps
+    if step < warmup_steps:
+        return recipe.learning_rate * (step + 1) / (warmup_steps + 1)
+    progress = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass
+class Epoch:
+    """Running sums of loss, hits and probabilities over windows, and what follows from them."""
+
+    windows: Windows
+    n_classes: int
+    loss: float = 0.0
+    probabilities: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.probabilities = torch.zeros(len(self.windows), self.n_classes)
+
+    def add(self, chosen: Tensor, logits: Tensor, loss_sum: Tensor) -> None:
+        self.probabilities[chosen] = logits.detach().softmax(1).float().cpu()
+        self.loss += float(loss_sum.detach())
+
+    def scores(self, prefix: str) -> dict[str, float]:
+        """Mean loss, window accuracy and clip accuracy, under names that begin with ``prefix``."""
+        labels = self.windows.labels.cpu()
+        hits = self.probabilities.argmax(1) == labels[self.windows.clips]
+        return {
+            f"{prefix}_loss": self.loss / len(self.windows),
+            f"{prefix}_accuracy": hits.float().mean().item(),
+            f"{prefix}_clip_accuracy": self._clip_accuracy(labels),
+        }
+
+    def _clip_accuracy(self, labels: Tensor) -> float:
+        """Windows that are not among these (silent ones in training) have no vote."""
+        n_clips, n_windows = self.windows.silent.shape
+        votes = torch.zeros(n_clips, n_windows, self.n_classes)
+        mute = torch.ones(n_clips, n_windows, dtype=torch.bool)
+        where = (self.windows.clips, self.windows.window_index)
+        votes[where] = self.probabilities
+        mute[where] = self.windows.is_silent
+        clips = self.windows.clips.unique()
+        mean = clip_probabilities(votes[clips], mute[clips])
+        return (mean.argmax(1) == labels[clips]).float().mean().item()
+
+
+def train_epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    windows: Windows,
+    recipe: Recipe,
+    n_classes: int,
+    epoch: int,
+    epochs: int,
+) -> Epoch:
+    """One pass over the training windows in random order.
+
+    Raises:
+        InputError: the loss is no longer a finite number.
+    """
+    network.train()
+    result = Epoch(windows, n_classes)
+    order = torch.randperm(len(windows)).split(recipe.batch_size)
+    for index, chosen in enumerate(order):
+        rate = learning_rate(recipe, epoch * len(order) + index, epochs * len(order))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        x, target, _ = training_batch(windows, chosen, recipe, n_classes)
+        logits = network(x)
+        loss = F.cross_entropy(logits, target)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if recipe.clip_norm > 0:
+            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+        optimizer.step()
+        result.add(chosen, logits, loss * len(chosen))
+    if not math.isfinite(result.loss):
+        raise InputError(
+            f"the training loss became {result.loss} in epoch {epoch + 1}; lower the learning rate "
+            f"({recipe.learning_rate:g}) or set clip_norm"
+        )
+    return result
+
+
+@torch.no_grad()
+def reestimate_statistics(model: nn.Module, network: nn.Module, windows: Windows, recipe: Recipe, seed: int) -> None:
+    """Replace batch norm's running statistics by those of training windows seen without dropout.
+
+    Dropout in front of a convolution shifts the variance that the next batch norm gathers in training (Li et al. 2019,
+    arXiv:1801.05134). No parameter changes, and no window outside training is looked at.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+        norm.train()
+    sample = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))[: recipe.reestimate_windows]
+    for chosen in sample.split(EVALUATION_BATCH):
+        network(normalise(windows.cut(chosen)[0], recipe))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
+@torch.no_grad()
+def score_windows(network: nn.Module, windows: Windows, recipe: Recipe, n_classes: int) -> Epoch:
+    """Loss, accuracy and probabilities without dropout and augmentation."""
+    network.eval()
+    result = Epoch(windows, n_classes)
+    for chosen in torch.arange(len(windows)).split(EVALUATION_BATCH):
+        x, labels = windows.cut(chosen)
+        logits = network(normalise(x, recipe))
+        result.add(chosen, logits, F.cross_entropy(logits, labels, reduction="sum"))
+    return result
+
+
+@dataclass
+class FitState:
+    """What an interrupted fit needs to go on: all of it goes into the checkpoint."""
+
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+def fit(
+    config: FitConfig,
+    dataset: Dataset,
+    *,
+    runs_dir: Path | str = DEFAULT_RUNS_DIR,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Run:
+    """Train one fit, or return it if it has been trained.
+
+    Args:
+        config: what to train, from :meth:`audioclf_lib.config.Experiment.fits`.
+        dataset: the data set that ``config`` was made for.
+        runs_dir: where run folders are kept.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        progress: called after every epoch.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: another data set than the configuration's, a device that is not present, a full disk, or a loss
+            that is not finite.
+    """
+    if dataset.fingerprint != config.fingerprint:
+        raise InputError(
+            f"fit {config.fit_id} was made for data set {config.dataset} with fingerprint {config.fingerprint}, "
+            f"not {dataset.fingerprint}; make the fits anew from the data set that is loaded"
+        )
+    store = RunStore(runs_dir)
+    if store.exists(config):
+        return store.load(config)
+    with store.lock(config, on_wait=lambda holder: print(f"{config.fit_id} is being trained by {holder}; waiting")):
+        if store.exists(config):  # trained while we waited
+            return store.load(config)
+        return _train(config, dataset, store, choose_device(device), progress)
+
+
+def _train(
+    config: FitConfig, dataset: Dataset, store: RunStore, device: torch.device, progress: Progress | None
+) -> Run:
+    recipe, n_classes = config.recipe_settings, len(config.class_names)
+    torch.manual_seed(config.seed)
+    model = create_model(
+        config.model,
+        num_heads=config.num_heads,
+        num_classes=n_classes,
+        dropout=recipe.dropout,
+        activation=recipe.activation,
+    ).to(device)
+    optimizer = make_optimizer(model, recipe)
+    network = accelerate(model, device)
+    state = _resume(store.load_checkpoint(config), model, optimizer)
+
+    everything = all_windows(dataset, device)
+    splits = {"train": config.train_folds, "validation": (config.val_fold,), "test": (config.test_fold,)}
+    windows = {name: everything.of_clips(np.isin(dataset.folds, folds)) for name, folds in splits.items()}
+    training = windows["train"].subset(~windows["train"].is_silent) if recipe.drop_silent else windows["train"]
+    scored = ["validation", "test"] if config.score_test else ["validation"]
+
+    while state.epoch < config.epochs:
+        start = time.perf_counter()
+        # One number per epoch seeds all that is random in it, so resuming needs no generator's state.
+        torch.manual_seed(_epoch_seed(config.seed, state.epoch))
+        row = train_epoch(network, optimizer, training, recipe, n_classes, state.epoch, config.epochs).scores("train")
+        if recipe.reestimate_windows:
+            reestimate_statistics(model, network, training, recipe, config.seed)
+        for split in scored:
+            row |= score_windows(network, windows[split], recipe, n_classes).scores(split)
+        state.epoch += 1
+        rate = optimizer.param_groups[0]["lr"]
+        seconds = time.perf_counter() - start
+        state.history.append({"epoch": state.epoch, "seconds": seconds, "learning_rate": rate} | row)
+        _keep_best(state, model)
+        store.save_checkpoint(config, _checkpoint(state, model, optimizer))
+        if progress is not None:
+            progress(config, state.history)
+
+    model.load_state_dict(state.best_weights)
+    predicted = {name: score_windows(network, windows[name], recipe, n_classes) for name in ["train", *scored]}
+    predictions = pd.concat([_prediction_rows(name, result, dataset) for name, result in predicted.items()])
+    return store.save(
+        config,
+        history=pd.DataFrame(state.history, columns=history_columns(scored)),
+        predictions=predictions,
+        metrics={
+            "chosen": state.best | {"rule": CHOICE_RULE},
+            "scores": evaluate_all(predictions, config.class_names),
+        },
+        weights={name: tensor.cpu() for name, tensor in state.best_weights.items()},
+        environment=describe_environment(device, sum(row["seconds"] for row in state.history)),
+    )
+
+
+def history_columns(scored: list[str]) -> list[str]:
+    """Columns of ``history.csv``, in order."""
+    kinds = ("loss", "accuracy", "clip_accuracy")
+    return ["epoch", "seconds", "learning_rate", *(f"{s}_{kind}" for s in ["train", *scored] for kind in kinds)]
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _keep_best(state: FitState, model: nn.Module) -> None:
+    row = state.history[-1]
+    this = {"epoch": state.epoch, "accuracy": row["validation_accuracy"], "loss": row["validation_loss"]}
+    if not state.best or (this["accuracy"], -this["loss"]) > (state.best["accuracy"], -state.best["loss"]):
+        state.best = this
+        state.best_weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _checkpoint(state: FitState, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {
+        "epoch": state.epoch,
+        "history": state.history,
+        "best": state.best,
+        "best_weights": state.best_weights,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+
+
+def _resume(checkpoint: dict[str, Any] | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> FitState:
+    if checkpoint is None:
+        return FitState()
+    model.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    return FitState(checkpoint["epoch"], checkpoint["history"], checkpoint["best"], checkpoint["best_weights"])
+
+
+def _prediction_rows(split: str, scored: Epoch, dataset: Dataset) -> pd.DataFrame:
+    windows = scored.windows
+    clips = windows.clips.numpy()
+    rows = {
+        "split": split,
+        "clip_id": np.asarray(dataset.clip_ids, dtype=object)[clips],
+        "fold": np.asarray(dataset.folds)[clips],
+        "window_index": windows.window_index.numpy(),
+        "silent": windows.is_silent.numpy(),
+        "y_true": np.asarray(dataset.labels)[clips],
+    }
+    return pd.DataFrame(rows | {f"p_{c}": scored.probabilities[:, c].numpy() for c in range(scored.n_classes)})
+
+
+def describe_environment(device: torch.device, seconds: float) -> dict[str, Any]:
+    """Where and with what a fit was trained; ``seconds`` is the training's wall time over all its epochs."""
+    packages = ("torch", "torchaudio", "numpy", "pandas", "scikit-learn", "audioclf")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in packages},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "cpu_count": os.cpu_count(),
+        "commit": _commit(),
+        "wall_seconds": round(seconds, 3),
+    }
+
+
+def _commit() -> str | None:
+    """The project's commit, None outside a checkout."""
+    command = ["git", "-C", str(PROJECT_ROOT), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

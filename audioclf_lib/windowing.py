@@ -1,0 +1,88 @@
+"""Clip -> windows, and back: window scores -> clip scores.
+
+A clip of 80,000 samples (5 s at 16 kHz) gives nine windows of 16,000 samples that start 8,000 samples apart.
+Everything here works on any device and copies nothing that it need not copy.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WINDOW_SIZE = 16_000
+HOP_SIZE = 8_000
+
+# A window whose peak stays under this is silent: Vorbis decoding and resampling leave residues of up to about 1e-5
+# where the recording was padded with zeros, and no sound event of ESC-10 is this quiet.
+SILENCE_PEAK = 1e-4
+
+
+def count_windows(n_samples: int, size: int = WINDOW_SIZE, hop: int = HOP_SIZE) -> int:
+    """Number of whole windows in a clip of ``n_samples`` samples: floor((n_samples - size) / hop) + 1.
+
+    Raises:
+        ValueError: the clip is shorter than one window.
+    """
+    if n_samples < size:
+        raise ValueError(f"a clip of {n_samples} samples holds no window of {size}; pad it with zeros first")
+    return (n_samples - size) // hop + 1
+
+
+def cut_windows(waveforms: Tensor | np.ndarray, size: int = WINDOW_SIZE, hop: int = HOP_SIZE) -> Tensor:
+    """Cut every clip into overlapping windows.
+
+    Args:
+        waveforms: (n_clips, n_samples) float32.
+        size: samples in a window.
+        hop: samples from the start of one window to the start of the next.
+
+    Returns:
+        (n_clips, n_windows, 1, size): a view of ``waveforms``; the axis of length 1 is the audio channel.
+
+    Raises:
+        ValueError: ``waveforms`` has another number of axes, or clips shorter than one window.
+    """
+    waveforms = torch.as_tensor(waveforms)
+    if waveforms.ndim != 2:
+        raise ValueError(f"waveforms must be (n_clips, n_samples), not of shape {tuple(waveforms.shape)}")
+    count_windows(waveforms.shape[1], size, hop)
+    return waveforms.unfold(1, size, hop).unsqueeze(2)  # (n_clips, n_windows, 1, size)
+
+
+def find_silent_windows(waveforms: Tensor | np.ndarray, threshold: float = SILENCE_PEAK) -> Tensor:
+    """Flag the windows whose peak amplitude stays under ``threshold``, measured before any normalisation.
+
+    Args:
+        waveforms: (n_clips, n_samples) float32, full scale = 1.
+        threshold: peak amplitude below which a window counts as silent.
+
+    Returns:
+        (n_clips, n_windows) bool.
+    """
+    return cut_windows(waveforms).abs().amax(dim=(2, 3)) < threshold
+
+
+def window_labels(labels: Tensor | np.ndarray, n_windows: int) -> Tensor:
+    """Repeat each clip's label for each of its windows: (n_clips,) -> (n_clips, n_windows)."""
+    return torch.as_tensor(labels).unsqueeze(1).expand(-1, n_windows)
+
+
+def clip_probabilities(window_probabilities: Tensor | np.ndarray, silent: Tensor | np.ndarray) -> Tensor:
+    """Average the class probabilities of a clip's windows; silent windows have no vote.
+
+    A clip that is silent throughout keeps all its votes, since it has no others.
+
+    Args:
+        window_probabilities: (n_clips, n_windows, n_classes), each row summing to 1.
+        silent: (n_clips, n_windows) bool.
+
+    Returns:
+        (n_clips, n_classes), each row summing to 1.
+    """
+    window_probabilities = torch.as_tensor(window_probabilities)
+    votes = ~torch.as_tensor(silent)
+    votes = votes | ~votes.any(dim=1, keepdim=True)
+    weights = votes.to(window_probabilities.dtype)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    return torch.einsum("nw,nwc->nc", weights, window_probabilities)
