@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -41,7 +41,7 @@ class DatasetFacts(Protocol):
     @property
     def fingerprint(self) -> str: ...
     @property
-    def folds(self) -> Sequence[int]: ...
+    def folds(self) -> Iterable[int]: ...
     @property
     def class_names(self) -> Sequence[str]: ...
 
@@ -149,7 +149,7 @@ class FitConfig(StrictModel):
     test_fold: int
     seed: int
     epochs: int
-    score_test: bool = Field(True, description="score the test fold after every epoch; in tuning never")
+    score_test: bool = Field(default=True, description="score the test fold after every epoch; in tuning never")
 
     @property
     def fit_id(self) -> str:
@@ -263,7 +263,7 @@ class Experiment(StrictModel):
         architecture = "CNN" if self.model == "cnn" else f"Transformer, {count_heads(self.num_heads or 1)}"
         return f"{architecture}, {'k-fold' if self.protocol == 'kfold' else 'train-test split'}"
 
-    def validation_folds(self, all_folds: Sequence[int]) -> list[int]:
+    def validation_folds(self, all_folds: Iterable[int]) -> list[int]:
         """The validation folds of this experiment's fits, in order.
 
         Args:

@@ -61,8 +61,8 @@ class ConvBase(nn.Module):
         x = self.conv2(x)  # (B, 64, 2000)
         x = self.pool2(self.dropout2(self.activation2(self.batch_norm2(x))))  # (B, 64, 1000)
         x = self.conv3(x)  # (B, 32, 500)
-        x = self.pool3(self.dropout3(self.activation3(self.batch_norm3(x))))  # (B, 32, 250)
-        return x
+        features: Tensor = self.pool3(self.dropout3(self.activation3(self.batch_norm3(x))))  # (B, 32, 250)
+        return features
 
 
 class CNN(nn.Module):
@@ -80,7 +80,8 @@ class CNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 1, 16000)
         x = self.base(x)  # (B, 32, 250)
-        return self.classifier(x.flatten(1))  # (B, classes): logits
+        logits: Tensor = self.classifier(x.flatten(1))  # (B, classes)
+        return logits
 
 
 def head_widths(width: int, num_heads: int) -> list[int]:
@@ -105,6 +106,9 @@ class MultiHeadSelfAttention(nn.Module):
     Raises:
         ValueError: ``num_heads`` is not possible for this width.
     """
+
+    slots: Tensor  # where each feature lies among the padded heads
+    query_scale: Tensor  # 1/√d of the head that a feature belongs to
 
     def __init__(self, width: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -149,7 +153,8 @@ class MultiHeadSelfAttention(nn.Module):
         query, key, value = self.project(x)
         dropout = self.dropout if self.training else 0.0
         heads = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=1.0)
-        return self.out_projection(self.merge_heads(heads))  # (B, T, width)
+        output: Tensor = self.out_projection(self.merge_heads(heads))  # (B, T, width)
+        return output
 
     def attention_weights(self, x: Tensor) -> Tensor:
         """The weights softmax(Q Kᵀ / √d), for plots: (B, T, width) -> (B, heads, T, T), rows summing to 1."""
@@ -177,7 +182,8 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, T, width)
         x = self.norm1(x + self.dropout1(self.attention(x)))
         hidden = self.dropout(F.relu(self.linear1(x)))  # (B, T, feed_forward)
-        return self.norm2(x + self.dropout2(self.linear2(hidden)))
+        output: Tensor = self.norm2(x + self.dropout2(self.linear2(hidden)))
+        return output
 
 
 class ConvTransformer(nn.Module):
@@ -209,7 +215,8 @@ class ConvTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 1, 16000)
         x = self.encoder(self.tokens(x))  # (B, 33, 250)
-        return self.classifier(x[:, 0])  # (B, classes): logits
+        logits: Tensor = self.classifier(x[:, 0])  # (B, classes)
+        return logits
 
     @torch.no_grad()
     def attention_weights(self, x: Tensor) -> list[Tensor]:

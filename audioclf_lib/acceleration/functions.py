@@ -7,6 +7,7 @@ value and gradients as the layers named in its docstring. A batch is handed to a
 from __future__ import annotations
 
 import ctypes
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +51,8 @@ def draw_dropout(rate: float) -> Dropout:
 
 def drop(x: Tensor, dropout: Dropout) -> Tensor:
     """``F.dropout``: drop elements of ``x`` (any shape) and scale the others by 1 / (1 - rate)."""
-    return x if dropout.rate == 0 else _Drop.apply(x, dropout)  # type: ignore[no-any-return,no-untyped-call]
+    dropped: Tensor = x if dropout.rate == 0 else _Drop.apply(x, dropout)  # type: ignore[no-untyped-call]
+    return dropped
 
 
 def patch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,7 +64,7 @@ def patch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
         x: (B, 16000).
     """
     batch, length = x.shape
-    library = load_kernels()
+    library = _library()
 
     def part(start: int, stop: int) -> Tensor:
         sums = torch.zeros(56, dtype=torch.float64)
@@ -88,13 +90,14 @@ def stem(x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout, relu: bool) 
     Returns:
         (B, 4000, 128).
     """
-    return _Stem.apply(x, weight, bias, dropout, relu)  # type: ignore[no-any-return,no-untyped-call]
+    y: Tensor = _Stem.apply(x, weight, bias, dropout, relu)  # type: ignore[no-untyped-call]
+    return y
 
 
 def channel_statistics(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of every channel: (B, T, C) -> two (C,), float64."""
     rows, channels = z.shape[0] * z.shape[1], z.shape[2]
-    library = load_kernels()
+    library = _library()
 
     def part(start: int, stop: int) -> Tensor:
         sums = torch.zeros(2, channels, dtype=torch.float64)
@@ -132,9 +135,10 @@ def norm_pool(
     Returns:
         (B, T / 2, C).
     """
-    return _NormPool.apply(  # type: ignore[no-any-return,no-untyped-call]
+    y: Tensor = _NormPool.apply(  # type: ignore[no-untyped-call]
         z, gamma, beta, mean, variance, eps, batch_statistics, dropout, relu, average
     )
+    return y
 
 
 class _Drop(torch.autograd.Function):
@@ -144,7 +148,7 @@ class _Drop(torch.autograd.Function):
         return _run_dropout(x, dropout)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return _run_dropout(gradient, ctx.dropout), None
 
@@ -152,7 +156,7 @@ class _Drop(torch.autograd.Function):
 def _run_dropout(x: Tensor, dropout: Dropout) -> Tensor:
     x = x.contiguous()
     flat, y = x.view(-1), torch.empty_like(x)
-    library = load_kernels()
+    library = _library()
 
     def part(start: int, stop: int) -> None:
         library.dropout(_p(flat[start:stop]), stop - start, start, dropout.arguments, _p(y.view(-1)[start:stop]))
@@ -171,7 +175,7 @@ class _Stem(torch.autograd.Function):
         y = x.new_empty(batch, length // 4, 128)
         keeps_flows = any(ctx.needs_input_grad) or dropout.rate > 0  # an evaluation without gradients needs none
         flows = torch.empty(y.shape if keeps_flows else (batch, 0), dtype=torch.uint8)
-        library = load_kernels()
+        library = _library()
 
         def part(start: int, stop: int) -> None:
             library.stem_forward(
@@ -186,12 +190,12 @@ class _Stem(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor, Tensor, None, None]:
         x, flows = ctx.saved_tensors
         batch, length = x.shape
         dy = dy.contiguous()
-        library = load_kernels()
+        library = _library()
 
         def part(start: int, stop: int) -> Tensor:
             sums = torch.zeros(8, 128, dtype=torch.float64)
@@ -228,7 +232,7 @@ class _NormPool(torch.autograd.Function):
         folded_scale, folded_shift = (scale * dropout.scale).float(), (shift * dropout.scale).float()
         y = z.new_empty(batch, length // 2, channels)
         flows = torch.empty(y.shape, dtype=torch.uint8)
-        library = load_kernels()
+        library = _library()
 
         def part(start: int, stop: int) -> None:
             library.norm_pool_forward(
@@ -244,12 +248,12 @@ class _NormPool(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         z, flows, gamma, mean, inverse_std = ctx.saved_tensors
         batch, length, channels = z.shape
         dy = dy.contiguous()
-        library = load_kernels()
+        library = _library()
 
         def sums_part(start: int, stop: int) -> Tensor:
             sums = torch.zeros(2, channels, dtype=torch.float64)
@@ -259,9 +263,7 @@ class _NormPool(torch.autograd.Function):
             )
             return sums
 
-        total, product = ctx.factor * sum(
-            _in_threads(sums_part, batch), torch.zeros(2, channels, dtype=torch.float64)
-        )
+        total, product = ctx.factor * sum(_in_threads(sums_part, batch), torch.zeros(2, channels, dtype=torch.float64))
         dbeta = total
         dgamma = (product - mean.double() * total) * inverse_std
         # dz = γ/σ (g - mean(g) - ẑ mean(g ẑ)), written as a·g + b·z + c for every channel (Ioffe and Szegedy 2015).
@@ -283,6 +285,12 @@ class _NormPool(torch.autograd.Function):
         return dz, dgamma.float(), dbeta.float(), *(None,) * 7
 
 
+def _library() -> ctypes.CDLL:
+    library = load_kernels()
+    assert library is not None, "accelerate() makes a fast network only where the kernels are there"
+    return library
+
+
 def _p(tensor: Tensor) -> ctypes.c_void_p:
     """Address of a contiguous tensor's data."""
     return ctypes.c_void_p(tensor.data_ptr())
@@ -300,5 +308,5 @@ def _in_threads(part: Callable[[int, int], Any], n: int) -> list[Any]:
     """Call ``part(start, stop)`` on consecutive parts of range(n), one per thread of torch's; results in order."""
     threads = min(torch.get_num_threads(), n)
     bounds = [n * i // threads for i in range(threads + 1)]
-    others = [_executor.submit(part, *pair) for pair in zip(bounds[1:-1], bounds[2:], strict=True)]
+    others = [_executor.submit(part, *pair) for pair in itertools.pairwise(bounds)]
     return [part(bounds[0], bounds[1]), *(other.result() for other in others)]

@@ -1,0 +1,41 @@
+"""audioclf: audio classification as course work, from recordings to a report.
+
+The public names below are all that a notebook needs to train and score; they are loaded when first asked for, so that
+importing the package costs nothing and needs no data, no GPU and no file.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audioclf_lib.config import Experiment
+    from audioclf_lib.datasets import load_dataset
+    from audioclf_lib.derivation import derive_layers
+    from audioclf_lib.evaluation import evaluate
+    from audioclf_lib.models import create_model
+    from audioclf_lib.training import fit
+    from audioclf_lib.windowing import cut_windows
+
+__all__ = ["Experiment", "create_model", "cut_windows", "derive_layers", "evaluate", "fit", "load_dataset"]
+
+_HOMES = {
+    "Experiment": "config",
+    "create_model": "models",
+    "cut_windows": "windowing",
+    "derive_layers": "derivation",
+    "evaluate": "evaluation",
+    "fit": "training",
+    "load_dataset": "datasets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,375 @@
+"""The ``audioclf`` command.
+
+Exit codes: 0 all done, 1 something failed, 2 bad input (one sentence on stderr), 130 stopped by Ctrl-C or a signal.
+What takes long to import is imported by the command that needs it, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, DeviceName, Experiment, RecipeName
+from audioclf_lib.errors import InputError
+from audioclf_lib.plan import Plan, load_plan, resolve_dataset
+
+if TYPE_CHECKING:
+    from audioclf_lib.datasets import Dataset
+    from audioclf_lib.suite import Outcome
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    help="Audio classification as a course report: data, experiments in notebooks, and the report made of them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", "-d", help="demo, esc10, or a folder: ESC-10, ESC-50 or your own.")
+]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", "-e", help="Epochs of every fit.")]
+TestFoldOption = Annotated[int | None, typer.Option(help="Fold that is never trained on.")]
+RecipeOption = Annotated[RecipeName | None, typer.Option(help="How fits are trained.")]
+RecipeChangesOption = Annotated[
+    str | None, typer.Option(help='Recipe settings to change, as a JSON object: {"dropout": 0.3}.')
+]
+DeviceOption = Annotated[DeviceName, typer.Option(help="Where to compute.")]
+RunsDirOption = Annotated[
+    Path, typer.Option(help="Where run folders and executed notebooks are kept.", show_default="report/runs")
+]
+
+
+@app.command()
+def data(
+    name_or_path: Annotated[str, typer.Argument(help="demo, esc10, or a folder with recordings.")] = "demo",
+) -> None:
+    """Load and check a data set (downloading esc10 if there is no copy), and say what it holds."""
+    with _stopped_politely("run the same command again"):
+        from audioclf_lib.datasets import DEFAULT_DATA_DIR, load_dataset
+
+        dataset = load_dataset(resolve_dataset(name_or_path))
+        _console().print(_dataset_table(dataset, DEFAULT_DATA_DIR))
+
+
+@app.command()
+def run(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT|NOTEBOOK",
+            help="An experiment (cnn-kfold, cnn-split, transformer-h4-kfold, ...) or a notebook's name or path.",
+        ),
+    ],
+    dataset: DatasetOption = None,
+    epochs: EpochsOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every fit.")] = None,
+    test_fold: TestFoldOption = None,
+    recipe: RecipeOption = None,
+    recipe_changes: RecipeChangesOption = None,
+    device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
+    runs_dir: Annotated[Path | None, typer.Option(help="Where run folders are kept.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Any parameter of the notebook; may be repeated."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the executed notebook goes.")] = None,
+) -> None:
+    """Run one notebook in batch, as an experiment of the suite or with parameters of your own."""
+    given: dict[str, Any] = {
+        "dataset": resolve_dataset(dataset) if dataset else None,
+        "epochs": epochs,
+        "seed": seed,
+        "test_fold": test_fold,
+        "recipe": recipe,
+        "recipe_changes": recipe_changes,
+        "device": device,
+        "runs_dir": str(runs_dir.resolve()) if runs_dir else None,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    given |= _parse_parameters(parameter or [])
+    with _stopped_politely("run the same command again to go on"):
+        from audioclf_lib.execution import NotebookError, run_notebook
+        from audioclf_lib.suite import NOTEBOOKS_DIR, experiment_job
+
+        experiment = _parse_experiment(target, given)
+        if experiment:
+            job = experiment_job(experiment)
+            notebook, place, parameters = job.notebook, output or job.output, job.parameters
+        else:
+            notebook = _find_notebook(target, NOTEBOOKS_DIR)
+            place, parameters = output or Path(f"{notebook.stem}-executed.ipynb"), given
+        try:
+            executed = run_notebook(notebook, place, parameters, on_wait=_say_waiting)
+        except NotebookError as error:
+            _stderr(f"{notebook.name}: {error}\nsee {_shown(error.notebook)}")
+            raise typer.Exit(FAILED) from None
+        _console().print(f"executed notebook: {_shown(executed)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def suite(
+    plan: Annotated[str, typer.Option("--plan", help="demo, full, or a YAML file like workflow/plans/demo.yaml.")] = (
+        "demo"
+    ),
+    dataset: DatasetOption = None,
+    epochs: EpochsOption = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, separated by commas: 0,1,2.")] = None,
+    test_fold: TestFoldOption = None,
+    recipe: RecipeOption = None,
+    recipe_changes: RecipeChangesOption = None,
+    device: DeviceOption = "auto",
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    jobs: Annotated[int, typer.Option(min=1, help="Notebooks at once; they share the cores.")] = 1,
+    notebooks_dir: Annotated[
+        Path, typer.Option(help="Where the notebooks are.", show_default="notebooks")
+    ] = PROJECT_ROOT / "notebooks",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run and what is done.")] = False,
+) -> None:
+    """Run all experiments of a plan; what is done is skipped, and an interrupted suite goes on where it stopped."""
+    chosen = load_plan(plan).changed(
+        dataset=resolve_dataset(dataset) if dataset else None,
+        epochs=epochs,
+        seeds=_parse_seeds(seeds),
+        test_fold=test_fold,
+        recipe=recipe,
+        recipe_changes=_parse_object(recipe_changes),
+    )
+    with _stopped_politely("run the same command again to go on"):
+        from audioclf_lib.suite import inspect_suite, run_suite
+
+        console = _console()
+        console.print(_describe_plan(chosen), highlight=False)
+        if dry_run:
+            console.print(_suite_table(inspect_suite(chosen, runs_dir=runs_dir)))
+            return
+        outcomes = run_suite(chosen, runs_dir=runs_dir, device=device, jobs=jobs, notebooks_dir=notebooks_dir, say=_say)
+        console.print(_suite_table(outcomes))
+        failures = [outcome for outcome in outcomes if outcome.state != "done"]
+        if failures:
+            console.print(_failure_table(failures))
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+def report(
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="Whose runs to show.", show_default="what the last suite ran")
+    ] = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
+    authors: Annotated[str | None, typer.Option(help="Authors, separated by commas.")] = None,
+    course: Annotated[str | None, typer.Option(help="Course or institution.")] = None,
+    date: Annotated[str | None, typer.Option(help="Date on the title page.")] = None,
+    formats: Annotated[str, typer.Option(help="pdf, html, or both separated by a comma.")] = "pdf,html",
+    output_dir: Annotated[
+        Path, typer.Option(help="Where report.pdf and report.html go.", show_default="report")
+    ] = PROJECT_ROOT / "report",
+) -> None:
+    """Make the report of finished runs as PDF and HTML; missing runs are named in it."""
+    last = runs_dir / "plan.yaml"
+    chosen = plan or (str(last.resolve()) if last.exists() else "demo")
+    if Path(chosen).suffix in (".yaml", ".yml"):
+        chosen = str(Path(chosen).resolve())
+    load_plan(chosen)
+    with _stopped_politely("run the same command again"):
+        from audioclf_lib.execution import NotebookError
+        from audioclf_lib.reporting.build import build_report
+
+        try:
+            files = build_report(
+                chosen,
+                runs_dir=runs_dir,
+                output_dir=output_dir,
+                formats=[name.strip() for name in formats.split(",")],
+                title=title,
+                authors=authors,
+                course=course,
+                date=date,
+            )
+        except NotebookError as error:
+            _stderr(f"the report notebook: {error}\nsee {_shown(error.notebook)}")
+            raise typer.Exit(FAILED) from None
+        for path in files:
+            _console().print(f"report: {_shown(path)}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    try:
+        app()
+    except InputError as error:
+        _stderr(f"audioclf: {error}")
+        sys.exit(BAD_INPUT)
+
+
+@contextmanager
+def _stopped_politely(advice: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        _stderr(f"stopped; {advice}")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 110)
+
+
+def _stderr(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _say_waiting(holder: str) -> None:
+    _stderr(f"waiting for {holder}, which runs the same notebook")
+
+
+def _shown(path: Path) -> str:
+    """A path as the user would type it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _parse_experiment(target: str, given: dict[str, Any]) -> Experiment | None:
+    """``transformer-h4-kfold`` -> the experiment with the ``given`` settings; None if ``target`` is no such name."""
+    match = re.fullmatch(r"(cnn|transformer)(?:-h(\d+))?-(kfold|split)", target)
+    if match is None:
+        return None
+    model, heads, protocol = match.groups()
+    settings = given | ({"num_heads": int(heads)} if heads else {})
+    return Experiment(**(settings | {"model": model, "protocol": protocol}))
+
+
+def _find_notebook(target: str, folder: Path) -> Path:
+    for path in (Path(target), folder / target, folder / f"{target}.ipynb"):
+        if path.is_file():
+            return path.resolve()
+    known = ", ".join(sorted(path.stem for path in folder.glob("*.ipynb")))
+    raise InputError(f"{target!r} is neither an experiment (such as cnn-kfold) nor a notebook; notebooks are {known}")
+
+
+def _parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
+    """``name=value`` -> parameters; numbers, true, false, null and lists are read as JSON, anything else is text."""
+    parameters: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name.isidentifier() or not equals:
+            raise InputError(f"parameter {text!r} is not understood; write it as name=value")
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError:
+            parsed = value
+        parameters[name] = value if isinstance(parsed, dict) else parsed  # notebooks take objects as JSON text
+    return parameters
+
+
+def _parse_seeds(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"seeds {text!r} are not understood; write whole numbers separated by commas: 0,1,2") from None
+
+
+def _parse_object(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f'recipe changes {text!r} are no JSON object; write for example {{"dropout": 0.3}}')
+    return value
+
+
+def _describe_plan(plan: Plan) -> str:
+    seeds = f"seed {plan.seeds[0]}" if len(plan.seeds) == 1 else f"seeds {', '.join(map(str, plan.seeds))}"
+    what = f"{len(plan.experiments)} experiments, {plan.epochs} epochs, {seeds}, recipe {plan.recipe}"
+    return escape(f"plan {plan.name} on {plan.dataset}: {what}")
+
+
+def _dataset_table(dataset: Dataset, data_dir: Path) -> Table:
+    table = Table(title=f"Data set {escape(dataset.name)}", box=box.SIMPLE, show_header=False, title_justify="left")
+    folds = sorted({int(fold) for fold in dataset.folds})
+    per_fold = ", ".join(f"{fold}: {int((dataset.folds == fold).sum())}" for fold in folds)
+    n_windows = dataset.silent.shape[1]
+    n_silent = int(dataset.silent.sum())
+    rows = {
+        "clips": f"{len(dataset)} of {dataset.waveforms.shape[1] / dataset.sample_rate:g} s",
+        "classes": f"{len(dataset.class_names)}: {', '.join(dataset.class_names)}",
+        "clips per fold": per_fold,
+        "windows": f"{n_windows} per clip, {dataset.silent.size} in all",
+        "silent windows": f"{n_silent} ({100 * n_silent / dataset.silent.size:.1f} %)",
+        "fingerprint": dataset.fingerprint,
+        "licence": dataset.licence,
+        "kept in": str(data_dir),
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    return table
+
+
+def _suite_table(outcomes: Sequence[Outcome]) -> Table:
+    from audioclf_lib.suite import describe_accuracy, describe_seconds
+
+    table = Table(
+        title="Accuracy on the test fold (mean ± standard deviation over the fits)",
+        box=box.SIMPLE,
+        title_justify="left",
+    )
+    for name in ("experiment", "status", "time", "fits", "windows", "clips"):
+        table.add_column(name, justify="left" if name in ("experiment", "status") else "right", no_wrap=True)
+    for outcome in outcomes:
+        if outcome.job.fits:
+            table.add_row(
+                outcome.job.title,
+                outcome.state,
+                describe_seconds(outcome.status.seconds) if outcome.status else "–",
+                f"{outcome.fits_done}/{len(outcome.job.fits)}",
+                describe_accuracy(outcome.accuracy.get("window")),
+                describe_accuracy(outcome.accuracy.get("clip")),
+            )
+    return table
+
+
+def _failure_table(failures: Sequence[Outcome]) -> Table:
+    from audioclf_lib.execution import failed_path
+
+    table = Table(title="Not done", box=box.SIMPLE, title_justify="left")
+    for name in ("notebook", "cell", "what happened"):
+        table.add_column(name, overflow="fold")
+    for outcome in failures:
+        status, cell = outcome.status, ""
+        if status is not None and status.state == "failed":
+            cell = f"[{status.cell}]" if status.cell is not None else ""
+            what = f"{status.error}: {status.message}"
+            if failed_path(outcome.job.output).exists():
+                what += f"\nsee {_shown(failed_path(outcome.job.output))}"
+        elif outcome.state == "stopped":
+            what = "stopped before it was done; run the same command again to go on"
+        else:
+            what = "was not started"
+        table.add_row(outcome.job.title, escape(cell), escape(what))
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Data sets: ESC-10, ESC-50, your own folder, and a generated one for demonstration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib.datasets.dataset import Dataset
+from audioclf_lib.datasets.demo import load_demo
+from audioclf_lib.datasets.esc import ESC50_TABLE, find_esc10, load_esc10, load_esc50, locate_esc10
+from audioclf_lib.datasets.folder import TABLE, folder_name, load_folder
+from audioclf_lib.errors import InputError
+
+__all__ = ["DEFAULT_DATA_DIR", "Dataset", "dataset_name", "load_dataset"]
+
+DEFAULT_DATA_DIR = PROJECT_ROOT / "data"
+ESC10_PART = ":esc10"
+
+
+def load_dataset(
+    name_or_path: str | Path = "demo",
+    *,
+    esc10_only: bool = False,
+    clip_seconds: float | None = None,
+    data_dir: Path | None = None,
+) -> Dataset:
+    """Load a data set by its name or from a folder.
+
+    Args:
+        name_or_path: ``"demo"`` (generated); ``"esc10"`` (from AUDIOCLF_DATA or ``data_dir``, else downloaded); or a
+            folder: a copy of ESC-10, a copy of ESC-50, or your own with a ``labels.csv``.
+        esc10_only: of a copy of ESC-50, the ten classes of ESC-10 only; ``"/path/to/ESC-50:esc10"`` says the same.
+        clip_seconds: length of the clips of your own folder; see ``load_folder``.
+        data_dir: for downloads and decoded clips; the project's ``data`` folder unless given.
+
+    Raises:
+        InputError: unknown name, missing folder, or data that cannot be used.
+    """
+    data_dir = data_dir or DEFAULT_DATA_DIR
+    name = str(name_or_path)
+    if name.endswith(ESC10_PART):
+        name, esc10_only = name.removesuffix(ESC10_PART), True
+    folder = locate_esc10(data_dir) if name == "esc10" else Path(name).expanduser()
+    layout = "demo" if name == "demo" else _layout(folder)
+    if esc10_only and layout != "esc50":
+        raise InputError(f"esc10_only chooses classes of ESC-50, which {name!r} is not; leave it out")
+    if clip_seconds is not None and layout != "folder":
+        raise InputError(f"clip_seconds is for your own folder; leave it out, the clips of {name!r} have 5 s")
+    if layout == "demo":
+        return load_demo()
+    if layout == "esc50":
+        return load_esc50(folder, data_dir=data_dir, esc10_only=esc10_only)
+    if layout == "folder":
+        return load_folder(folder, data_dir=data_dir, clip_seconds=clip_seconds)
+    return load_esc10(find_esc10(folder) or folder, data_dir=data_dir)
+
+
+def _layout(folder: Path) -> str:
+    """``"folder"``, ``"esc50"`` or ``"esc10"``, by what a folder holds."""
+    if not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is neither demo, nor esc10, nor a folder; check the name or the path")
+    if (folder / TABLE).is_file():
+        return "folder"
+    if (folder / ESC50_TABLE).is_file():
+        return "esc50"
+    if find_esc10(folder) is not None:
+        return "esc10"
+    raise InputError(
+        f"{folder} has neither a {TABLE} nor the layout of ESC-10 or ESC-50; "
+        f"write a {TABLE} with the columns filename, label, fold"
+    )
+
+
+def dataset_name(name_or_path: str | Path) -> str:
+    """The name that ``load_dataset`` would give the data set, without reading a clip.
+
+    A folder that is not there is named after itself: its runs can still be reported.
+    """
+    name = str(name_or_path)
+    if name in ("demo", "esc10"):
+        return name
+    part = "-esc10" if name.endswith(ESC10_PART) else ""
+    folder = Path(name.removesuffix(ESC10_PART)).expanduser()
+    layout = _layout(folder) if folder.is_dir() else "folder"
+    return folder_name(folder) if layout == "folder" else layout + part

@@ -1,0 +1,89 @@
+"""Sound file -> mono float32 samples at 16 kHz, trimmed or zero-padded to one length."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile as sf
+import torch
+import torchaudio.functional
+
+from audioclf_lib.datasets.dataset import SAMPLE_RATE
+from audioclf_lib.errors import InputError
+
+# Raise it when a file would decode to other samples than before: fingerprints and cached clips depend on it.
+PREPARATION_VERSION = 1
+
+MIN_SAMPLE_RATE = 1_000
+
+# The resampling filter has (numerator x denominator) taps for a ratio of rates. Ratios of all common rates are far
+# below this; an odd one like 44,099 Hz is met to better than 0.0001 % instead of taking gigabytes.
+MAX_DENOMINATOR = 1_000
+
+# Read beyond the samples in use, so that the resampling filter does not see the cut.
+MARGIN_SECONDS = 0.1
+
+# What soundfile raises for files that it cannot read (TypeError: headerless files, by their suffix).
+_UNREADABLE = (sf.SoundFileError, TypeError, OSError)
+
+
+def decoded_length(path: Path) -> int:
+    """Samples of a sound file at 16 kHz, from its header.
+
+    Raises:
+        InputError: missing, empty or no sound file.
+    """
+    info = _open(path)
+    return math.ceil(int(info.frames) * SAMPLE_RATE / int(info.samplerate))
+
+
+def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
+    """Decode a sound file of any rate and channel count to (n_samples,) float32, mono at 16 kHz.
+
+    Channels are averaged; the result is trimmed, or padded with zeros, at its end.
+
+    Raises:
+        InputError: missing, empty or no sound file.
+    """
+    rate = _open(path).samplerate
+    frames = math.ceil((n_samples / SAMPLE_RATE + MARGIN_SECONDS) * rate)
+    try:
+        samples, _ = sf.read(path, frames=frames, dtype="float32", always_2d=True)  # (frames, channels)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    if not len(samples):
+        raise InputError(f"{path} holds no samples; export it anew or leave it out")
+    mono = resample(torch.from_numpy(samples.mean(axis=1)), rate).numpy()[:n_samples]
+    return np.pad(mono, (0, n_samples - len(mono)))
+
+
+def resample(waveform: torch.Tensor, rate: int) -> torch.Tensor:
+    """Bring (n_samples,) at ``rate`` Hz to 16 kHz."""
+    ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(MAX_DENOMINATOR)
+    resampled: torch.Tensor = torchaudio.functional.resample(waveform, ratio.numerator, ratio.denominator)
+    return resampled
+
+
+def _open(path: Path) -> sf._SoundFileInfo:
+    if not path.is_file():
+        raise InputError(f"{path} is missing; restore the file or take it out of the list")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); export it anew or leave it out")
+    try:
+        info = sf.info(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    if info.samplerate < MIN_SAMPLE_RATE:
+        raise InputError(f"{path} has a sample rate of {info.samplerate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
+    if info.frames <= 0:
+        raise InputError(f"{path} holds no samples; export it anew or leave it out")
+    return info
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = getattr(error, "error_string", None) or str(error)
+    return InputError(f"{path} cannot be read as sound ({reason.rstrip('.')}); give a WAV, FLAC, Ogg or MP3 file")

@@ -1,0 +1,272 @@
+"""Run one notebook in batch: papermill, with what it lacks for unattended work.
+
+* The kernel talks over IPC sockets in a private folder: papermill's TCP ports are picked before the kernel binds
+  them, and with several notebooks at once two kernels now and then pick the same (papermill #511).
+* The executed notebook gets its name when it is whole. Until then it is ``X.part.ipynb``; after a failure
+  ``X.failed.ipynb``. ``X.status.json`` says how far it is, or which cell failed and why.
+* Two processes never run the notebook to the same output at once.
+
+As a program (``python -m audioclf_lib.execution JOBS JOB``) it runs one job of a suite.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import nbformat
+import papermill
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from nbclient.exceptions import DeadKernelError
+from traitlets.config import Config
+
+from audioclf_lib.config import StrictModel
+from audioclf_lib.errors import InputError
+from audioclf_lib.lease import hold_lease
+
+KERNEL_NAME = "audioclf"  # installed into the environment by `make setup`
+OUT_OF_MEMORY = "the kernel died; most often because memory ran out"
+
+State = Literal["running", "done", "failed", "stopped"]
+
+
+class Status(StrictModel):
+    """How far a notebook is; what ``X.status.json`` holds.
+
+    Attributes:
+        state: ``running``, ``done``, ``failed`` or ``stopped`` (by Ctrl-C or a signal).
+        host, pid: the process that runs it.
+        seconds: since it was started.
+        cell: number of the failing code cell, as in ``In [7]``.
+        error, message: name and text of its exception.
+    """
+
+    state: State
+    host: str
+    pid: int
+    seconds: float = 0.0
+    cell: int | None = None
+    error: str = ""
+    message: str = ""
+
+
+class NotebookError(RuntimeError):
+    """A cell of a notebook failed, or its kernel died.
+
+    Attributes:
+        status: which cell and why.
+        notebook: the notebook as far as it got, with the traceback.
+    """
+
+    def __init__(self, status: Status, notebook: Path) -> None:
+        where = f"cell [{status.cell}]" if status.cell is not None else "the kernel"
+        super().__init__(f"{where} failed with {status.error}: {status.message}")
+        self.status = status
+        self.notebook = notebook
+
+
+def run_notebook(
+    notebook: Path | str,
+    output: Path | str,
+    parameters: Mapping[str, Any],
+    *,
+    on_wait: Callable[[str], None] | None = None,
+) -> Path:
+    """Execute a notebook with papermill.
+
+    Args:
+        notebook: the notebook to run.
+        output: where the executed notebook is put when it is whole.
+        parameters: for its cell tagged ``parameters``.
+        on_wait: told who else is running the notebook to ``output``; when that one is done, so is this call.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        InputError: no such notebook, a parameter that it does not have, or one that it rejects.
+        NotebookError: a cell failed or the kernel died; see ``failed_path`` and ``read_status``.
+    """
+    notebook, output = Path(notebook), Path(output).absolute()
+    _check_parameters(notebook, parameters)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {output}: {error.strerror}; choose another place") from None
+    holders: list[str] = []
+    with hold_lease(output.with_name(f".{output.stem}.lock"), _both(holders.append, on_wait)):
+        if holders and output.exists():
+            return output
+        with _recorded(output):
+            _execute(notebook, part_path(output), parameters)
+            os.replace(part_path(output), output)
+            failed_path(output).unlink(missing_ok=True)
+    return output
+
+
+def part_path(output: Path) -> Path:
+    """Where the notebook is while it runs."""
+    return output.with_suffix(".part.ipynb")
+
+
+def failed_path(output: Path) -> Path:
+    """Where the notebook is kept after a failure, with the traceback."""
+    return output.with_suffix(".failed.ipynb")
+
+
+def status_path(output: Path) -> Path:
+    return output.with_suffix(".status.json")
+
+
+def read_status(output: Path) -> Status | None:
+    """What is known of the last run to ``output``; None if there was none."""
+    try:
+        return Status(**json.loads(status_path(output).read_text(encoding="utf-8")))
+    except (FileNotFoundError, json.JSONDecodeError, InputError):
+        return None
+
+
+def known_parameters(notebook: Path | str) -> list[str]:
+    """Names in the notebook's cell tagged ``parameters``.
+
+    Raises:
+        InputError: there is no such notebook.
+    """
+    try:
+        return list(papermill.inspect_notebook(str(notebook)))
+    except FileNotFoundError:
+        raise InputError(f"there is no notebook {notebook}; check the path") from None
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, json.JSONDecodeError, AttributeError):
+        raise InputError(f"{notebook} is not a notebook; give the path of an .ipynb file") from None
+
+
+def _check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
+    known = known_parameters(notebook)
+    for name in parameters:
+        if name not in known:
+            raise InputError(f"{notebook.name} has no parameter {name!r}; it has {', '.join(known) or 'none'}")
+
+
+def _execute(notebook: Path, output: Path, parameters: Mapping[str, Any]) -> None:
+    with _private_sockets() as config:
+        papermill.execute_notebook(
+            notebook,
+            output,
+            dict(parameters),
+            kernel_name=_kernel_name(),
+            language="python",
+            progress_bar=sys.stderr.isatty(),
+            config=config,
+        )
+
+
+@contextmanager
+def _private_sockets() -> Iterator[Config]:
+    """Kernel settings for IPC sockets in a folder of mode 0700; Windows has none and keeps TCP."""
+    if sys.platform == "win32":
+        yield Config()
+        return
+    # Not TMPDIR, which may be deep: the path of a Unix socket has at most 107 characters.
+    with tempfile.TemporaryDirectory(prefix="audioclf-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Config(KernelManager={"transport": "ipc", "connection_file": f"{folder}/kernel.json"})
+
+
+def _kernel_name() -> str:
+    """The project's kernel if it belongs to this environment, else this interpreter's own."""
+    try:
+        program = KernelSpecManager().get_kernel_spec(KERNEL_NAME).argv[0]
+    except NoSuchKernel:
+        return "python3"
+    return KERNEL_NAME if Path(program).parent == Path(sys.executable).parent else "python3"
+
+
+@contextmanager
+def _recorded(output: Path) -> Iterator[None]:
+    """Keep ``X.status.json`` while the block runs; turn a failed cell into one exception."""
+    start = time.monotonic()
+
+    def record(state: State, **details: Any) -> Status:
+        seconds = round(time.monotonic() - start, 1)
+        status = Status(state=state, host=socket.gethostname(), pid=os.getpid(), seconds=seconds, **details)
+        _write_text(status_path(output), status.model_dump_json(indent=2))
+        return status
+
+    record("running")
+    try:
+        yield
+    except papermill.PapermillExecutionError as error:
+        os.replace(part_path(output), failed_path(output))
+        status = record("failed", cell=error.exec_count, error=error.ename, message=error.evalue)
+        if error.ename == InputError.__name__:
+            raise InputError(error.evalue) from None
+        raise NotebookError(status, failed_path(output)) from None
+    except DeadKernelError:
+        cell = _last_started_cell(part_path(output))
+        os.replace(part_path(output), failed_path(output))
+        status = record("failed", cell=cell, error="DeadKernelError", message=OUT_OF_MEMORY)
+        raise NotebookError(status, failed_path(output)) from None
+    except Exception as error:
+        record("failed", error=type(error).__name__, message=str(error))
+        raise
+    except BaseException:
+        record("stopped")
+        raise
+    record("done")
+
+
+def _last_started_cell(notebook: Path) -> int | None:
+    """Number of the code cell that was running when the notebook was last saved, counted as in ``In [7]``."""
+    number = None
+    count = 0
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code" and cell.source.strip():
+            count += 1
+            if cell.metadata.get("papermill", {}).get("status") not in (None, "pending"):
+                number = count
+    return number
+
+
+def _write_text(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _both(first: Callable[[str], None], second: Callable[[str], None] | None) -> Callable[[str], None]:
+    def call(text: str) -> None:
+        first(text)
+        if second is not None:
+            second(text)
+
+    return call
+
+
+def main(jobs_file: str, job_id: str) -> int:
+    """Run one job of the list that ``audioclf_lib.suite`` wrote; its status file tells the suite how it went."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the kernel is shut down
+    job = json.loads(Path(jobs_file).read_text(encoding="utf-8"))[job_id]
+    try:
+        run_notebook(job["notebook"], job["output"], job["parameters"], on_wait=_say_who)
+    except (NotebookError, InputError) as error:
+        print(f"{job_id}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _say_who(holder: str) -> None:
+    print(f"waiting for {holder}, which runs the same notebook", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

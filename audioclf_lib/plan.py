@@ -1,0 +1,171 @@
+"""Which experiments a suite runs: a plan, read from a small YAML file.
+
+The plans that come with the project are ``workflow/plans/<name>.yaml``.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from audioclf_lib.config import (
+    DEFAULT_RUNS_DIR,
+    PROJECT_ROOT,
+    DeviceName,
+    Experiment,
+    ModelName,
+    ProtocolName,
+    RecipeName,
+    StrictModel,
+)
+from audioclf_lib.errors import InputError
+
+PLANS_DIR = PROJECT_ROOT / "workflow" / "plans"
+DATASET_NAMES = ("demo", "esc10")  # a folder of such a name is given as ./demo
+
+
+class PlannedExperiment(StrictModel):
+    """An architecture with its head count, under a protocol."""
+
+    model: ModelName
+    num_heads: int | None = None
+    protocol: ProtocolName
+
+
+class Plan(StrictModel):
+    """The experiments of a suite and what they have in common; see ``Experiment`` for the settings.
+
+    Raises:
+        InputError: an unknown setting, or one that is impossible for an experiment of the plan.
+    """
+
+    name: str = Field(min_length=1)
+    dataset: str = "demo"
+    epochs: int = 100
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    recipe: RecipeName = "tuned"
+    recipe_changes: dict[str, Any] = Field(default_factory=dict)
+    test_fold: int = 1
+    experiments: tuple[PlannedExperiment, ...] = Field(min_length=1)
+
+    @field_validator("seeds", "experiments")
+    @classmethod
+    def _named_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        repeated = next((value for index, value in enumerate(values) if value in values[:index]), None)
+        if repeated is not None:
+            raise ValueError(f"{repeated!r} is named twice; name each once")
+        return values
+
+    @model_validator(mode="after")
+    def _possible(self) -> Plan:
+        self.experiments_list()  # an Experiment rejects what cannot be run
+        return self
+
+    def changed(self, **changes: Any) -> Plan:
+        """The plan with other settings; a change to None is none."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        return Plan(**(self.model_dump() | given))
+
+    def experiments_list(
+        self, device: DeviceName = "auto", runs_dir: Path | str = DEFAULT_RUNS_DIR
+    ) -> list[Experiment]:
+        """One experiment for each planned one and each seed, in the plan's order."""
+        return [
+            Experiment(
+                **planned.model_dump(),
+                dataset=self.dataset,
+                epochs=self.epochs,
+                seed=seed,
+                test_fold=self.test_fold,
+                recipe=self.recipe,
+                recipe_changes=self.recipe_changes,
+                device=device,
+                runs_dir=Path(runs_dir),
+            )
+            for seed in self.seeds
+            for planned in self.experiments
+        ]
+
+
+def load_plan(name_or_path: str | Path) -> Plan:
+    """Read a plan by its name (``demo``, ``full``) or from a YAML file.
+
+    A data set given in the file as a relative path (``./recordings``) is looked for beside the file.
+
+    Raises:
+        InputError: no such plan, unreadable YAML, unknown or impossible settings.
+    """
+    path = _plan_file(name_or_path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read plan {path}: {error.strerror}; check the file and its rights") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f"line {where.line + 1}" if where else "the text"
+        raise InputError(f"plan {path} is not valid YAML; correct {line}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"plan {path} holds no settings; write lines such as `dataset: demo`")
+    try:
+        plan = Plan(**({"name": path.stem} | {str(key): value for key, value in values.items()}))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return plan.changed(dataset=resolve_dataset(plan.dataset, path.parent))
+
+
+def save_plan(plan: Plan, path: Path | str) -> None:
+    """Write a plan as YAML, so that ``load_plan`` gives it back; the file is replaced as a whole.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    path = Path(path)
+    text = yaml.safe_dump(plan.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as draft:
+            draft.write(text)
+        os.replace(draft.name, path)
+    except OSError as error:
+        raise InputError(f"cannot write plan {path}: {error.strerror}; choose another folder") from None
+
+
+def resolve_dataset(name_or_path: str, base: Path | None = None) -> str:
+    """A folder as an absolute path, since notebooks may run in other working directories; a name as it is."""
+    folder = (base or Path.cwd()) / Path(name_or_path).expanduser()
+    is_name = name_or_path in DATASET_NAMES or (Path(name_or_path).name == name_or_path and not folder.is_dir())
+    return name_or_path if is_name else str(folder.resolve())
+
+
+def _plan_file(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise InputError(f"there is no plan {path}; check the path, or choose one of {', '.join(plan_names())}")
+        return path.resolve()
+    named = PLANS_DIR / f"{name_or_path}.yaml"
+    if str(name_or_path) not in plan_names():
+        known = ", ".join(plan_names())
+        raise InputError(f"unknown plan {str(name_or_path)!r}; choose one of {known}, or give the path of a .yaml file")
+    return named
+
+
+def plan_names() -> list[str]:
+    """Names of the plans that come with the project."""
+    return sorted(path.stem for path in PLANS_DIR.glob("*.yaml"))
+
+
+def last_plan_path(runs_dir: Path | str) -> Path:
+    """Where a suite leaves the plan that it ran."""
+    return Path(runs_dir) / "plan.yaml"
+
+
+def load_last_plan(runs_dir: Path | str) -> Plan:
+    """The plan of the last suite below ``runs_dir``; ``demo`` if none has been run there."""
+    path = last_plan_path(runs_dir)
+    return load_plan(path if path.is_file() else "demo")

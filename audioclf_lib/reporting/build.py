@@ -1,0 +1,71 @@
+"""Execute the report notebook on finished runs and export it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT
+from audioclf_lib.errors import InputError
+from audioclf_lib.execution import run_notebook
+from audioclf_lib.reporting.exporters import ReportHTMLExporter, TypstPDFExporter
+
+REPORT_NOTEBOOK = PROJECT_ROOT / "notebooks" / "90_report.ipynb"
+EXPORTERS: dict[str, Any] = {"pdf": TypstPDFExporter, "html": ReportHTMLExporter}
+
+
+def build_report(
+    plan: str | Path,
+    *,
+    runs_dir: Path = DEFAULT_RUNS_DIR,
+    output_dir: Path,
+    formats: Sequence[str] = ("pdf", "html"),
+    notebook: Path = REPORT_NOTEBOOK,
+    **front_matter: str | None,
+) -> list[Path]:
+    """Make ``report.pdf`` and ``report.html`` of a plan's runs; missing runs are named in them.
+
+    Args:
+        plan: name or file of the plan whose fits are shown.
+        runs_dir: where the run folders are; the executed notebook is left there as ``report.ipynb``.
+        output_dir: where the report goes.
+        formats: ``"pdf"``, ``"html"``.
+        notebook: the report notebook.
+        front_matter: ``title``, ``authors``, ``course``, ``date``; None leaves the notebook's own.
+
+    Returns:
+        The files made, in the order of ``formats``.
+
+    Raises:
+        InputError: unknown format, unwritable folder, or a value that the notebook rejects.
+        NotebookError: a cell of the notebook failed.
+    """
+    for name in formats:
+        if name not in EXPORTERS:
+            raise InputError(f"unknown format {name!r}; choose from {', '.join(EXPORTERS)}")
+    parameters = {"plan": str(plan), "runs_dir": str(runs_dir.resolve())}
+    parameters |= {name: text for name, text in front_matter.items() if text is not None}
+    executed = run_notebook(notebook, runs_dir / "report.ipynb", parameters)
+    files = []
+    for name in formats:
+        body, _ = EXPORTERS[name]().from_filename(str(executed))
+        content = body if isinstance(body, bytes) else body.encode()
+        files.append(_write(output_dir / f"report.{name}", content))
+    return files
+
+
+def _write(path: Path, content: bytes) -> Path:
+    """Replace a file as a whole."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return path

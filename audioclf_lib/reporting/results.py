@@ -1,0 +1,138 @@
+"""Gathers run folders: which fits of an experiment or a plan are there, which are missing, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from audioclf_lib.config import Experiment, FitConfig
+from audioclf_lib.datasets import dataset_name
+from audioclf_lib.evaluation import Level, Scores, best_fit, evaluate, experiment_scores
+from audioclf_lib.plan import Plan
+from audioclf_lib.store import CONFIG, Run, RunStore
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """What run folders tell of the data set they were trained on."""
+
+    name: str
+    fingerprint: str
+    folds: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """An experiment with its finished fits.
+
+    Attributes:
+        experiment: what was asked for.
+        runs: the finished fits, by validation fold.
+        missing: configurations of fits that are not there; None if not even the data set's folds are known.
+    """
+
+    experiment: Experiment
+    runs: tuple[Run, ...]
+    missing: tuple[FitConfig, ...] | None = ()
+
+    @property
+    def name(self) -> str:
+        """Unique among the experiments of a report: ``cnn-kfold``, with a seed other than 0 ``cnn-kfold-seed1``."""
+        seed = self.experiment.seed
+        return self.experiment.name + (f"-seed{seed}" if seed else "")
+
+    @property
+    def title(self) -> str:
+        """Heading, e.g. ``Transformer, 2 heads: 4-fold cross-validation``."""
+        model = "CNN" if self.experiment.model == "cnn" else f"Transformer, {heads(self.experiment.num_heads or 1)}"
+        n_fits = len(self.runs) + len(self.missing or ())
+        protocol = "train-test split"
+        if self.experiment.protocol == "kfold":
+            protocol = f"{n_fits}-fold cross-validation" if n_fits else "k-fold cross-validation"
+        seed = f" (seed {self.experiment.seed})" if self.experiment.seed else ""
+        return f"{model}: {protocol}{seed}"
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self.runs) and not self.missing
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.runs[0].config.class_names
+
+    @property
+    def dataset(self) -> str:
+        return self.runs[0].config.dataset
+
+    @cached_property
+    def best(self) -> Run:
+        """The fit that is best on its own validation fold, shown in full."""
+        return best_fit(self.runs)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Test scores of every fit at both levels, see :func:`audioclf_lib.evaluation.experiment_scores`."""
+        return experiment_scores(self.runs)
+
+    def scores(self, level: Level = "window") -> Scores:
+        """Test scores of the best fit."""
+        return evaluate(self.best.predictions, self.class_names, level=level)
+
+    def values(self, level: Level, score: str = "accuracy") -> list[float]:
+        """A score of every fit on the test fold."""
+        return [float(value) for value in self.table.loc[self.table["level"] == level, score]]
+
+    def histories(self) -> dict[str, pd.DataFrame]:
+        """History of every fit under a label for legends."""
+        return {fit_label(run): run.history for run in self.runs}
+
+    def chosen_epochs(self) -> dict[str, int]:
+        return {fit_label(run): int(run.metrics["chosen"]["epoch"]) for run in self.runs}
+
+
+def fit_label(run: Run) -> str:
+    return f"validation fold {run.config.val_fold}"
+
+
+def heads(num_heads: int) -> str:
+    """``1 head``, ``2 heads``."""
+    return f"{num_heads} head" if num_heads == 1 else f"{num_heads} heads"
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and sample standard deviation where there are two values or more."""
+    series = pd.Series(list(values), dtype=float)
+    return float(series.mean()), float(series.std()) if len(series) > 1 else None
+
+
+def gather(plan: Plan, runs_dir: Path | str) -> list[ExperimentResult]:
+    """The results of a plan's experiments, in its order: exactly its fits, with those that are missing.
+
+    Only run folders are read; the data set need not be there.
+    """
+    store = RunStore(runs_dir)
+    known = known_dataset(store, dataset_name(plan.dataset))
+    return [gather_experiment(experiment, store, known) for experiment in plan.experiments_list(runs_dir=runs_dir)]
+
+
+def gather_experiment(experiment: Experiment, store: RunStore, known: KnownDataset | None) -> ExperimentResult:
+    if known is None:
+        return ExperimentResult(experiment, (), None)
+    configs = experiment.fits(known)
+    runs = tuple(store.load(config) for config in configs if store.exists(config))
+    return ExperimentResult(experiment, runs, tuple(config for config in configs if not store.exists(config)))
+
+
+def known_dataset(store: RunStore, name: str) -> KnownDataset | None:
+    """The data set of that name as its run folders describe it; where its content changed, the newest version."""
+    runs = store.find(dataset=name)
+    if not runs:
+        return None
+    newest = max(runs, key=lambda run: (run.path / CONFIG).stat().st_mtime).config
+    folds = tuple(sorted({*newest.train_folds, newest.val_fold, newest.test_fold}))
+    return KnownDataset(newest.dataset, newest.fingerprint, folds, newest.class_names)

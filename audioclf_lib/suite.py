@@ -1,0 +1,310 @@
+"""Run a plan: every experiment's notebook through papermill, as jobs of a Snakemake workflow.
+
+A job's id names what determines its result, so a job whose executed notebook and fits are there is done, and a
+changed plan makes other jobs. An experiment's split protocol shares a fit with its k-fold protocol: k-fold jobs have
+the higher priority, and where both run at once, the fit's lock in ``store`` lets one of them train it. (An input
+dependency would leave the split out after its k-fold failed.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, DeviceName, Experiment, FitConfig
+from audioclf_lib.datasets import Dataset, load_dataset
+from audioclf_lib.engine import log_path, run_snakemake, wait_for_orphan
+from audioclf_lib.errors import InputError
+from audioclf_lib.evaluation import experiment_scores
+from audioclf_lib.execution import Status, failed_path, read_status, status_path
+from audioclf_lib.lease import hold_lease
+from audioclf_lib.plan import Plan, save_plan
+from audioclf_lib.store import RunStore
+
+NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
+DATASET_NOTEBOOK = "01_dataset.ipynb"
+EXPERIMENT_NOTEBOOKS = {
+    ("cnn", "kfold"): "10_cnn_kfold.ipynb",
+    ("cnn", "split"): "11_cnn_split.ipynb",
+    ("transformer", "kfold"): "20_transformer_kfold.ipynb",
+    ("transformer", "split"): "21_transformer_split.ipynb",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to run.
+
+    Attributes:
+        id: readable, and the same for the same result, e.g. ``cnn-kfold-seed0-tuned-e12-1a2b3c4d``.
+        title: short name for progress lines, e.g. ``cnn-kfold``.
+        notebook, output: what is run, and where the executed notebook goes.
+        parameters: for papermill.
+        fits: what it trains, if it is not trained yet.
+        priority: jobs of higher priority start first.
+    """
+
+    id: str
+    title: str
+    notebook: Path
+    output: Path
+    parameters: dict[str, Any]
+    fits: tuple[FitConfig, ...]
+    priority: int
+
+    def is_done(self, store: RunStore) -> bool:
+        return self.output.exists() and all(store.exists(fit) for fit in self.fits)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        state: ``done``, ``failed``, ``stopped`` (killed, or interrupted) or ``not run``.
+        fits_done: how many of its fits are there.
+        status: what the notebook's process left behind: time, failing cell and error.
+        accuracy: per level (``window``, ``clip``), mean and standard deviation (n - 1) of the accuracy on the test
+            fold over the fits that are there; the deviation of a single fit is None.
+    """
+
+    job: Job
+    state: Literal["done", "failed", "stopped", "not run"]
+    fits_done: int
+    status: Status | None
+    accuracy: dict[str, tuple[float, float | None]]
+
+
+def plan_jobs(
+    plan: Plan,
+    dataset: Dataset,
+    *,
+    runs_dir: Path = DEFAULT_RUNS_DIR,
+    device: DeviceName = "auto",
+    notebooks_dir: Path = NOTEBOOKS_DIR,
+) -> list[Job]:
+    """The plan's jobs: a look at the data set, then the experiments in the plan's order.
+
+    Raises:
+        InputError: a fold that the data set does not have.
+    """
+    folder = runs_dir.resolve() / dataset.name / "notebooks"
+    look = f"dataset-{dataset.fingerprint[:8]}"
+    first = Job(
+        id=look,
+        title="dataset",
+        notebook=notebooks_dir / DATASET_NOTEBOOK,
+        output=folder / f"{look}.ipynb",
+        parameters={"dataset": plan.dataset},
+        fits=(),
+        priority=2,
+    )
+    experiments = plan.experiments_list(device, runs_dir.resolve())
+    return [first, *(experiment_job(each, dataset, notebooks_dir=notebooks_dir) for each in experiments)]
+
+
+def experiment_job(
+    experiment: Experiment, dataset: Dataset | None = None, *, notebooks_dir: Path = NOTEBOOKS_DIR
+) -> Job:
+    """The job that runs an experiment; loads its data set unless given.
+
+    Raises:
+        InputError: a fold that the data set does not have, or a data set that cannot be used.
+    """
+    dataset = dataset or load_dataset(experiment.dataset)
+    fits = tuple(experiment.fits(dataset))
+    digest = hashlib.sha256(" ".join(fit.fit_id for fit in fits).encode()).hexdigest()[:8]
+    job_id = f"{experiment.name}-seed{experiment.seed}-{experiment.recipe}-e{experiment.epochs}-{digest}"
+    return Job(
+        id=job_id,
+        title=f"{experiment.name}-seed{experiment.seed}" if experiment.seed else experiment.name,
+        notebook=notebooks_dir / EXPERIMENT_NOTEBOOKS[experiment.model, experiment.protocol],
+        output=experiment.runs_dir.resolve() / dataset.name / "notebooks" / f"{job_id}.ipynb",
+        parameters=notebook_parameters(experiment),
+        fits=fits,
+        priority=1 if experiment.protocol == "kfold" else 0,
+    )
+
+
+def notebook_parameters(experiment: Experiment) -> dict[str, Any]:
+    """An experiment as parameters of its notebook."""
+    parameters: dict[str, Any] = {
+        "dataset": experiment.dataset,
+        "epochs": experiment.epochs,
+        "seed": experiment.seed,
+        "test_fold": experiment.test_fold,
+        "recipe": experiment.recipe,
+        "recipe_changes": json.dumps(experiment.recipe_changes),
+        "device": experiment.device,
+        "runs_dir": str(experiment.runs_dir),
+    }
+    if experiment.model == "transformer":
+        parameters["num_heads"] = experiment.num_heads
+    if experiment.val_folds is not None:
+        parameters["val_folds"] = list(experiment.val_folds)
+    return parameters
+
+
+def run_suite(
+    plan: Plan,
+    *,
+    runs_dir: Path = DEFAULT_RUNS_DIR,
+    device: DeviceName = "auto",
+    jobs: int = 1,
+    cores: int | None = None,
+    on: str = "laptop",
+    notebooks_dir: Path = NOTEBOOKS_DIR,
+    say: Callable[[str], None] = print,
+) -> list[Outcome]:
+    """Run all of a plan that is not done yet; a failed experiment does not stop the others.
+
+    Args:
+        plan: what to run; written to ``<runs_dir>/plan.yaml``, which ``audioclf report`` reads.
+        runs_dir: for run folders, executed notebooks and, in ``.suite``, the engine's files.
+        device: of every fit.
+        jobs: notebooks at once; each gets an equal share of the cores.
+        cores: of this machine, all unless given.
+        on: a folder in ``workflow/profiles``.
+        notebooks_dir: where the notebooks are.
+        say: called with one line whenever a notebook starts or ends.
+
+    Returns:
+        One outcome for each job, in the plan's order.
+
+    Raises:
+        InputError: the data set or the plan cannot be used, or ``runs_dir`` cannot be written.
+        KeyboardInterrupt: the user stopped it; the next call goes on.
+    """
+    dataset = load_dataset(plan.dataset)
+    todo = plan_jobs(plan, dataset, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir)
+    folder = runs_dir.resolve() / ".suite"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {runs_dir}: {error.strerror}; choose another --runs-dir") from None
+    store = RunStore(runs_dir)
+    with hold_lease(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")):
+        wait_for_orphan(folder, say)
+        save_plan(plan, runs_dir / "plan.yaml")
+        _forget_incomplete(todo, store)
+        progress = _Progress(todo, store, say)
+        threads = max(1, (cores or usable_cores()) // jobs)
+        settings = {"jobs": _write_jobs(todo, folder), "runs_dir": str(runs_dir.resolve()), "threads": threads}
+        code = run_snakemake(folder, settings, profile=on, cores=threads * jobs, tick=progress.update)
+        progress.update()
+        outcomes = [outcome(job, store) for job in todo]
+        if code != 0:
+            say(f"what the engine and the notebooks' processes printed: {log_path(folder)}")
+            if all(result.state == "done" for result in outcomes):
+                raise RuntimeError(f"the workflow engine ended with exit code {code}, see {log_path(folder)}")
+    return outcomes
+
+
+def inspect_suite(plan: Plan, *, runs_dir: Path = DEFAULT_RUNS_DIR) -> list[Outcome]:
+    """What is done of a plan, running nothing and writing nothing.
+
+    Raises:
+        InputError: the data set or the plan cannot be used.
+    """
+    store = RunStore(runs_dir)
+    return [outcome(job, store) for job in plan_jobs(plan, load_dataset(plan.dataset), runs_dir=runs_dir)]
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def outcome(job: Job, store: RunStore) -> Outcome:
+    """What is known of a job, from its files."""
+    status = read_status(job.output)
+    runs = [store.load(fit) for fit in job.fits if store.exists(fit)]
+    state: Literal["done", "failed", "stopped", "not run"]
+    if job.is_done(store):
+        state = "done"
+    elif status is None:
+        state = "not run"
+    else:
+        state = "failed" if status.state == "failed" else "stopped"
+    accuracy: dict[str, tuple[float, float | None]] = {}
+    if runs:
+        for level, values in experiment_scores(runs).groupby("level")["accuracy"]:
+            accuracy[str(level)] = (float(values.mean()), float(values.std()) if len(values) > 1 else None)
+    return Outcome(job, state, len(runs), status, accuracy)
+
+
+def describe_accuracy(accuracy: tuple[float, float | None] | None) -> str:
+    """Mean and standard deviation in per cent, e.g. ``64.2 ± 3.1 %``."""
+    if accuracy is None:
+        return "–"
+    mean, deviation = accuracy
+    return f"{100 * mean:.1f} %" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f} %"
+
+
+def describe_seconds(seconds: float) -> str:
+    """``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class _Progress:
+    """Says once for each notebook that it started and how it ended."""
+
+    def __init__(self, jobs: Sequence[Job], store: RunStore, say: Callable[[str], None]) -> None:
+        self._jobs = {job.id: job for job in jobs}
+        self._store = store
+        self._say = say
+        self._seen = {job.id: read_status(job.output) for job in jobs}
+
+    def update(self) -> None:
+        for job_id, job in self._jobs.items():
+            before, now = self._seen[job_id], read_status(job.output)
+            if now is None or now == before:
+                continue
+            self._seen[job_id] = now
+            if before is None or before.pid != now.pid:
+                self._say(f"{job.title}: started")
+            if now.state != "running":
+                self._say(f"{job.title}: {self._ending(job, now)}")
+
+    def _ending(self, job: Job, status: Status) -> str:
+        time = describe_seconds(status.seconds)
+        if status.state == "failed":
+            return f"failed after {time}: {status.error}: {status.message}"
+        if status.state == "stopped":
+            return f"stopped after {time}"
+        accuracy = outcome(job, self._store).accuracy
+        if not accuracy:
+            return f"done in {time}"
+        scores = ", ".join(f"{describe_accuracy(accuracy[level])} of {level}s" for level in ("window", "clip"))
+        return f"done in {time}; right on the test fold: {scores}"
+
+
+def _forget_incomplete(jobs: Sequence[Job], store: RunStore) -> None:
+    """Remove executed notebooks whose fits are gone, and what is known of earlier attempts at unfinished jobs."""
+    for job in jobs:
+        if not job.is_done(store):
+            for path in (job.output, status_path(job.output), failed_path(job.output)):
+                path.unlink(missing_ok=True)
+
+
+def _write_jobs(jobs: Sequence[Job], folder: Path) -> str:
+    path = folder / "jobs.json"
+    fields = {
+        job.id: {
+            "notebook": str(job.notebook),
+            "output": str(job.output),
+            "parameters": job.parameters,
+            "priority": job.priority,
+        }
+        for job in jobs
+    }
+    path.write_text(json.dumps(fields, indent=2), encoding="utf-8")
+    return str(path)

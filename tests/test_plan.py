@@ -1,0 +1,126 @@
+"""A plan says which experiments a suite runs; what is wrong with it is told in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audioclf_lib.errors import InputError
+from audioclf_lib.plan import load_plan, plan_names, resolve_dataset, save_plan
+
+EIGHT = [
+    f"{model}-{protocol}"
+    for model in ("cnn", "transformer-h1", "transformer-h2", "transformer-h4")
+    for protocol in ("kfold", "split")
+]
+
+
+@pytest.mark.parametrize(("name", "dataset", "epochs"), [("demo", "demo", None), ("full", "esc10", 100)])
+def test_the_project_comes_with_the_eight_experiments(name: str, dataset: str, epochs: int | None) -> None:
+    plan = load_plan(name)
+    assert [experiment.name for experiment in plan.experiments_list()] == EIGHT
+    assert (plan.name, plan.dataset, plan.recipe) == (name, dataset, "tuned")
+    assert epochs is None or plan.epochs == epochs
+
+
+def test_plans_are_found_by_name() -> None:
+    assert plan_names() == ["demo", "full"]
+
+
+def test_there_is_one_experiment_for_each_seed() -> None:
+    experiments = load_plan("demo").changed(seeds=(0, 7)).experiments_list(device="cpu", runs_dir="somewhere")
+    assert len(experiments) == 16
+    assert {experiment.seed for experiment in experiments} == {0, 7}
+    assert {experiment.device for experiment in experiments} == {"cpu"}
+    assert {experiment.runs_dir for experiment in experiments} == {Path("somewhere")}
+
+
+def test_a_change_to_none_is_no_change() -> None:
+    plan = load_plan("demo")
+    assert plan.changed(dataset=None, epochs=None) == plan
+    assert plan.changed(epochs=3).epochs == 3
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    name=st.text(min_size=1),
+    dataset=st.sampled_from(["demo", "esc10", "/data/Räume und Töne", "/with: colon # and hash"]),
+    epochs=st.integers(1, 1000),
+    seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5, unique=True),
+    changes=st.dictionaries(st.sampled_from(["dropout", "warmup"]), st.floats(0, 0.9)),
+)
+def test_a_saved_plan_is_read_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    dataset: str,
+    epochs: int,
+    seeds: list[int],
+    changes: dict[str, float],
+) -> None:
+    plan = load_plan("demo").changed(
+        name=name, dataset=dataset, epochs=epochs, seeds=tuple(seeds), recipe_changes=changes
+    )
+    path = tmp_path_factory.getbasetemp() / "saved" / "plan.yaml"
+    save_plan(plan, path)
+    assert load_plan(path) == plan
+    assert [file.name for file in path.parent.iterdir()] == ["plan.yaml"]
+
+
+ONE = "experiments: [{model: cnn, protocol: split}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "holds no settings"),
+        ("- a\n- b", "holds no settings"),
+        ("epochs: [", "is not valid YAML; correct line 1"),
+        (ONE + "epoch: 3", "unknown setting 'epoch'; known are name, dataset, epochs"),
+        (ONE + "epochs: 0", "epochs = 0 is not possible"),
+        (ONE + "epochs: many", "epochs = 'many' is not possible"),
+        (ONE + "seeds: []", "seeds = [] is not possible"),
+        (ONE + "seeds: [1, 1]", "1 is named twice"),
+        (ONE + "seeds: [-1]", "seed = -1 is not possible"),
+        (ONE + "recipe: best", "recipe = 'best' is not possible"),
+        (ONE + "recipe_changes: {dropot: 0.1}", "unknown setting 'dropot'"),
+        ("epochs: 3", "experiments"),
+        ("experiments: []", "experiments = [] is not possible"),
+        ("experiments: [{model: lstm, protocol: split}]", "lstm"),
+        ("experiments: [{model: cnn, num_heads: 2, protocol: split}]", "the CNN has no attention heads"),
+        ("experiments: [{model: cnn, protocol: split}, {model: cnn, protocol: split}]", "is named twice"),
+    ],
+)
+def test_a_wrong_plan_is_refused_in_one_sentence(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_plan(path)
+    assert told in str(error.value)
+    assert "mine.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "missing.yaml", "../plans/demo", ""])
+def test_an_unknown_plan_is_refused_with_those_that_are_known(name: str) -> None:
+    with pytest.raises(InputError, match=r"plan .*demo, full"):
+        load_plan(name)
+
+
+def test_a_data_set_folder_in_a_plan_is_looked_for_beside_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(ONE + "dataset: ./recordings")
+    assert load_plan(path).dataset == str(tmp_path / "recordings")
+
+
+def test_names_stay_names_and_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "mine"):
+        Path(name).mkdir()
+    assert resolve_dataset("demo") == "demo"
+    assert resolve_dataset("./demo") == str(tmp_path / "demo")
+    assert resolve_dataset("mine") == str(tmp_path / "mine")
+    assert resolve_dataset("unknown") == "unknown"
+    assert resolve_dataset("~/sounds") == str(Path.home() / "sounds")

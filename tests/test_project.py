@@ -1,0 +1,76 @@
+"""The project's own files agree with each other."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+from conftest import PROJECT_ROOT
+
+PROJECT: dict[str, Any] = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS: list[str] = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))
+
+
+def name_of(requirement: str) -> str:
+    """``PyYAML>=6`` -> ``pyyaml``."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[<>=!~ ;\[]", requirement)[0]).lower()
+
+
+def test_conda_and_pip_install_the_same() -> None:
+    environment = yaml.safe_load((PROJECT_ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert conda == [f"python {PROJECT['requires-python']}", "pip"]
+    assert pip["pip"] == [*REQUIREMENTS, "-e ."]
+
+
+def test_the_lock_pins_everything_with_hashes_and_names_no_address() -> None:
+    text = (PROJECT_ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    assert not re.search(r"^\s*--(?!hash=sha256:)", text, re.MULTILINE), "no option but hashes"
+    entries = [entry for entry in re.split(r"\n(?=\S)", text) if entry.strip()]
+    pinned = set()
+    for entry in entries:
+        assert re.match(r"[\w.\-]+==\S+", entry), entry.splitlines()[0]
+        assert "--hash=sha256:" in entry, entry.splitlines()[0]
+        pinned.add(name_of(entry))
+    assert {name_of(requirement) for requirement in REQUIREMENTS} <= pinned
+
+
+def test_torch_and_torchaudio_are_one_pair() -> None:
+    versions = {name_of(item): item.split("==")[1] for item in REQUIREMENTS if name_of(item).startswith("torch")}
+    assert versions["torch"] == versions["torchaudio"]
+
+
+@pytest.mark.parametrize("target", ["help", "setup", "report", "test", "lab", "clean", "lock", "system-packages"])
+def test_make_has_the_target_and_help_explains_it(target: str) -> None:
+    def make(*arguments: str) -> str:
+        command = ["make", "--no-print-directory", "-C", str(PROJECT_ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert re.search(rf"^  make {target} +\w", make("help"), re.MULTILINE)
+    assert make("--dry-run", target)
+
+
+def test_make_passes_the_users_choice_on() -> None:
+    command = ["make", "-n", "-C", str(PROJECT_ROOT), "report", "DATASET=/my data", "PLAN=full", "EPOCHS=3"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert 'suite --plan "full" --dataset "/my data" --epochs "3"' in shown
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_clean_and_name_our_kernel(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert notebook.metadata.kernelspec.name == "audioclf"
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    assert notebook.cells[0].cell_type == "markdown"
+    assert not any(re.search(r"^\s*(def|class) ", cell.source, re.MULTILINE) for cell in code)
+    assert max(len(cell.source.splitlines()) for cell in code) <= 15

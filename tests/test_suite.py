@@ -1,0 +1,224 @@
+"""The suite runs what is not done, once, and survives what can happen to it: real Snakemake, real kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from standins import Scene, wait_until
+
+from audioclf_lib.datasets import Dataset, load_dataset
+from audioclf_lib.plan import Plan, load_plan, save_plan
+from audioclf_lib.store import RunStore
+from audioclf_lib.suite import Outcome, describe_accuracy, describe_seconds, inspect_suite, plan_jobs, run_suite
+
+PLAN = Plan(
+    name="small",
+    epochs=2,
+    experiments=({"model": "cnn", "protocol": "split"}, {"model": "cnn", "protocol": "kfold"}),
+)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return load_dataset("demo")
+
+
+@pytest.fixture
+def scene(tmp_path: Path, dataset: Dataset) -> Scene:
+    """The plan's fits and the look at the data set are done, the experiments' notebooks are not."""
+    scene = Scene(tmp_path)
+    scene.train(PLAN, dataset)
+    look = plan_jobs(PLAN, dataset, runs_dir=scene.runs_dir)[0].output
+    look.parent.mkdir(parents=True)
+    look.touch()
+    return scene
+
+
+def run(scene: Scene, *, jobs: int = 1, say: Callable[[str], None] = lambda line: None) -> list[Outcome]:
+    return run_suite(PLAN, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks, jobs=jobs, say=say)
+
+
+def states(outcomes: list[Outcome]) -> dict[str, str]:
+    return {outcome.job.title: outcome.state for outcome in outcomes}
+
+
+ALL_DONE = {"dataset": "done", "cnn-split": "done", "cnn-kfold": "done"}
+
+
+def test_everything_runs_once_and_only_what_changed_runs_again(tmp_path: Path, dataset: Dataset) -> None:
+    scene = Scene(tmp_path)
+    scene.train(PLAN, dataset)
+    lines: list[str] = []
+    outcomes = run(scene, say=lines.append)
+    assert states(outcomes) == ALL_DONE
+    assert scene.calls() == ["dataset", "cnn-kfold", "cnn-split"], "k-fold comes before the split that shares its fit"
+    started, ended = lines[::2], lines[1::2]
+    assert started == ["dataset: started", "cnn-kfold: started", "cnn-split: started"]
+    assert ended[0].startswith("dataset: done in ")
+    assert ended[1].endswith("right on the test fold: 35.0 ± 12.9 % of windows, 35.0 ± 12.9 % of clips")
+    assert load_plan(scene.runs_dir / "plan.yaml") == PLAN
+    executed = nbformat.read(outcomes[1].job.output, as_version=4)
+    assert executed.metadata.papermill.parameters["epochs"] == 2
+
+    lines.clear()
+    assert states(run(scene, say=lines.append)) == ALL_DONE
+    assert (scene.calls(), lines) == ([], []), "what is done is left alone"
+
+    notebook = scene.notebooks / "11_cnn_split.ipynb"
+    notebook.write_text(notebook.read_text().replace("asked to fail", "told to fail"))
+    RunStore(scene.runs_dir).path(outcomes[2].job.fits[3]).rename(scene.folder / "lost")
+    run(scene, jobs=2)
+    assert sorted(scene.calls()) == ["cnn-kfold", "cnn-split"], "a changed notebook and a lost run are redone"
+
+
+def test_a_changed_plan_makes_other_jobs_and_leaves_the_old_results(scene: Scene, dataset: Dataset) -> None:
+    def outputs(plan: Plan) -> list[Path]:
+        return [job.output for job in plan_jobs(plan, dataset, runs_dir=scene.runs_dir)]
+
+    before = outputs(PLAN)
+    for changed in (PLAN.changed(epochs=3), PLAN.changed(seeds=(1,)), PLAN.changed(recipe_changes={"dropout": 0.1})):
+        assert outputs(changed)[0] == before[0]
+        assert not set(outputs(changed)[1:]) & set(before)
+    assert outputs(PLAN.changed(name="other")) == before
+
+
+def test_a_failure_is_told_and_stops_nothing_else(scene: Scene) -> None:
+    scene.wish({"cnn-kfold": "fail"})
+    lines: list[str] = []
+    outcomes = run(scene, jobs=2, say=lines.append)
+    assert states(outcomes) == ALL_DONE | {"cnn-kfold": "failed"}
+    failed = outcomes[2]
+    assert failed.status is not None
+    assert (failed.status.cell, failed.status.error, failed.status.message) == (4, "ValueError", "asked to fail")
+    assert any("cnn-kfold: failed after" in line and "ValueError: asked to fail" in line for line in lines)
+    assert failed.job.output.with_suffix(".failed.ipynb").exists()
+    assert not failed.job.output.exists()
+
+    scene.calls()
+    scene.wish({})
+    assert states(run(scene)) == ALL_DONE
+    assert scene.calls() == ["cnn-kfold"]
+    assert not failed.job.output.with_suffix(".failed.ipynb").exists()
+
+
+def engine_pid(scene: Scene) -> int:
+    return int(json.loads((scene.runs_dir / ".suite" / "engine.json").read_text())["pid"])
+
+
+class Meanwhile(threading.Thread):
+    """Do something once the k-fold notebook runs, while the main thread runs the suite."""
+
+    def __init__(self, scene: Scene, act: Callable[[], None]) -> None:
+        super().__init__()
+        self.scene, self.act = scene, act
+        self.started: list[psutil.Process] = []
+
+    def run(self) -> None:
+        wait_until(lambda: self.scene.waits("cnn-kfold"), "the notebook to run")
+        snakemake = psutil.Process(engine_pid(self.scene))
+        self.started = [snakemake, *snakemake.children(recursive=True)]  # the notebook's process, its kernel
+        self.act()
+
+    def left_nothing_running(self) -> bool:
+        self.join()
+        _, alive = psutil.wait_procs(self.started, timeout=10)
+        return bool(self.started) and not alive
+
+
+def test_a_stopped_suite_leaves_nothing_running_and_goes_on(scene: Scene) -> None:
+    scene.wish({"cnn-kfold": "wait"})
+    meanwhile = Meanwhile(scene, lambda: os.kill(os.getpid(), signal.SIGINT))
+    meanwhile.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(scene)
+    assert meanwhile.left_nothing_running()
+
+    scene.release()
+    assert scene.calls() == ["cnn-kfold"]
+    assert states(run(scene, jobs=2)) == ALL_DONE
+    assert sorted(scene.calls()) == ["cnn-kfold", "cnn-split"]
+
+
+def test_when_snakemake_is_killed_the_suite_stops_its_notebooks(scene: Scene) -> None:
+    scene.wish({"cnn-kfold": "wait"})
+    meanwhile = Meanwhile(scene, lambda: os.kill(engine_pid(scene), signal.SIGKILL))
+    meanwhile.start()
+    assert states(run(scene)) == ALL_DONE | {"cnn-kfold": "stopped", "cnn-split": "not run"}
+    assert meanwhile.left_nothing_running()
+
+
+def start(scene: Scene) -> subprocess.Popen[bytes]:
+    save_plan(PLAN, scene.folder / "plan.yaml")
+    command = [sys.executable, "-m", "audioclf_lib.cli", "suite", "--plan", str(scene.folder / "plan.yaml")]
+    command += ["--runs-dir", str(scene.runs_dir), "--notebooks-dir", str(scene.notebooks)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_after_kill_9_of_everything_the_orphaned_notebook_is_not_run_twice(scene: Scene) -> None:
+    scene.wish({"cnn-kfold": "wait"})
+    suite = start(scene)
+    wait_until(lambda: scene.waits("cnn-kfold"), "the notebook to run")
+    os.kill(engine_pid(scene), signal.SIGKILL)
+    suite.kill()
+    suite.wait()
+
+    log = scene.runs_dir / ".suite" / "suite.log"
+
+    def release_when_met() -> None:
+        wait_until(lambda: "waiting for process" in log.read_text(), "the second suite to meet the orphan")
+        scene.release()
+
+    meanwhile = threading.Thread(target=release_when_met)
+    meanwhile.start()
+    assert states(run(scene)) == ALL_DONE
+    meanwhile.join()
+    assert scene.calls() == ["cnn-kfold", "cnn-split"]
+
+
+def test_a_suite_waits_for_the_snakemake_of_a_killed_one(scene: Scene) -> None:
+    scene.wish({"cnn-kfold": "wait"})
+    suite = start(scene)
+    wait_until(lambda: scene.waits("cnn-kfold"), "the notebook to run")
+    suite.kill()
+    suite.wait()
+
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        scene.release()
+
+    assert states(run(scene, say=say)) == ALL_DONE
+    assert "of an interrupted suite is still at work; waiting for it" in lines[0]
+    assert scene.calls() == ["cnn-kfold", "cnn-split"]
+
+
+def test_a_look_at_the_plan_changes_nothing(tmp_path: Path) -> None:
+    outcomes = inspect_suite(PLAN, runs_dir=tmp_path / "runs")
+    assert states(outcomes) == {"dataset": "not run", "cnn-split": "not run", "cnn-kfold": "not run"}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "text"), [(None, "–"), ((0.5, None), "50.0 %"), ((0.642, 0.0307), "64.2 ± 3.1 %")]
+)
+def test_accuracy_is_told_in_per_cent(accuracy: tuple[float, float | None] | None, text: str) -> None:
+    assert describe_accuracy(accuracy) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.4, "59 s"), (61.2, "1 min 01 s"), (3600, "1 h 00 min"), (7799, "2 h 09 min")],
+)
+def test_times_are_told_as_people_say_them(seconds: float, text: str) -> None:
+    assert describe_seconds(seconds) == text
