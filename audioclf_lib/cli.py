@@ -302,7 +302,8 @@ def _parse_object(text: str | None) -> dict[str, Any] | None:
 
 def _describe_plan(plan: Plan) -> str:
     seeds = f"seed {plan.seeds[0]}" if len(plan.seeds) == 1 else f"seeds {', '.join(map(str, plan.seeds))}"
-    what = f"{len(plan.experiments)} experiments, {plan.epochs} epochs, {seeds}, recipe {plan.recipe}"
+    epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
+    what = f"{len(plan.experiments)} experiments, {epochs}, {seeds}, recipe {plan.recipe}"
     return escape(f"plan {plan.name} on {plan.dataset}: {what}")
 
 

@@ -50,6 +50,7 @@ class LayerDerivation:
         parameters: learnable numbers (a batch norm's running mean and variance are buffers and not among them).
         shape_latex, parameters_latex: both derivations with the numbers substituted.
         explanation: one plain sentence.
+        in_place: whether the output overwrites the input and so takes no memory of its own.
     """
 
     name: str
@@ -61,6 +62,7 @@ class LayerDerivation:
     shape_latex: str
     parameters_latex: str
     explanation: str
+    in_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Step:
     explanation: str
     parameters: int = 0
     parameters_latex: str = "P = 0"
+    in_place: bool = False
 
 
 def derive_conv(layer: Any, shape: Shape) -> Step:
@@ -232,8 +235,10 @@ def derive_dropout(layer: Any, shape: Shape) -> Step:
     return Step(shape, tex_unchanged(shape), f"In training, each value is zeroed with probability {layer.p:g}.")
 
 
-def derive_relu(_layer: Any, shape: Shape) -> Step:
-    return Step(shape, tex_unchanged(shape), "Negative values become zero.")
+def derive_relu(layer: Any, shape: Shape) -> Step:
+    in_place = bool(getattr(layer, "inplace", False))
+    where = ", in the memory they lie in" if in_place else ""
+    return Step(shape, tex_unchanged(shape), f"Negative values become zero{where}.", in_place=in_place)
 
 
 FORMULAS: dict[str, Callable[[Any, Shape], Step]] = {
@@ -301,6 +306,7 @@ class Derivation:
                 shape_latex=step.shape_latex,
                 parameters_latex=step.parameters_latex,
                 explanation=step.explanation,
+                in_place=step.in_place,
             )
         )
         self.shape = step.output_shape
@@ -388,10 +394,11 @@ def layer_table(layers: Sequence[LayerDerivation]) -> pd.DataFrame:
 def model_totals(layers: Sequence[LayerDerivation]) -> ModelTotals:
     """Sums as torchsummary takes them, for one window in float32.
 
-    Forward and backward count the output of every listed layer twice: once as value, once as gradient.
+    Forward and backward count the output of every listed layer twice, once as value and once as gradient, unless it
+    lies in the memory of the layer before.
     """
     parameters = sum(layer.parameters for layer in layers)
-    outputs = sum(math.prod(layer.output_shape) for layer in layers)
+    outputs = sum(math.prod(layer.output_shape) for layer in layers if not layer.in_place)
     return ModelTotals(
         parameters=parameters,
         trainable_parameters=parameters,  # no layer of either architecture is frozen

@@ -332,7 +332,9 @@ def draw_chance_line(ax: Axes, metric: Metric, num_classes: int) -> None:
     level = math.log(num_classes) if metric == "loss" else 1 / num_classes
     text = f"ln {num_classes} = {level:.2f}" if metric == "loss" else f"chance {level:.0%}".replace("%", " %")
     ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    ax.set_ylim(top=max(ax.get_ylim()[1], 1.12 * level))
+    # An early epoch may cost many times what guessing does; shown in full, it would flatten all that follows.
+    highest = 3 * level if metric == "loss" else 1.0
+    ax.set_ylim(top=min(max(ax.get_ylim()[1], 1.12 * level), highest))
     ax.annotate(
         text,
         (1, level),

@@ -1,8 +1,12 @@
 """A lock whose holder may vanish: one process at a time works on a fit, and nobody waits for the dead.
 
-The holder creates a marker file that no other process can create, and renews it with a heartbeat. Who waits takes
-over when the recorded process no longer lives on this machine, or when the marker has not changed for a whole lease
-on the waiting process's own monotonic clock, so that neither a clock that jumps nor two clocks that differ matter.
+The holder's marker file says who it is, and its heartbeat touches the file. Who waits takes over when the recorded
+process no longer lives on this machine, or when the marker stayed the same over a whole lease of looks at it. Looks
+are counted instead of reading a clock, so that neither clocks that jump or differ nor a machine that slept matter.
+
+Markers are made and removed under a file lock, held for an instant and released by the system when a process dies, so
+that no two processes take over at once. A holder that is frozen for a lease and then wakes finds itself beside the one
+that took over: what is done under a lease must bear being done twice, as writing a run folder in one step does.
 """
 
 from __future__ import annotations
@@ -18,10 +22,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 LEASE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 5.0
 POLL_SECONDS = 0.5
+
+# A marker's text and its time of change: who holds the lease, and whether the heart still beats.
+Marker = tuple[str, int]
 
 
 @contextmanager
@@ -29,7 +37,7 @@ def hold_lease(path: Path, on_wait: Callable[[str], None] | None = None) -> Iter
     """Hold the lease ``path`` while the block runs; wait for another holder first.
 
     Args:
-        path: the marker file; its folder must exist.
+        path: the marker file; its folder must exist (and gets a hidden file ``.leases`` for the instants of change).
         on_wait: called once with the other holder's description when this process has to wait.
 
     Raises:
@@ -39,99 +47,93 @@ def hold_lease(path: Path, on_wait: Callable[[str], None] | None = None) -> Iter
     _acquire(path, token, on_wait)
     done = threading.Event()
     heart = threading.Thread(target=_beat, args=(path, token, done), daemon=True, name=f"lease {path.name}")
-    heart.start()
     try:
+        heart.start()
         yield
     finally:
         done.set()
-        heart.join()
-        if _read(path).get("token") == token:
-            path.unlink(missing_ok=True)
+        if heart.ident is not None:
+            heart.join()
+        _release(path, token)
 
 
 def _acquire(path: Path, token: str, on_wait: Callable[[str], None] | None) -> None:
-    seen, seen_since, told = "", time.monotonic(), False
-    while not _create(path, token, beat=0):
-        content = _content(path)
-        if content != seen:
-            seen, seen_since = content, time.monotonic()
-        holder = _parse(content)
-        if _is_dead_here(holder) or time.monotonic() - seen_since > LEASE_SECONDS:
-            _remove_stale(path, content)
-            continue
+    seen: Marker | None = None
+    unchanged, told = 0, False
+    while True:
+        with _changing(path):
+            marker = _look(path)
+            unchanged = unchanged + 1 if marker == seen else 0
+            seen = marker
+            holder = _holder(marker)
+            if marker and (_is_dead_here(holder) or unchanged * POLL_SECONDS > LEASE_SECONDS):
+                path.unlink(missing_ok=True)
+                marker = None
+            if not marker and _create(path, token):
+                return
         if on_wait is not None and not told:
             on_wait(f"process {holder.get('pid', '?')} on {holder.get('host', '?')}")
             told = True
         time.sleep(POLL_SECONDS)
 
 
-def _create(path: Path, token: str, beat: int) -> bool:
-    """Create the marker with its content in one step (a hard link fails if the name exists)."""
-    draft = path.with_name(f"{path.name}.{token}")
-    draft.write_text(_marker(token, beat))
+def _create(path: Path, token: str) -> bool:
     try:
-        os.link(draft, path)
-        return True
-    except FileExistsError:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "token": token}, file)
+    except FileExistsError:  # where the file system knows no file locks, somebody may have been faster
         return False
-    finally:
-        draft.unlink(missing_ok=True)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
-def _marker(token: str, beat: int) -> str:
-    process = psutil.Process()
-    holder = {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
-    return json.dumps(holder | {"token": token, "beat": beat})
+def _release(path: Path, token: str) -> None:
+    with suppress(OSError), _changing(path):  # a marker that stays ends with its process or its lease
+        if _holder(_look(path)).get("token") == token:
+            path.unlink()
 
 
 def _beat(path: Path, token: str, done: threading.Event) -> None:
-    """Renew the marker until ``done``; stop at once if somebody else took the lease over."""
-    beat = 0
+    """Touch the marker until ``done``; stop if somebody else took the lease over."""
     while not done.wait(HEARTBEAT_SECONDS):
-        if _read(path).get("token") != token:
-            return
-        beat += 1
-        draft = path.with_name(f"{path.name}.{token}")
-        with suppress(OSError):  # a full disk must not end the fit; the next beat may succeed
-            draft.write_text(_marker(token, beat))
-            os.replace(draft, path)
+        with suppress(OSError):  # a file server that is away must not end the fit; the next beat may succeed
+            marker = _look(path)
+            if marker and _holder(marker).get("token") != token:
+                return
+            os.utime(path)
 
 
 def _is_dead_here(holder: dict[str, object]) -> bool:
-    """Whether the holder ran on this machine and is gone (or its number belongs to a younger process)."""
+    """Whether the holder ran on this machine and is gone, or killed and not yet cleared away by its parent."""
     if holder.get("host") != socket.gethostname():
         return False
     try:
-        return psutil.Process(int(str(holder["pid"]))).create_time() != holder["started"]
-    except (psutil.NoSuchProcess, KeyError, ValueError):
+        return psutil.Process(int(str(holder.get("pid")))).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return True
+    except (psutil.Error, ValueError):
+        return False
 
 
-def _remove_stale(path: Path, content: str) -> None:
-    """Remove the marker, unless it changed meanwhile: only one of those who wait gets it renamed away."""
-    grave = path.with_name(f"{path.name}.stale-{uuid.uuid4().hex}")
-    with suppress(FileNotFoundError):
-        os.rename(path, grave)
-        if _content(grave) != content:  # a live holder's: put it back
-            with suppress(FileExistsError):
-                os.link(grave, path)
-        grave.unlink(missing_ok=True)
+def _changing(path: Path) -> FileLock:
+    """Held for the instant in which a marker of this folder is made or removed."""
+    return FileLock(path.with_name(".leases"))
 
 
-def _content(path: Path) -> str:
+def _look(path: Path) -> Marker | None:
     try:
-        return path.read_text()
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(), os.fstat(file.fileno()).st_mtime_ns
     except FileNotFoundError:
-        return ""
+        return None
 
 
-def _parse(content: str) -> dict[str, object]:
+def _holder(marker: Marker | None) -> dict[str, object]:
+    """What a marker says of its holder; nothing if there is none or it is damaged."""
     try:
-        parsed = json.loads(content)
+        holder = json.loads(marker[0]) if marker else {}
     except json.JSONDecodeError:
         return {}
-    return parsed if isinstance(parsed, dict) else {}
-
-
-def _read(path: Path) -> dict[str, object]:
-    return _parse(_content(path))
+    return holder if isinstance(holder, dict) else {}

@@ -21,10 +21,10 @@ ENCODER_DROPOUT = 0.1
 
 
 def make_activation(name: Activation) -> nn.Module:
-    """The recipe's activation behind each batch norm: nothing (as in the original report) or ReLU."""
+    """The recipe's activation behind each batch norm: nothing (as in the original report) or ReLU, in place."""
     if name not in ACTIVATIONS:
         raise ValueError(f"unknown activation {name!r}; choose one of {', '.join(ACTIVATIONS)}")
-    return nn.ReLU() if name == "relu" else nn.Identity()
+    return nn.ReLU(inplace=True) if name == "relu" else nn.Identity()
 
 
 class ConvBase(nn.Module):

@@ -32,31 +32,35 @@ def check_parameters() -> None:
 
 
 def compare_parameters(cells: Sequence[str]) -> None:
-    """Compare the names in injected cells with those of the parameters cell.
+    """Compare the names in the injected cell with those of the parameters cell before it.
 
     Args:
-        cells: sources of the cells executed so far.
+        cells: sources of the cells executed so far; of a cell that was executed again, the last time counts.
 
     Raises:
         InputError: a name that the parameters cell does not have.
     """
     known: list[str] = []
+    given: list[str] = []
     for source in cells:
         first_line = source.strip().split("\n", 1)[0].strip()
         if first_line.startswith(PARAMETERS_CELL):
-            known = assigned_names(source)
+            known, given = assigned_names(source), []
         elif first_line == INJECTED_CELL and known:
-            unknown = [name for name in assigned_names(source) if name not in known]
-            if unknown:
-                raise InputError(
-                    f"unknown parameter {unknown[0]!r}: this notebook knows {', '.join(known)}; correct its name"
-                )
+            given = assigned_names(source)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise InputError(f"unknown parameter {unknown[0]!r}: this notebook knows {', '.join(known)}; correct its name")
 
 
 def assigned_names(source: str) -> list[str]:
-    """Names that a cell assigns at its top level, in order."""
+    """Names that a cell assigns at its top level, in order; none if it is no Python, as a cell with a slip in it."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return []
     names: list[str] = []
-    for statement in ast.parse(source).body:
+    for statement in statements:
         if isinstance(statement, ast.Assign):
             names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
         elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):

@@ -123,6 +123,12 @@ def test_the_cnn_totals_are_the_originals():
     assert totals_table(totals)["value"].tolist() == ["128,682", "128,682", "0", "0.06", "31.19", "0.49", "31.74"]
 
 
+def test_a_relu_in_place_takes_no_memory_of_its_own():
+    with_relu = derive_layers(create_model("cnn", activation="relu"))
+    assert [layer.name for layer in with_relu if layer.in_place] == ["activation1", "activation2", "activation3"]
+    assert model_totals(with_relu) == model_totals(cnn_layers())
+
+
 @pytest.mark.parametrize("num_heads", [1, 2, 4])
 def test_the_transformer_totals_do_not_depend_on_the_head_count(num_heads):
     assert model_totals(transformer_layers(num_heads)).parameters == 2_607_778

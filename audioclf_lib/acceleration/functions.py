@@ -7,10 +7,10 @@ value and gradients as the layers named in its docstring. A batch is handed to a
 from __future__ import annotations
 
 import ctypes
-import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -308,5 +308,6 @@ def _in_threads(part: Callable[[int, int], Any], n: int) -> list[Any]:
     """Call ``part(start, stop)`` on consecutive parts of range(n), one per thread of torch's; results in order."""
     threads = min(torch.get_num_threads(), n)
     bounds = [n * i // threads for i in range(threads + 1)]
-    others = [_executor.submit(part, *pair) for pair in itertools.pairwise(bounds)]
-    return [part(bounds[0], bounds[1]), *(other.result() for other in others)]
+    first, *others = pairwise(bounds)
+    running = [_executor.submit(part, *bounds) for bounds in others]
+    return [part(*first), *(other.result() for other in running)]

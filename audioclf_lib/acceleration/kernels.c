@@ -24,7 +24,9 @@ static inline vfloat choose(vint mask, vfloat a, vfloat b) { return (vfloat)(((v
 static const vuint LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 /* 32 random bits for each of 16 consecutive element numbers: a hash of number and 64-bit key, so that the same mask can
- * be drawn again and no state is shared. Multiply-xorshift rounds with the constants of MurmurHash3's finaliser. */
+ * be drawn again and no state is shared. Multiply-xorshift rounds with the constants of MurmurHash3's
+ * finaliser (Appleby) and of lowbias32 (Wellons); two rounds behind the second half of the key, so that neighbouring
+ * keys give unrelated masks. */
 static inline vuint random_bits(uint32_t first, uint32_t key_low, uint32_t key_high) {
     vuint h = (LANE + first) * 0x9E3779B1u + key_low;
     h ^= h >> 16;
@@ -33,6 +35,8 @@ static inline vuint random_bits(uint32_t first, uint32_t key_low, uint32_t key_h
     h += key_high;
     h *= 0xC2B2AE35u;
     h ^= h >> 16;
+    h *= 0x7FEB352Du;
+    h ^= h >> 15;
     return h;
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import math
+import os
 import re
 import string
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ from matplotlib.figure import Figure
 
 from audioclf_lib.config import PROJECT_ROOT
 
-FIGURES_DIR = PROJECT_ROOT / "figures"
+FIGURES_DIR = Path(os.environ.get("AUDIOCLF_FIGURES") or PROJECT_ROOT / "figures")
 NO_VALUE = "–"
 
 # Same figure, same bytes: ids from a fixed salt, no date. Paths for glyphs, since browsers may lack the font.

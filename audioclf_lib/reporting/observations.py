@@ -87,9 +87,8 @@ def read_confusion(scores: Scores) -> str:
     recall = np.diag(matrix) / np.maximum(matrix.sum(1), 1)
     best, worst = int(recall.argmax()), int(recall.argmin())
     sentences = [
-        f"{quote(names[best])} is recognised best ({int(matrix[best, best])} of "
-        f"{int(matrix[best].sum())} {scores.level}s), {quote(names[worst])} worst ({int(matrix[worst, worst])} of "
-        f"{int(matrix[worst].sum())})."
+        f"Recognised best is {quote(names[best])} ({int(matrix[best, best])} of {int(matrix[best].sum())} "
+        f"{scores.level}s), worst {quote(names[worst])} ({int(matrix[worst, worst])} of {int(matrix[worst].sum())})."
     ]
     wrong = matrix - np.diag(np.diag(matrix))
     if wrong.any():
@@ -136,8 +135,8 @@ def read_roc(scores: Scores) -> str:
     areas = pd.Series({name: scores.auc[name] for name in scores.class_names}).dropna()
     return (
         f"The macro average of the areas is {scores.auc['macro']:.3f}, the micro average {scores.auc['micro']:.3f} "
-        f"(0.5 is guessing). {quote(str(areas.idxmax()))} is separated best ({areas.max():.3f}), "
-        f"{quote(str(areas.idxmin()))} worst ({areas.min():.3f})."
+        f"(0.5 is guessing). Separated best from the rest is {quote(str(areas.idxmax()))} ({areas.max():.3f}), "
+        f"worst {quote(str(areas.idxmin()))} ({areas.min():.3f})."
     )
 
 
@@ -145,8 +144,8 @@ def read_f1(scores: Scores) -> str:
     """Best and worst F1, and classes that are never found."""
     f1 = scores.per_class["f1"]
     text = (
-        f"The macro F1 is {scores.macro_f1:.3f}; {quote(str(f1.idxmax()))} has the highest F1 ({f1.max():.2f}), "
-        f"{quote(str(f1.idxmin()))} the lowest ({f1.min():.2f})."
+        f"The macro F1 is {scores.macro_f1:.3f}; the highest F1 is that of {quote(str(f1.idxmax()))} "
+        f"({f1.max():.2f}), the lowest that of {quote(str(f1.idxmin()))} ({f1.min():.2f})."
     )
     lost = [quote(str(name)) for name in f1.index[f1 == 0]]
     return text + (f" Never found: {enumerate_words(lost)}." if lost else "")

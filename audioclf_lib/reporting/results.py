@@ -58,6 +58,13 @@ class ExperimentResult:
         return f"{model}: {protocol}{seed}"
 
     @property
+    def short_title(self) -> str:
+        """For tables and axes, e.g. ``Transformer, 2 heads, k-fold``."""
+        model = "CNN" if self.experiment.model == "cnn" else f"Transformer, {heads(self.experiment.num_heads or 1)}"
+        seed = f", seed {self.experiment.seed}" if self.experiment.seed else ""
+        return f"{model}, {'k-fold' if self.experiment.protocol == 'kfold' else 'split'}{seed}"
+
+    @property
     def is_complete(self) -> bool:
         return bool(self.runs) and not self.missing
 

@@ -165,28 +165,29 @@ def show_fits(result: ExperimentResult) -> None:
     """Table of the fits, and mean ± standard deviation."""
     rows = [
         {
-            "Validation fold": str(run.config.val_fold),
+            "Validated on": f"fold {run.config.val_fold}",
             "Epoch kept": int(run.metrics["chosen"]["epoch"]),
             "Window accuracy": scores["window"]["accuracy"],
             "Clip accuracy": scores["clip"]["accuracy"],
-            "Macro F1 (windows)": scores["window"]["macro_f1"],
-            "AUC (windows, macro)": scores["window"]["auc"]["macro"],
+            "Macro F1": scores["window"]["macro_f1"],
+            "Macro AUC": scores["window"]["auc"]["macro"],
         }
         for run in result.runs
         for scores in [run.metrics["scores"]["test"]]
     ]
     table = pd.DataFrame(rows)
     if len(rows) > 1:
-        numbers = table.drop(columns=["Validation fold", "Epoch kept"])
+        numbers = table.drop(columns=["Validated on", "Epoch kept"])
         summary = pd.DataFrame([numbers.mean(), numbers.std()])
-        summary.insert(0, "Validation fold", ["mean", "standard deviation"])
+        summary.insert(0, "Validated on", ["mean", "standard deviation"])
         table = pd.concat([table, summary], ignore_index=True)
         epochs = table["Epoch kept"].astype("Int64").astype(object)
         table["Epoch kept"] = epochs.where(epochs.notna(), None)
     accuracy = dict.fromkeys(["Window accuracy", "Clip accuracy"], ".1%")
     show_table(
         table,
-        caption=f"{escape_markdown(result.title)}: scores on test fold {result.experiment.test_fold}.",
+        caption=f"{escape_markdown(result.title)}: scores on test fold {result.experiment.test_fold}; "
+        "macro F1 and macro AUC at window level.",
         label=f"tbl:{result.name}-fits",
         formats=accuracy,
     )
@@ -224,7 +225,7 @@ def show_confusion(result: ExperimentResult, level: Level = "window", *, row_per
             name=f"confusion{suffix}{ending}",
             dataset=result.dataset,
             experiment=result.name,
-            width="80%",
+            width="60%",
         )
     show_equation(observations.accuracy_latex(scores))
     show_text(observations.read_confusion(scores))
@@ -243,7 +244,7 @@ def show_roc(result: ExperimentResult, level: Level = "window") -> None:
         name="roc",
         dataset=result.dataset,
         experiment=result.name,
-        width="85%",
+        width="66%",
     )
     show_text(observations.read_roc(scores))
 
@@ -313,7 +314,7 @@ def comparison_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
         for level in LEVELS:
             values = result.values(level) if result.runs else []
             mean, std = mean_and_std(values) if values else (float("nan"), None)
-            rows.append({"experiment": result.title, "level": level, "mean": mean, "std": std, "fits": values})
+            rows.append({"experiment": result.short_title, "level": level, "mean": mean, "std": std, "fits": values})
     return pd.DataFrame(rows)
 
 
@@ -322,7 +323,7 @@ def show_comparison(results: Sequence[ExperimentResult]) -> None:
     there = [result for result in results if result.runs]
     rows = [
         {
-            "Experiment": result.title,
+            "Experiment": result.short_title,
             "Fits": len(result.runs),
             "Window accuracy": observations.percent_with_std(result.values("window")),
             "Clip accuracy": observations.percent_with_std(result.values("clip")),
@@ -330,7 +331,7 @@ def show_comparison(results: Sequence[ExperimentResult]) -> None:
             "AUC": mean_and_std(result.values("window", "auc_macro"))[0],
         }
         if result.runs
-        else {"Experiment": result.title, "Fits": 0, "Window accuracy": "missing", "Clip accuracy": "missing"}
+        else {"Experiment": result.short_title, "Fits": 0, "Window accuracy": "missing", "Clip accuracy": "missing"}
         for result in results
     ]
     show_table(
@@ -364,19 +365,19 @@ def show_original(results: Sequence[ExperimentResult]) -> None:
         ours = result.values("window") if result.runs else []
         rows.append(
             {
-                "Experiment": result.title,
-                "Original accuracy": theirs.accuracy,
+                "Experiment": result.short_title,
+                "Original": theirs.accuracy,
                 "Ours": observations.percent_with_std(ours) if ours else "missing",
                 "Original AUC": theirs.auc,
                 "Our AUC": mean_and_std(result.values("window", "auc_macro"))[0] if ours else None,
-                "Stated by the original": theirs.remark,
+                "In the original": theirs.remark,
             }
         )
     show_table(
         pd.DataFrame(rows),
         caption="Window accuracy and AUC on the test fold, the original's beside ours.",
         label="tbl:original",
-        formats={"Original accuracy": ".1%", "Original AUC": ".2f", "Our AUC": ".2f"},
+        formats={"Original": ".1%", "Original AUC": ".2f", "Our AUC": ".2f"},
     )
     there = [result for result in results if result.runs]
     if there and there[0].dataset == ORIGINAL_DATASET:
