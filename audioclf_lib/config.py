@@ -65,6 +65,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     what = model.__name__.removesuffix("Config").lower()
     if first["type"] == "extra_forbidden":
         return f"{what}: unknown setting {setting!r}; known are {', '.join(model.model_fields)}"
+    if first["type"] == "missing":
+        return f"{what}: setting {setting!r} is missing; give it a value"
     message = first["msg"].removeprefix("Value error, ")
     if not setting:
         return f"{what}: {message}"
@@ -148,8 +150,18 @@ class FitConfig(StrictModel):
     val_fold: int
     test_fold: int
     seed: int
-    epochs: int
+    epochs: int = Field(ge=1)
     score_test: bool = Field(default=True, description="score the test fold after every epoch; in tuning never")
+
+    @model_validator(mode="after")
+    def _folds_apart(self) -> FitConfig:
+        folds = [*self.train_folds, self.val_fold, self.test_fold]
+        if not self.train_folds or len(set(folds)) != len(folds):
+            raise ValueError(
+                f"training folds {list(self.train_folds)}, validation fold {self.val_fold} and test fold "
+                f"{self.test_fold} are not apart; give each fold one part, and training at least one"
+            )
+        return self
 
     @property
     def fit_id(self) -> str:
@@ -226,7 +238,7 @@ class Experiment(StrictModel):
     @field_validator("val_folds", mode="before")
     @classmethod
     def _all_folds_when_empty(cls, value: Any) -> Any:
-        return value or None
+        return None if value in ("", [], ()) else value
 
     @model_validator(mode="before")
     @classmethod

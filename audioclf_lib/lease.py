@@ -4,13 +4,13 @@ The holder's marker file says who it is, and its heartbeat touches the file. Who
 process no longer lives on this machine, or when the marker stayed the same over a whole lease of looks at it. Looks
 are counted instead of reading a clock, so that neither clocks that jump or differ nor a machine that slept matter.
 
-Markers are made and removed under a file lock, held for an instant and released by the system when a process dies, so
-that no two processes take over at once. A holder that is frozen for a lease and then wakes finds itself beside the one
-that took over: what is done under a lease must bear being done twice, as writing a run folder in one step does.
+A holder that is frozen for a lease and then wakes finds itself beside the one that took over: what is done under a
+lease must bear being done twice, as writing a run folder in one step does.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -19,10 +19,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from operator import eq
 from pathlib import Path
+from typing import TextIO
 
 import psutil
-from filelock import FileLock
 
 LEASE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 5.0
@@ -37,7 +39,7 @@ def hold_lease(path: Path, on_wait: Callable[[str], None] | None = None) -> Iter
     """Hold the lease ``path`` while the block runs; wait for another holder first.
 
     Args:
-        path: the marker file; its folder must exist (and gets a hidden file ``.leases`` for the instants of change).
+        path: the marker file; its folder must exist.
         on_wait: called once with the other holder's description when this process has to wait.
 
     Raises:
@@ -54,23 +56,23 @@ def hold_lease(path: Path, on_wait: Callable[[str], None] | None = None) -> Iter
         done.set()
         if heart.ident is not None:
             heart.join()
-        _release(path, token)
+        with suppress(OSError):  # a marker that stays ends with its process or its lease
+            _remove(path, lambda marker: _holder(marker).get("token") == token)
 
 
 def _acquire(path: Path, token: str, on_wait: Callable[[str], None] | None) -> None:
     seen: Marker | None = None
     unchanged, told = 0, False
-    while True:
-        with _changing(path):
-            marker = _look(path)
-            unchanged = unchanged + 1 if marker == seen else 0
-            seen = marker
-            holder = _holder(marker)
-            if marker and (_is_dead_here(holder) or unchanged * POLL_SECONDS > LEASE_SECONDS):
-                path.unlink(missing_ok=True)
-                marker = None
-            if not marker and _create(path, token):
-                return
+    while not _create(path, token):
+        marker = _look(path)
+        if marker is None:  # released just now
+            continue
+        unchanged = unchanged + 1 if marker == seen else 0
+        seen = marker
+        holder = _holder(marker)
+        if _is_dead_here(holder) or unchanged * POLL_SECONDS > LEASE_SECONDS:
+            _remove(path, partial(eq, marker))
+            continue
         if on_wait is not None and not told:
             on_wait(f"process {holder.get('pid', '?')} on {holder.get('host', '?')}")
             told = True
@@ -81,7 +83,7 @@ def _create(path: Path, token: str) -> bool:
     try:
         with path.open("x", encoding="utf-8") as file:
             json.dump({"host": socket.gethostname(), "pid": os.getpid(), "token": token}, file)
-    except FileExistsError:  # where the file system knows no file locks, somebody may have been faster
+    except FileExistsError:
         return False
     except OSError:
         path.unlink(missing_ok=True)
@@ -89,9 +91,16 @@ def _create(path: Path, token: str) -> bool:
     return True
 
 
-def _release(path: Path, token: str) -> None:
-    with suppress(OSError), _changing(path):  # a marker that stays ends with its process or its lease
-        if _holder(_look(path)).get("token") == token:
+def _remove(path: Path, unwanted: Callable[[Marker], bool]) -> None:
+    """Remove the marker if it is ``unwanted``, and no other that takes its place meanwhile.
+
+    Only who locks the file may remove it, and only while it is the one of that name. The system drops the lock when
+    the file is closed or the process dies.
+    """
+    with suppress(FileNotFoundError), path.open("r+", encoding="utf-8", errors="replace") as file:
+        with suppress(OSError):  # some file servers know no locks; then two that take over at once may collide
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()) and unwanted(_read(file)):
             path.unlink()
 
 
@@ -99,8 +108,7 @@ def _beat(path: Path, token: str, done: threading.Event) -> None:
     """Touch the marker until ``done``; stop if somebody else took the lease over."""
     while not done.wait(HEARTBEAT_SECONDS):
         with suppress(OSError):  # a file server that is away must not end the fit; the next beat may succeed
-            marker = _look(path)
-            if marker and _holder(marker).get("token") != token:
+            if _holder(_look(path)).get("token") != token:
                 return
             os.utime(path)
 
@@ -117,17 +125,16 @@ def _is_dead_here(holder: dict[str, object]) -> bool:
         return False
 
 
-def _changing(path: Path) -> FileLock:
-    """Held for the instant in which a marker of this folder is made or removed."""
-    return FileLock(path.with_name(".leases"))
-
-
 def _look(path: Path) -> Marker | None:
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(), os.fstat(file.fileno()).st_mtime_ns
+            return _read(file)
     except FileNotFoundError:
         return None
+
+
+def _read(file: TextIO) -> Marker:
+    return file.read(), os.fstat(file.fileno()).st_mtime_ns
 
 
 def _holder(marker: Marker | None) -> dict[str, object]:

@@ -138,7 +138,9 @@ def save_plan(plan: Plan, path: Path | str) -> None:
 def resolve_dataset(name_or_path: str, base: Path | None = None) -> str:
     """A folder as an absolute path, since notebooks may run in other working directories; a name as it is."""
     folder = (base or Path.cwd()) / Path(name_or_path).expanduser()
-    is_name = name_or_path in DATASET_NAMES or (Path(name_or_path).name == name_or_path and not folder.is_dir())
+    bare = Path(str(folder).rsplit(":", 1)[0])  # without an option such as :esc10 or :4s
+    is_folder = folder.is_dir() or bare.is_dir()
+    is_name = name_or_path in DATASET_NAMES or (Path(name_or_path).name == name_or_path and not is_folder)
     return name_or_path if is_name else str(folder.resolve())
 
 

@@ -6,12 +6,13 @@ complete, so a folder that exists is whole. What an unfinished fit needs to go o
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import torch as safetensors
 from torch import Tensor
 
 from audioclf_lib.config import SCHEMA_VERSION, FitConfig
@@ -45,7 +46,7 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row per epoch: epoch, seconds, learning_rate, {train,validation,test}_{loss,accuracy,clip_accuracy}."""
-        return pd.read_csv(self.path / HISTORY)
+        return pd.read_csv(self.path / HISTORY, float_precision="round_trip")
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -72,7 +73,7 @@ class Run:
             raise InputError(
                 f"{self.path} holds no {WEIGHTS}: published runs keep few; train the fit again to get them"
             )
-        return load_file(self.path / WEIGHTS)
+        return safetensors.load_file(self.path / WEIGHTS)
 
 
 class RunStore:
@@ -135,20 +136,34 @@ class RunStore:
                 history.to_csv(draft / HISTORY, index=False)
                 predictions.to_parquet(draft / PREDICTIONS, index=False, compression="zstd")
                 write_json(draft / METRICS, metrics)
-                save_file({name: tensor.contiguous() for name, tensor in weights.items()}, draft / WEIGHTS)
+                # By way of memory, here and in checkpoints: a full disk is an OSError only where Python writes.
+                (draft / WEIGHTS).write_bytes(
+                    safetensors.save({name: tensor.contiguous() for name, tensor in weights.items()})
+                )
                 write_json(draft / ENVIRONMENT, environment)
-                os.rename(draft, target)
+                self._publish(draft, target)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         self.drop_checkpoint(config)
         return read_run(target)
 
+    @staticmethod
+    def _publish(draft: Path, target: Path) -> None:
+        try:
+            os.rename(draft, target)
+        except OSError:
+            if not (target / CONFIG).exists():
+                raise
+            # Who lost the lease, say while the machine slept, was overtaken: the same fit, the same numbers.
+
     @contextmanager
     def lock(self, config: FitConfig, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
         """Let one process at a time train this fit; wait for another that does."""
-        with _explained(self.path(config)):
-            self._partial(config).parent.mkdir(parents=True, exist_ok=True)
-        with hold_lease(self._partial(config).with_suffix(".lock"), on_wait):
+        marker = self._partial(config).with_suffix(".lock")
+        with ExitStack() as stack:
+            with _explained(marker):
+                marker.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(hold_lease(marker, on_wait))
             yield
 
     def save_checkpoint(self, config: FitConfig, state: dict[str, Any]) -> None:
@@ -158,7 +173,9 @@ class RunStore:
             folder.mkdir(parents=True, exist_ok=True)
             draft = folder / f"{CHECKPOINT}.{uuid.uuid4().hex}"
             try:
-                torch.save(state, draft)
+                buffer = io.BytesIO()
+                torch.save(state, buffer)
+                draft.write_bytes(buffer.getbuffer())
                 os.replace(draft, folder / CHECKPOINT)
             finally:
                 draft.unlink(missing_ok=True)
@@ -186,13 +203,16 @@ def read_run(path: Path) -> Run:
     """Read a run folder's configuration.
 
     Raises:
-        InputError: it was written by a newer version, or is no run folder.
+        InputError: it was written by a newer version, or is damaged.
     """
     values = read_json(path / CONFIG)
     version = values.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(f"{path} was written by a newer audioclf (schema {version}); update this one to read it")
-    return Run(path, FitConfig(**values))
+    try:
+        return Run(path, FitConfig(**values))
+    except InputError as error:
+        raise InputError(f"{path / CONFIG} is damaged ({error}); remove its folder and train the fit again") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -168,7 +168,8 @@ def reestimate_statistics(model: nn.Module, network: nn.Module, windows: Windows
         norm.momentum = None  # a plain mean over the batches
         norm.train()
     sample = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))[: recipe.reestimate_windows]
-    for chosen in sample.split(EVALUATION_BATCH):
+    # batches of one size, give or take a window: each weighs the same in the mean
+    for chosen in sample.tensor_split(math.ceil(len(sample) / EVALUATION_BATCH)):
         network(normalise(windows.cut(chosen)[0], recipe))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -255,6 +256,11 @@ def _train(
     splits = {"train": config.train_folds, "validation": (config.val_fold,), "test": (config.test_fold,)}
     windows = {name: everything.of_clips(np.isin(dataset.folds, folds)) for name, folds in splits.items()}
     training = windows["train"].subset(~windows["train"].is_silent) if recipe.drop_silent else windows["train"]
+    if len(training) == 0:
+        raise InputError(
+            f"every training window of data set {config.dataset!r} is silent; check the recordings, or set the recipe's "
+            "drop_silent to false"
+        )
     scored = ["validation", "test"] if config.score_test else ["validation"]
 
     while state.epoch < config.epochs:

@@ -93,7 +93,7 @@ def draw_history(epochs: int, random: np.random.Generator, kept: dict[str, float
     for split in SPLITS:
         columns[f"{split}_loss"] = 2.5 - rise - 0.01 * random.random()
         columns[f"{split}_accuracy"] = columns[f"{split}_clip_accuracy"] = rise
-    history = pd.DataFrame(columns)[history_columns(list(SPLITS))]
+    history = pd.DataFrame(columns)[history_columns(["validation", "test"])]
     for name, value in kept.items():
         history[name] = history[name].mul(value) if name.endswith("accuracy") else history[name]
         history.loc[history.index[-1], name] = value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -31,8 +33,8 @@ def test_it_has_one_clip_for_each_class_and_fold_of_esc10(demo: Dataset) -> None
     assert pairs == {(label, fold) for label in range(10) for fold in range(1, 6)}
 
 
-def test_it_is_the_same_every_time(demo: Dataset) -> None:
-    again = load_demo()
+def test_it_is_the_same_every_time(demo: Dataset, tmp_path: Path) -> None:
+    again = load_demo(data_dir=tmp_path)  # an empty cache: made anew
     np.testing.assert_array_equal(again.waveforms, demo.waveforms)
     assert again.fingerprint == demo.fingerprint
 

@@ -101,6 +101,8 @@ def test_the_length_can_be_set(folder: Path) -> None:
     dataset = load(folder, clip_seconds=2.5)
     assert dataset.waveforms.shape == (6, 40_000)
     assert dataset.silent.shape == (6, 4)
+    as_text = load_dataset(f"{folder}:2.5s", data_dir=folder.parent / "data")  # how a plan or a notebook says it
+    assert as_text.fingerprint == dataset.fingerprint != load(folder).fingerprint
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.99, -1.0, 601.0, float("nan")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from audioclf_lib.config import PROJECT_ROOT
@@ -15,6 +16,7 @@ __all__ = ["DEFAULT_DATA_DIR", "Dataset", "dataset_name", "load_dataset"]
 
 DEFAULT_DATA_DIR = PROJECT_ROOT / "data"
 ESC10_PART = ":esc10"
+CLIP_SECONDS = re.compile(r"(.+):(\d+(?:\.\d+)?)s")
 
 
 def load_dataset(
@@ -30,7 +32,8 @@ def load_dataset(
         name_or_path: ``"demo"`` (generated); ``"esc10"`` (from AUDIOCLF_DATA or ``data_dir``, else downloaded); or a
             folder: a copy of ESC-10, a copy of ESC-50, or your own with a ``labels.csv``.
         esc10_only: of a copy of ESC-50, the ten classes of ESC-10 only; ``"/path/to/ESC-50:esc10"`` says the same.
-        clip_seconds: length of the clips of your own folder; see ``load_folder``.
+        clip_seconds: length of the clips of your own folder, see ``load_folder``; ``"/path/to/folder:4s"`` says the
+            same for 4 s.
         data_dir: for downloads and decoded clips; the project's ``data`` folder unless given.
 
     Raises:
@@ -40,6 +43,8 @@ def load_dataset(
     name = str(name_or_path)
     if name.endswith(ESC10_PART):
         name, esc10_only = name.removesuffix(ESC10_PART), True
+    elif length := CLIP_SECONDS.fullmatch(name):
+        name, clip_seconds = length[1], float(length[2])
     folder = locate_esc10(data_dir) if name == "esc10" else Path(name).expanduser()
     layout = "demo" if name == "demo" else _layout(folder)
     if esc10_only and layout != "esc50":
@@ -47,7 +52,7 @@ def load_dataset(
     if clip_seconds is not None and layout != "folder":
         raise InputError(f"clip_seconds is for your own folder; leave it out, the clips of {name!r} have 5 s")
     if layout == "demo":
-        return load_demo()
+        return load_demo(data_dir=data_dir)
     if layout == "esc50":
         return load_esc50(folder, data_dir=data_dir, esc10_only=esc10_only)
     if layout == "folder":
@@ -80,6 +85,7 @@ def dataset_name(name_or_path: str | Path) -> str:
     if name in ("demo", "esc10"):
         return name
     part = "-esc10" if name.endswith(ESC10_PART) else ""
-    folder = Path(name.removesuffix(ESC10_PART)).expanduser()
+    length = CLIP_SECONDS.fullmatch(name)
+    folder = Path(length[1] if length else name.removesuffix(ESC10_PART)).expanduser()
     layout = _layout(folder) if folder.is_dir() else "folder"
     return folder_name(folder) if layout == "folder" else layout + part

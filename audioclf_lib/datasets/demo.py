@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from numpy.random import Generator
 from scipy.signal import lfilter
 
+from audioclf_lib.datasets import cache
 from audioclf_lib.datasets.dataset import SAMPLE_RATE, Dataset
 from audioclf_lib.datasets.esc import CLIP_SAMPLES, ESC10_CLASSES
 from audioclf_lib.datasets.files import digest
@@ -29,22 +32,35 @@ SECONDS = np.arange(CLIP_SAMPLES) / SAMPLE_RATE
 PADDED_SHARE = {"dog bark": 0.4, "person sneeze": 0.9, "rooster": 0.7, "baby cry": 0.2}
 
 
-def load_demo() -> Dataset:
-    """The demo set: 50 clips of 5 s, one for each of ten classes and five folds; the same on every machine."""
-    waveforms = np.stack([make_clip(label, fold) for fold in FOLDS for label in range(len(ESC10_CLASSES))])
+def load_demo(*, data_dir: Path) -> Dataset:
+    """The demo set: 50 clips of 5 s, one for each of ten classes and five folds; the same on every machine.
+
+    Args:
+        data_dir: the clips are kept in its ``cache`` folder, under a name that changes with this module.
+    """
+    key = digest([Path(__file__).read_text(encoding="utf-8"), np.__version__, scipy.__version__])
+    shape = (len(FOLDS) * len(ESC10_CLASSES), CLIP_SAMPLES)
+    waveforms = cache.load_or_build(data_dir / "cache" / f"demo-{key}.f32", shape, make_clips)
+    samples = np.round(waveforms * 2**15).astype("<i2")  # as they were made
     clip_ids = tuple(f"demo-{fold}-{name.replace(' ', '-')}" for fold in FOLDS for name in ESC10_CLASSES)
     return Dataset(
         name="demo",
-        waveforms=(waveforms / 2**15).astype(np.float32),
+        waveforms=waveforms,
         labels=np.tile(np.arange(len(ESC10_CLASSES)), len(FOLDS)),
         folds=np.repeat(FOLDS, len(ESC10_CLASSES)),
         clip_ids=clip_ids,
         class_names=ESC10_CLASSES,
         sources=clip_ids,
-        fingerprint=digest([list(ESC10_CLASSES), hashlib.sha256(waveforms.astype("<i2").tobytes()).hexdigest()]),
+        fingerprint=digest([list(ESC10_CLASSES), hashlib.sha256(samples.tobytes()).hexdigest()]),
         description="demo set: 50 generated clips of 5 s that imitate the ten classes of ESC-10, in five folds",
         licence="none needed: generated",
     )
+
+
+def make_clips() -> npt.NDArray[np.float32]:
+    """All clips, (50, 80000), fold by fold."""
+    clips = [make_clip(label, fold) for fold in FOLDS for label in range(len(ESC10_CLASSES))]
+    return (np.stack(clips) / 2**15).astype(np.float32)
 
 
 def make_clip(label: int, fold: int) -> npt.NDArray[np.int16]:

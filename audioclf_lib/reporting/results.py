@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from audioclf_lib.config import Experiment, FitConfig
+from audioclf_lib.config import Experiment, FitConfig, Recipe, make_recipe
 from audioclf_lib.datasets import dataset_name
 from audioclf_lib.evaluation import Level, Scores, best_fit, evaluate, experiment_scores
 from audioclf_lib.plan import Plan
@@ -125,6 +125,25 @@ def gather(plan: Plan, runs_dir: Path | str) -> list[ExperimentResult]:
     store = RunStore(runs_dir)
     known = known_dataset(store, dataset_name(plan.dataset))
     return [gather_experiment(experiment, store, known) for experiment in plan.experiments_list(runs_dir=runs_dir)]
+
+
+def recipe_of(results: Sequence[ExperimentResult], model: str) -> Recipe:
+    """The recipe settings of an architecture: the plan's, also where the plan leaves the architecture out."""
+    for result in results:
+        if result.experiment.model == model:
+            return result.experiment.recipe_settings
+    return make_recipe(results[0].experiment.recipe, model)
+
+
+def head_counts(results: Sequence[ExperimentResult]) -> list[int]:
+    """The Transformers' head counts in a plan; those of the assignment where it has none."""
+    counts = {result.experiment.num_heads for result in results if result.experiment.num_heads}
+    return sorted(counts) or [1, 2, 4]
+
+
+def number_of_classes(results: Sequence[ExperimentResult]) -> int:
+    """As the runs say; ten before there is a run."""
+    return next((len(result.class_names) for result in results if result.runs), 10)
 
 
 def gather_experiment(experiment: Experiment, store: RunStore, known: KnownDataset | None) -> ExperimentResult:
