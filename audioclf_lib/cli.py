@@ -133,7 +133,10 @@ def suite(
     recipe_changes: RecipeChangesOption = None,
     device: DeviceOption = "auto",
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
-    jobs: Annotated[int, typer.Option(min=1, help="Notebooks at once; they share the cores.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Notebooks at once; they share the cores.", show_default="one per core, or per GPU"),
+    ] = None,
     notebooks_dir: Annotated[
         Path, typer.Option(help="Where the notebooks are.", show_default="notebooks")
     ] = PROJECT_ROOT / "notebooks",
@@ -171,7 +174,7 @@ def report(
     ] = None,
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
-    authors: Annotated[str | None, typer.Option(help="Authors, separated by commas.")] = None,
+    authors: Annotated[str | None, typer.Option(help="Authors, separated by semicolons.")] = None,
     course: Annotated[str | None, typer.Option(help="Course or institution.")] = None,
     date: Annotated[str | None, typer.Option(help="Date on the title page.")] = None,
     formats: Annotated[str, typer.Option(help="pdf, html, or both separated by a comma.")] = "pdf,html",

@@ -46,7 +46,7 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row per epoch: epoch, seconds, learning_rate, {train,validation,test}_{loss,accuracy,clip_accuracy}."""
-        return pd.read_csv(self.path / HISTORY, float_precision="round_trip")
+        return pd.read_csv(self.path / HISTORY)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from audioclf_lib.execution import Status, failed_path, read_status, status_path
 from audioclf_lib.lease import hold_lease
 from audioclf_lib.plan import Plan, save_plan
 from audioclf_lib.store import RunStore
+from audioclf_lib.training import choose_device
 
 NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
 DATASET_NOTEBOOK = "01_dataset.ipynb"
@@ -102,7 +103,7 @@ def plan_jobs(
         output=folder / f"{look}.ipynb",
         parameters={"dataset": plan.dataset},
         fits=(),
-        priority=2,
+        priority=1,
     )
     experiments = plan.experiments_list(device, runs_dir.resolve())
     return [first, *(experiment_job(each, dataset, notebooks_dir=notebooks_dir) for each in experiments)]
@@ -127,8 +128,18 @@ def experiment_job(
         output=experiment.runs_dir.resolve() / dataset.name / "notebooks" / f"{job_id}.ipynb",
         parameters=notebook_parameters(experiment),
         fits=fits,
-        priority=1 if experiment.protocol == "kfold" else 0,
+        priority=start_first(experiment),
     )
+
+
+def start_first(experiment: Experiment) -> int:
+    """Priority of an experiment: the longest first, so that no core waits for it in the end; split after k-fold.
+
+    A split's fit is one of the k-fold's, and is there when its turn comes.
+    """
+    if experiment.protocol == "split":
+        return 0
+    return 3 if experiment.model == "transformer" else 2
 
 
 def notebook_parameters(experiment: Experiment) -> dict[str, Any]:
@@ -155,7 +166,7 @@ def run_suite(
     *,
     runs_dir: Path = DEFAULT_RUNS_DIR,
     device: DeviceName = "auto",
-    jobs: int = 1,
+    jobs: int | None = None,
     cores: int | None = None,
     on: str = "laptop",
     notebooks_dir: Path = NOTEBOOKS_DIR,
@@ -167,7 +178,7 @@ def run_suite(
         plan: what to run; written to ``<runs_dir>/plan.yaml``, which ``audioclf report`` reads.
         runs_dir: for run folders, executed notebooks and, in ``.suite``, the engine's files.
         device: of every fit.
-        jobs: notebooks at once; each gets an equal share of the cores.
+        jobs: notebooks at once, each with an equal share of the cores; see ``default_jobs`` for the default.
         cores: of this machine, all unless given.
         on: a folder in ``workflow/profiles``.
         notebooks_dir: where the notebooks are.
@@ -193,7 +204,9 @@ def run_suite(
         save_plan(plan, runs_dir / "plan.yaml")
         _forget_incomplete(todo, store)
         progress = _Progress(todo, store, say)
-        threads = max(1, (cores or usable_cores()) // jobs)
+        cores = cores or usable_cores()
+        jobs = jobs or default_jobs(device, cores)
+        threads = max(1, cores // jobs)
         settings = {"jobs": _write_jobs(todo, folder), "runs_dir": str(runs_dir.resolve()), "threads": threads}
         code = run_snakemake(folder, settings, profile=on, cores=threads * jobs, tick=progress.update)
         progress.update()
@@ -213,6 +226,14 @@ def inspect_suite(plan: Plan, *, runs_dir: Path = DEFAULT_RUNS_DIR) -> list[Outc
     """
     store = RunStore(runs_dir)
     return [outcome(job, store) for job in plan_jobs(plan, load_dataset(plan.dataset), runs_dir=runs_dir)]
+
+
+def default_jobs(device: DeviceName, cores: int) -> int:
+    """Notebooks at once: one on an accelerator, which they would share; on the CPU one per core, four at most.
+
+    One thread per fit wastes nothing on waiting for another thread, and a plan's k-fold experiments are four.
+    """
+    return min(cores, 4) if choose_device(device).type == "cpu" else 1
 
 
 def usable_cores() -> int:

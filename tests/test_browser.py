@@ -26,7 +26,8 @@ SETTINGS = {
     # A notebook of this length is otherwise drawn only as far as it is scrolled into view.
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
 }
-PAGE_CONFIG = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}  # asks the network for news
+# Announcements would ask the network.
+PAGE_CONFIG = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
 BROWSER_OPTIONS = [
     "--no-sandbox",  # which root needs, as in a container
     "--disable-dev-shm-usage",

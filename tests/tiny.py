@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -42,8 +41,8 @@ def make_fit(dataset: Dataset, *, val_fold: int = 2, score_test: bool = True, **
 
 
 # How a fit is trained, for tests that hold whatever the recipe.
-RECIPES: dict[str, Callable[[], dict[str, Any]]] = {
-    "cnn as written": lambda: {"model": "cnn", "recipe": "as-written"},
-    "cnn tuned": lambda: {"model": "cnn", "recipe": "tuned", "recipe_changes": {"batch_size": 4}},
-    "transformer tuned": lambda: {"model": "transformer", "num_heads": 4, "recipe_changes": {"batch_size": 4}},
+RECIPES: dict[str, dict[str, Any]] = {
+    "cnn as written": {"model": "cnn", "recipe": "as-written"},
+    "cnn tuned": {"model": "cnn", "recipe": "tuned", "recipe_changes": {"batch_size": 4}},
+    "transformer tuned": {"model": "transformer", "num_heads": 4, "recipe_changes": {"batch_size": 4}},
 }

@@ -1,0 +1,271 @@
+"""Training and scoring speed, measured side by side: `make bench` prints tables and writes results.json.
+
+Rounds are interleaved, so that a machine whose speed drifts slows all contenders alike; ratios are taken round by
+round and their median is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from contenders import CPU, Contender, make_contenders, make_dataset, ours, sgemm_gflops, some_windows
+
+from audioclf_lib.batches import all_windows
+from audioclf_lib.config import Experiment, make_recipe
+from audioclf_lib.training import fit
+
+RESULTS = Path(__file__).with_name("results.json")
+# Multiply-adds of one window's forward pass, from the layers' sizes; backward takes twice as many.
+MULTIPLY_ADDS = {
+    "cnn": 8000 * 128 * 7 + 2000 * 64 * 128 * 5 + 500 * 32 * 64 * 3 + 80_000,
+    "transformer": 8000 * 128 * 7
+    + 2000 * 64 * 128 * 5
+    + 500 * 32 * 64 * 3
+    + 2 * 33 * (250 * 750 + 250 * 250 + 2 * 250 * 2048 + 2 * 33 * 250)
+    + 2500,
+}
+FULL_SUITE_EPOCHS = 100
+
+Measured = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--task", help=argparse.SUPPRESS)  # a measurement in a process of its own
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.task:
+        print(json.dumps(TASKS[arguments.task](arguments.threads)))
+        return
+    results: Measured = {"machine": describe_machine(arguments.threads)}
+    for model, num_heads in (("cnn", None), ("transformer", 4)):
+        results[model] = compare(model, num_heads, arguments.rounds)
+    results["settings"] = compare_settings(arguments.rounds)
+    results["heads"] = compare_heads(arguments.rounds)
+    results["esc10_epoch"] = {
+        f"{model}.{threads}_threads": in_process(f"epoch-{model}", threads)
+        for model in ("cnn", "transformer")
+        for threads in (1, 2)
+    }
+    results["suite_hours"] = suite_hours(results["esc10_epoch"])
+    results["clips"] = {n: in_process(f"clips-{n}", arguments.threads) for n in (100, 200, 400, 2000)}
+    results["workers"] = compare_workers()
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    print_tables(results)
+
+
+def describe_machine(threads: int) -> Measured:
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def spread(values: list[float]) -> Measured:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "rounds": len(values)}
+
+
+def compare(model: str, num_heads: int | None, rounds: int) -> Measured:
+    """All contenders on one architecture, training and scoring."""
+    contenders = make_contenders(model, num_heads, n_train=192, n_score=384)
+    print(f"{model}: warming up (compiling takes a while)", flush=True)
+    for contender in contenders:
+        contender.train(), contender.score()
+    rates: dict[str, dict[str, list[float]]] = {c.name: {"train": [], "score": []} for c in contenders}
+    gflops = []
+    for index in range(rounds):
+        gflops.append(sgemm_gflops())
+        for contender in contenders:
+            rates[contender.name]["train"].append(contender.train())
+            rates[contender.name]["score"].append(contender.score())
+        print(f"{model}: round {index + 1} of {rounds}", flush=True)
+    floor = statistics.median(gflops) * 1e9 / (6 * MULTIPLY_ADDS[model])  # forward and backward, two operations each
+    result: Measured = {"sgemm_gflops": spread(gflops), "floor_windows_per_second": floor}
+    for kind in ("train", "score"):
+        mine = rates["ours"][kind]
+        result[kind] = {name: spread(rates[name][kind]) for name in rates}
+        for name, key in (("eager", "eager"), ("Lightning", "lightning"), ("torch.compile", "compile")):
+            ratios = [a / b for a, b in zip(mine, rates[name][kind], strict=True)]
+            result[kind][f"ratio_vs_{key}"] = statistics.median(ratios)
+    result["train"]["floor_share"] = result["train"]["ours"]["median"] / floor
+    return result
+
+
+def interleave(contenders: list[Contender], rounds: int) -> dict[str, Measured]:
+    rates: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for contender in contenders:
+        contender.train()
+    for _ in range(rounds):
+        for contender in contenders:
+            rates[contender.name].append(contender.train())
+    return {name: spread(values) for name, values in rates.items()}
+
+
+def compare_settings(rounds: int) -> Measured:
+    """Ours with other dropout rates and ReLU, which recipes use."""
+    windows = some_windows(320)
+    contenders = []
+    for rate, activation in ((0.5, "none"), (0.2, "none"), (0.5, "relu"), (0.2, "relu")):
+        recipe = make_recipe("as-written", "cnn", {"dropout": rate, "activation": activation})
+        contenders.append(ours(f"dropout {rate}, {activation}", "cnn", None, recipe, windows, windows))
+    return interleave(contenders, rounds)
+
+
+def compare_heads(rounds: int) -> Measured:
+    """Ours with 1, 2 and 4 heads."""
+    windows, recipe = some_windows(320), make_recipe("as-written", "transformer")
+    return interleave([ours(str(h), "transformer", h, recipe, windows, windows) for h in (1, 2, 4)], rounds)
+
+
+def in_process(task: str, threads: int) -> Measured:
+    """Run a measurement in a fresh process, so that its memory is its own."""
+    print(f"{task} with {threads} threads", flush=True)
+    command = [sys.executable, __file__, "--task", task, "--threads", str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    result: Measured = json.loads(output.splitlines()[-1])
+    return result
+
+
+def measure_epoch(model: str, n_clips: int = 400, epochs: int = 3) -> Measured:
+    """Seconds of an epoch of a fit in the shape of ESC-10 (tuned recipe), what of it is scoring, and peak memory."""
+    import audioclf_lib.training as training
+
+    data = make_dataset(n_clips)
+    scoring = 0.0
+
+    def timed(function: Any) -> Any:
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            nonlocal scoring
+            start = time.perf_counter()
+            result = function(*arguments, **options)
+            scoring += time.perf_counter() - start
+            return result
+
+        return wrapper
+
+    training.score_windows = timed(training.score_windows)  # type: ignore[assignment]
+    training.reestimate_statistics = timed(training.reestimate_statistics)
+    shares: list[float] = []
+
+    def after_epoch(_config: object, history: list[dict[str, float]]) -> None:
+        nonlocal scoring
+        shares.append(scoring / history[-1]["seconds"])
+        scoring = 0.0
+
+    experiment = Experiment(model=model, protocol="split", epochs=epochs)
+    with TemporaryDirectory() as runs_dir:
+        run = fit(experiment.fits(data)[0], data, runs_dir=runs_dir, device="cpu", progress=after_epoch)
+    return {
+        "epoch_seconds": statistics.median(run.history["seconds"].iloc[1:])
+        if epochs > 1
+        else run.history["seconds"][0],
+        "evaluation_share": statistics.median(shares[1:] or shares),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "training_windows": len(all_windows(data, CPU)) * 3 // 5,
+    }
+
+
+def suite_hours(epochs: Measured) -> Measured:
+    """The full suite, 4 CNN and 12 Transformer fits of 100 epochs, from the measured epochs.
+
+    On two cores either one fit after another on two threads, or two at a time on one thread each.
+    """
+
+    def seconds(threads: int) -> float:
+        cnn, transformer = (epochs[f"{m}.{threads}_threads"]["epoch_seconds"] for m in ("cnn", "transformer"))
+        return float(FULL_SUITE_EPOCHS * (4 * cnn + 12 * transformer))
+
+    return {"one_job_of_two_threads": seconds(2) / 3600, "two_jobs_of_one_thread": seconds(1) / 2 / 3600}
+
+
+def run_fits(n_fits: int) -> Measured:
+    """Seconds of ``n_fits`` equal short fits, one after another."""
+    data = make_dataset(50)
+    start = time.perf_counter()
+    for seed in range(n_fits):
+        with TemporaryDirectory() as runs_dir:
+            fit(Experiment(model="cnn", protocol="split", epochs=2, seed=seed).fits(data)[0], data, runs_dir=runs_dir)
+    return {"seconds": time.perf_counter() - start}
+
+
+def compare_workers() -> Measured:
+    """Eight equal fits on one and on two processes of one thread each; start-up is not counted."""
+    print("eight fits on one and on two workers", flush=True)
+    one = max(start_workers([8]))
+    two = max(start_workers([4, 4]))
+    return {"one_worker_seconds": one, "two_workers_seconds": two, "efficiency": one / (2 * two)}
+
+
+def start_workers(shares: list[int]) -> list[float]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--task", f"fits-{share}", "--threads", "1"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for share in shares
+    ]
+    return [json.loads(worker.communicate()[0].splitlines()[-1])["seconds"] for worker in workers]
+
+
+TASKS: dict[str, Any] = {
+    "epoch-cnn": lambda _: measure_epoch("cnn"),
+    "epoch-transformer": lambda _: measure_epoch("transformer"),
+    **{f"clips-{n}": lambda _, n=n: measure_epoch("cnn", n, epochs=2) for n in (100, 200, 400, 2000)},
+    **{f"fits-{n}": lambda _, n=n: run_fits(n) for n in (4, 8)},
+}
+
+
+def print_tables(results: Measured) -> None:
+    for model in ("cnn", "transformer"):
+        print(f"\n{model}: windows per second, median (min to max)")
+        print(f"{'':16}{'training':>26}{'scoring':>26}")
+        for name in ("ours", "eager", "torch.compile", "Lightning"):
+            cells = [results[model][kind][name] for kind in ("train", "score")]
+            print(
+                f"{name:16}"
+                + "".join(f"{c['median']:10.1f} ({c['min']:.1f} to {c['max']:.1f})".rjust(26) for c in cells)
+            )
+        train = results[model]["train"]
+        print(
+            f"training: {train['ratio_vs_eager']:.1f} times eager, {train['ratio_vs_lightning']:.1f} times Lightning, "
+            f"{train['ratio_vs_compile']:.1f} times torch.compile; {train['floor_share']:.0%} of the arithmetic floor"
+        )
+    print("\ndropout and activation:", {name: round(v["median"], 1) for name, v in results["settings"].items()})
+    print("heads:", {name: round(v["median"], 1) for name, v in results["heads"].items()})
+    for name, value in results["esc10_epoch"].items():
+        print(
+            f"{name}: {value['epoch_seconds']:.1f} s an epoch, {value['evaluation_share']:.0%} of it evaluation, "
+            f"peak memory {value['peak_memory_mib']:.0f} MiB"
+        )
+    print("full suite, hours:", {name: round(value, 1) for name, value in results["suite_hours"].items()})
+    print("clips -> s an epoch:", {name: round(v["epoch_seconds"], 1) for name, v in results["clips"].items()})
+    print(f"two workers: {results['workers']['efficiency']:.0%} efficiency")
+
+
+if __name__ == "__main__":
+    main()

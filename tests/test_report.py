@@ -1,0 +1,302 @@
+"""The report of finished runs, from run folders to PDF and HTML: what it says, what it must not show, how it looks."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from pypdf import PdfReader
+from small_suite import CLASSES, SmallSuite, small_suite
+from synthetic import write_runs
+
+from audioclf_lib.plan import Plan, load_plan, save_plan
+from audioclf_lib.reporting.build import build_report
+from audioclf_lib.reporting.exporters import ReportPDFExporter
+from audioclf_lib.reporting.results import ExperimentResult, gather
+from audioclf_lib.reporting.sections import DEMO_NOTICE
+from audioclf_lib.store import RunStore
+
+TITLE = "Sounds & what two networks make of them"
+AUTHORS = ["Ada Lovelace", "Grace Hopper"]
+FRONT_MATTER = {"title": TITLE, "authors": "; ".join(AUTHORS), "course": "Deep listening", "date": "23 November 2025"}
+CODE_AND_MARKUP = ("\\", "$", "[@", "@fig:", "@tbl:", "{#", "```", "**", "sections.", "import ", "<p>", "Traceback")
+MILLIMETRE = 72 / 25.4
+
+
+@dataclass(frozen=True)
+class Built:
+    """A report and the results that it must show."""
+
+    folder: Path
+    results: list[ExperimentResult]
+
+    @property
+    def pdf(self) -> Path:
+        return self.folder / "report.pdf"
+
+    @property
+    def html(self) -> str:
+        return (self.folder / "report.html").read_text(encoding="utf-8")
+
+    @property
+    def notebook(self) -> Path:
+        return self.folder / "runs" / "report.ipynb"
+
+
+def require(*programs: str) -> None:
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed; `make system-packages` installs it")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def figures_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Made-up results must not replace the figures in the project's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUDIOCLF_FIGURES", str(tmp_path_factory.mktemp("figures")))
+        yield
+
+
+def build(folder: Path, plan: Plan, *formats: str) -> Built:
+    """The report of what lies in ``folder/runs``."""
+    save_plan(plan, folder / "plan.yaml")
+    build_report(folder / "plan.yaml", runs_dir=folder / "runs", output_dir=folder, formats=formats, **FRONT_MATTER)
+    return Built(folder, gather(plan, folder / "runs"))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    folder = tmp_path_factory.mktemp("report")
+    plan = load_plan("demo")
+    write_runs(RunStore(folder / "runs"), plan)
+    return build(folder, plan, "pdf", "html")
+
+
+@pytest.fixture(scope="module", params=["typst", "xelatex"])
+def pdf(request: pytest.FixtureRequest, built: Built) -> Path:
+    require("pdftotext", "pdfimages", "pdffonts")
+    if request.param == "typst":
+        return built.pdf
+    require("xelatex")
+    content, _ = ReportPDFExporter(latex_count=2).from_filename(str(built.notebook))
+    path = built.folder / "xelatex.pdf"
+    path.write_bytes(content)
+    return path
+
+
+def poppler(program: str, *arguments: str | Path) -> str:
+    return subprocess.run([program, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+
+
+def text_of(pdf: Path, *options: str) -> str:
+    """Text with single spaces; without soft hyphens, and with words joined that were divided at a line's end."""
+    text = poppler("pdftotext", "-layout", *options, pdf, "-").replace("\N{SOFT HYPHEN}", "").replace("\u200b", "")
+    return " ".join(text.split())
+
+
+# ------------------------------------------------------------------------------------------------------ what it says
+
+
+def test_title_page(pdf: Path) -> None:
+    text = text_of(pdf, "-l", "1")
+    for words in (TITLE, *AUTHORS, FRONT_MATTER["course"], FRONT_MATTER["date"]):
+        assert words in text
+
+
+def test_every_experiment_has_its_heading_and_its_accuracy_written_out(pdf: Path, built: Built) -> None:
+    text = text_of(pdf)
+    assert len(built.results) == 8
+    for result in built.results:
+        assert re.search(rf"\d\.\d {re.escape(result.title)}", text)
+        scores = result.scores()
+        diagonal = [str(scores.confusion[label, label]) for label in range(10)]
+        assert "+".join(diagonal) in text.replace(" + ", "+")
+        assert f"= {scores.accuracy:.4f}" in text
+
+
+def test_parameters_and_sizes_are_those_of_the_architectures(pdf: Path) -> None:
+    text = text_of(pdf)
+    assert "128,682" in text
+    assert "2,607,778" in text
+    for label, megabytes in (
+        ("Input size", "0.06"),
+        ("Forward and backward pass", "31.19"),
+        ("Parameters size", "0.49"),
+        ("Estimated total size", "31.74"),
+    ):
+        assert f"{label} (MB) {megabytes}" in text
+
+
+def test_the_comparison_holds_every_experiments_mean(pdf: Path, built: Built) -> None:
+    text = text_of(pdf)
+    for result in built.results:
+        values = result.values("clip")
+        assert f"{100 * sum(values) / len(values):.1f}" in text
+
+
+def test_every_page_says_that_the_data_is_the_demo_set_and_has_its_number(pdf: Path) -> None:
+    pages = len(PdfReader(pdf).pages)
+    for page in range(1, pages + 1):
+        text = text_of(pdf, "-f", str(page), "-l", str(page))
+        assert DEMO_NOTICE in text
+        assert page == 1 or re.search(rf"\b{page} ?/ ?{pages}\b", text)
+
+
+# ------------------------------------------------------------------------------------------------------ how it looks
+
+
+def test_no_code_and_no_markup_is_seen(pdf: Path) -> None:
+    text = text_of(pdf)
+    assert [trace for trace in CODE_AND_MARKUP if trace in text] == []
+
+
+def test_figures_are_vectors_and_fonts_are_embedded(pdf: Path) -> None:
+    assert len(poppler("pdfimages", "-list", pdf).splitlines()) == 2, "nothing but the list's two head lines"
+    fonts = poppler("pdffonts", pdf).splitlines()[2:]
+    assert fonts
+    assert [font for font in fonts if not re.search(r" yes (yes|no )\s+(yes|no )\s+\d+ +\d+$", font)] == []
+
+
+def test_every_word_is_inside_the_margins(pdf: Path) -> None:
+    words = re.findall(
+        r'<word xMin="(.*?)" yMin="(.*?)" xMax="(.*?)" yMax="(.*?)">(.*?)</word>',
+        poppler("pdftotext", "-bbox", pdf, "-"),
+    )
+    assert len(words) > 3000
+    # A full stop at a line's end hangs over by less than a millimetre; page numbers stand below the text.
+    left, right, bottom = (25 - 0.7) * MILLIMETRE, (185 + 0.9) * MILLIMETRE, 290 * MILLIMETRE
+    outside = [w for x0, _, x1, y1, w in words if float(x0) < left or float(x1) > right or float(y1) > bottom]
+    assert outside == []
+
+
+def test_captions_count_from_one_without_a_gap(pdf: Path, built: Built) -> None:
+    notebook = nbformat.read(built.notebook, as_version=4)
+    kinds = [
+        output.metadata["report"]["kind"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "report" in output.get("metadata", {})
+    ]
+    text = text_of(pdf)
+    for name, kind in (("Figure", "figure"), ("Table", "table")):
+        numbers = [int(number) for number in re.findall(rf"{name} (\d+)\. [A-Z]", text)]
+        assert numbers == list(range(1, kinds.count(kind) + 1))
+    assert kinds.count("figure") == 2 + 4 * 8 + 1, "two architectures, four for each experiment, the comparison"
+
+
+# --------------------------------------------------------------------------------------------------------------- HTML
+
+
+def test_html_is_one_file_that_asks_for_nothing(built: Built) -> None:
+    page = BeautifulSoup(built.html, "html.parser")
+    links = [tag[name] for name in ("src", "href", "data", "poster") for tag in page.select(f"[{name}]")]
+    assert len(links) > 20
+    assert [link[:80] for link in links if not link.startswith(("#", "data:"))] == []
+    assert not re.search(r"@import|url\((?!['\"]?(data:|#))", built.html)
+    for link in page.select("main a[href^='#']"):
+        assert page.find(id=link["href"][1:]) is not None
+
+
+def test_html_shows_mathematics_headings_and_every_figure(built: Built) -> None:
+    page = BeautifulSoup(built.html, "html.parser")
+    assert len(page.find_all("math")) > 50
+    assert len(page.find_all("figure")) == len(page.select("figure img, figure svg, figure object"))
+    headings = [heading for heading in page.select("main h1, main h2") if "unnumbered" not in heading.get("class", [])]
+    assert all(heading.select(".header-section-number") for heading in headings)
+    text = page.get_text(" ")
+    for result in built.results:
+        assert result.title in text
+    assert DEMO_NOTICE in text
+    for annotation in page.find_all("annotation"):
+        annotation.decompose()
+    assert [trace for trace in CODE_AND_MARKUP if trace in page.main.get_text()] == []
+
+
+# --------------------------------------------------------------------------------------------------------- what lacks
+
+
+@pytest.fixture(scope="module")
+def incomplete(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """All that is left are two fits of one experiment."""
+    folder = tmp_path_factory.mktemp("incomplete")
+    for val_fold in (3, 4):
+        (found,) = RunStore(built.folder / "runs").find(num_heads=2, val_fold=val_fold)
+        shutil.copytree(found.path, folder / "runs" / "demo" / found.path.name)
+    return build(folder, load_plan("demo"), "pdf")
+
+
+def test_missing_experiments_and_fits_are_named(incomplete: Built) -> None:
+    require("pdftotext")
+    text = text_of(incomplete.pdf)
+    assert text.count("Missing:") == 8
+    for result in incomplete.results:
+        assert re.search(rf"\d\.\d {re.escape(result.title)}", text)
+    partly = r"Missing: of Transformer, 2 heads: 4-fold cross-validation, .{,40} validation folds? 2 and 5"
+    assert re.search(partly, text)
+    comparison = text.rpartition("All experiments on the test fold")[2]
+    assert comparison.count("missing") >= 7
+
+
+def test_same_runs_make_the_same_pdf(incomplete: Built) -> None:
+    before = incomplete.pdf.read_bytes()
+    build(incomplete.folder, load_plan("demo"), "pdf")
+    assert incomplete.pdf.read_bytes() == before
+
+
+def test_without_any_run_there_is_a_report_of_the_method(tmp_path: Path) -> None:
+    text = BeautifulSoup(build(tmp_path, load_plan("demo"), "html").html, "html.parser").get_text(" ")
+    assert "No fit has been trained yet" in " ".join(text.split())
+    assert text.count("Missing:") == 8
+    assert "128,682" in text
+
+
+def test_a_plan_of_one_experiment_with_another_seed_has_a_report(tmp_path: Path) -> None:
+    plan = Plan(name="one", epochs=3, seeds=(1,), experiments=({"model": "cnn", "protocol": "split"},))
+    write_runs(RunStore(tmp_path / "runs"), plan)
+    text = BeautifulSoup(build(tmp_path, plan, "html").html, "html.parser").get_text(" ")
+    assert "CNN: train-test split (seed 1)" in text
+    assert "Missing:" not in text
+    assert "eight experiments" not in text
+
+
+# ------------------------------------------------------------------------------------------------- make report, small
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> SmallSuite:
+    return small_suite(tmp_path_factory.getbasetemp() / "small-suite")
+
+
+def test_make_reports_path_ends_well_and_says_what_was_made(suite: SmallSuite) -> None:
+    assert (suite.suite.returncode, suite.report.returncode) == (0, 0), suite.suite.stderr + suite.report.stderr
+    assert suite.report.stdout.splitlines() == ["report: report/report.pdf", "report: report/report.html"]
+    for name, magic in (("report.pdf", b"%PDF"), ("report.html", b"<!DOCTYPE html>")):
+        assert (suite.folder / "report" / name).read_bytes().startswith(magic)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "fits"),
+    [("cnn-kfold", "2/2"), ("cnn-split", "1/1"), ("transformer-h4-split", "1/1")],
+)
+def test_make_reports_path_shows_a_table_of_the_experiments(suite: SmallSuite, experiment: str, fits: str) -> None:
+    scores = r"\d+\.\d( ± \d+\.\d)? %"
+    row = rf"^ +{experiment} +done +(\d+ min )?\d+ s +{fits} +{scores} +{scores}"
+    assert re.search(row, suite.suite.stdout, re.MULTILINE)
+
+
+def test_the_users_own_sounds_are_reported_under_their_names_and_not_as_demo(suite: SmallSuite) -> None:
+    require("pdftotext", "pdfimages")
+    text = text_of(suite.folder / "report" / "report.pdf")
+    assert "9 clips of 3 classes in 3 folds" in text
+    assert "my-sounds" in text
+    for name in CLASSES:
+        assert name in text
+    assert DEMO_NOTICE not in text
+    assert "2-fold cross-validation" in text
