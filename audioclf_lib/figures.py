@@ -9,7 +9,7 @@ maps are meshes, not images), so that PDF and SVG stay sharp. The colours are di
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -93,9 +93,9 @@ def set_panel_title(ax: Axes, title: str) -> None:
     ax.set_title(title, fontsize=LABEL_SIZE, color=INK, loc="left", pad=4)
 
 
-def readable(class_name: str) -> str:
-    """``crackling_fire`` -> ``crackling fire``."""
-    return class_name.replace("_", " ")
+def literal(name: str) -> str:
+    """A name as it is: matplotlib would read what stands between dollar signs as mathematics."""
+    return name.replace("$", r"\$")
 
 
 def class_font_size(n_classes: int) -> float:
@@ -249,7 +249,7 @@ def draw_bars(ax: Axes, names: Sequence[str], values: npt.ArrayLike, labels: Seq
     bars = ax.barh(np.arange(len(names)), values, height=0.72, color=BLUE)
     background = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # hides a line that would cross the label
     ax.bar_label(bars, labels, padding=3, fontsize=bar_font_size(len(names)), color=INK, bbox=background, zorder=3)
-    ax.set_yticks(np.arange(len(names)), [readable(name) for name in names])
+    ax.set_yticks(np.arange(len(names)), [literal(name) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
 
 
@@ -306,7 +306,7 @@ def plot_learning_curve(
     if all(len(curve) == 1 for curve in curves.values()):
         ax.set_xlim(0, 2)
     if metric == "loss":
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, loss_limit(curves.values(), num_classes))
     else:
         ax.set_ylim(0, 1)
         percent_axis(ax, "y")
@@ -332,9 +332,6 @@ def draw_chance_line(ax: Axes, metric: Metric, num_classes: int) -> None:
     level = math.log(num_classes) if metric == "loss" else 1 / num_classes
     text = f"ln {num_classes} = {level:.2f}" if metric == "loss" else f"chance {level:.0%}".replace("%", " %")
     ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    # An early epoch may cost many times what guessing does; shown in full, it would flatten all that follows.
-    highest = 3 * level if metric == "loss" else 1.0
-    ax.set_ylim(top=min(max(ax.get_ylim()[1], 1.12 * level), highest))
     ax.annotate(
         text,
         (1, level),
@@ -345,6 +342,18 @@ def draw_chance_line(ax: Axes, metric: Metric, num_classes: int) -> None:
         fontsize=SMALL_SIZE,
         color=GREY,
     )
+
+
+def loss_limit(curves: Iterable[pd.Series], num_classes: int | None) -> float:
+    """Upper end of a loss axis: all curves, but no more than three times what guessing costs.
+
+    An early epoch may cost many times that; shown in full, it would flatten all that follows.
+    """
+    highest = 1.05 * max((float(curve.max()) for curve in curves), default=1.0)
+    if not num_classes:
+        return highest
+    guessing = math.log(num_classes)
+    return min(max(highest, 1.12 * guessing), 3 * guessing)
 
 
 def curve_handles(curves: Mapping[str, object], with_chosen: bool) -> list[Line2D]:
@@ -376,6 +385,7 @@ def plot_learning_curves(
     panels = figure.subplots(2, 3, sharex=True, sharey="row")
     metrics: tuple[Metric, ...] = ("loss", accuracy)
     splits: tuple[Split, ...] = ("train", "validation", "test")
+    highest = 0.0
     for row, metric in enumerate(metrics):
         for column, split in enumerate(splits):
             ax = panels[row, column]
@@ -388,9 +398,11 @@ def plot_learning_curves(
                 legend=False,
                 ax=ax,
             )
+            highest = max(highest, ax.get_ylim()[1])
             set_panel_title(ax, SPLIT_LABELS[split] if row == 0 else "")
             ax.set_ylabel(METRIC_LABELS[metric] if column == 0 else "")
             ax.set_xlabel("epoch" if row == 1 else "")
+    panels[0, 0].set_ylim(0, highest)  # the row's axis is shared: the panel with the largest loss decides
     handles = curve_handles(histories, bool(chosen_epochs))
     columns = len(handles) if len(handles) < 5 else 3
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=TICK_SIZE, frameon=False)
@@ -417,7 +429,7 @@ def plot_confusion(
     ax = ax or new_axes(side if many else 0.92 * side, width=side)
     values = row_percent(counts) if normalise else counts
     full = 100 if normalise else max(counts.max(), 1)
-    names = [readable(name) for name in class_names]
+    names = [literal(name) for name in class_names]
     sns.heatmap(
         values,
         cmap="Blues",
@@ -498,7 +510,7 @@ def best_and_worst(names: Sequence[str], auc: Mapping[str, float], n: int = 3) -
 
 def area_label(text: str, auc: Mapping[str, float], name: str | None = None) -> str:
     area = auc[name or text]
-    return f"{'  –  ' if math.isnan(area) else f'{area:.2f}'}  {readable(text)}"
+    return f"{'  –  ' if math.isnan(area) else f'{area:.2f}'}  {literal(text)}"
 
 
 def plot_f1_bars(per_class: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
@@ -704,5 +716,5 @@ def architecture_steps(layers: Sequence[TensorStep]) -> list[tuple[str, tuple[in
             if not (steps and steps[-1][0] == layer.block.lower()):
                 steps.append((layer.block.lower(), layer.input_shape))
         elif layer.output_shape != layer.input_shape:
-            steps.append((readable(layer.name), layer.output_shape))
+            steps.append((layer.name.replace("_", " "), layer.output_shape))
     return steps

@@ -103,7 +103,7 @@ def describe_epoch(config: FitConfig, history: list[dict[str, float]]) -> str:
     parts = [
         f"{config.model_label}, validation fold {config.val_fold}: epoch {len(history)} of {config.epochs}",
         f"training loss {row['train_loss']:.2f}",
-        f"validation loss {row['validation_loss']:.2f}, accuracy {row['validation_accuracy']:.1%}",
+        f"validation loss {row['validation_loss']:.2f}, accuracy {100 * row['validation_accuracy']:.1f} %",
         f"{describe_seconds(left)} left" if left else "done",
     ]
     return "; ".join(parts)

@@ -258,8 +258,8 @@ def _train(
     training = windows["train"].subset(~windows["train"].is_silent) if recipe.drop_silent else windows["train"]
     if len(training) == 0:
         raise InputError(
-            f"every training window of data set {config.dataset!r} is silent; check the recordings, or set the recipe's "
-            "drop_silent to false"
+            f"every training window of data set {config.dataset!r} is silent; check the recordings, or set "
+            "drop_silent of the recipe to false"
         )
     scored = ["validation", "test"] if config.score_test else ["validation"]
 

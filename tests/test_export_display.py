@@ -84,7 +84,7 @@ def test_table_puts_numbers_right_and_formats_them() -> None:
     table = pd.DataFrame({"name": ["a", "b"], "count": [41024, 7], "share": [0.12345, float("nan")], "rate": [0.5, 1]})
     alignments, cells = shown_cells(table, formats={"rate": ".0%"})
     assert alignments == ["AlignLeft", "AlignRight", "AlignRight", "AlignRight"]
-    assert cells[1:] == [["a", "41,024", "0.123", "50%"], ["b", "7", "–", "100%"]]
+    assert cells[1:] == [["a", "41,024", "0.123", "50\N{NO-BREAK SPACE}%"], ["b", "7", "–", "100\N{NO-BREAK SPACE}%"]]
 
 
 def test_table_shows_an_index_of_names_but_not_row_numbers() -> None:

@@ -22,6 +22,7 @@ from audioclf_lib.derivation import derive_layers
 from audioclf_lib.models import create_model
 
 RNG = np.random.default_rng(0)
+SPLITS = ("train", "validation", "test")
 TEN = [f"class_{i}" for i in range(10)]
 FIFTY = [f"quite_long_class_name_{i}" for i in range(50)]
 
@@ -216,7 +217,7 @@ def test_windows_lie_where_they_are_cut_and_silent_ones_are_named():
 
 def test_silence_is_counted_per_class_and_sorted():
     ax = figures.plot_silence_per_class(silent_dataset(TEN))
-    assert ax.get_yticklabels()[0].get_text() == "class 1"
+    assert ax.get_yticklabels()[0].get_text() == "class_1"
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([12 / 27] + [0] * 9)
     assert texts(ax) == ["12 of 27"] + ["0 of 27"] * 9
 
@@ -304,7 +305,7 @@ def test_confusion_cells_hold_the_matrix_true_classes_down(n_classes):
     ax = figures.plot_confusion(matrix, names)
     np.testing.assert_array_equal(cell_texts(ax, n_classes), np.where(matrix > 0, matrix.astype(str), ""))
     for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
-        assert [label.get_text() for label in labels] == [name.replace("_", " ") for name in names]
+        assert [label.get_text() for label in labels] == names
     assert ax.yaxis_inverted()
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
 
@@ -325,7 +326,7 @@ def test_roc_lines_are_the_input(names):
 def test_the_roc_legend_gives_every_area():
     curves, auc = roc(TEN)
     entries = [text.get_text() for text in figures.plot_roc(curves, auc).get_legend().get_texts()]
-    assert entries[:10] == [f"{auc[name]:.2f}  {name.replace('_', ' ')}" for name in TEN]
+    assert entries[:10] == [f"{auc[name]:.2f}  {name}" for name in TEN]
     assert entries[10:12] == [f"{auc['micro']:.2f}  micro average", f"{auc['macro']:.2f}  macro average"]
 
 
@@ -333,7 +334,7 @@ def test_the_roc_legend_names_the_extremes_of_many_classes():
     curves, auc = roc(FIFTY)
     entries = [text.get_text() for text in figures.plot_roc(curves, auc).get_legend().get_texts()]
     ranked = sorted(FIFTY, key=auc.__getitem__)
-    named = {name for name in FIFTY for entry in entries if entry.endswith(f"  {name.replace('_', ' ')}")}
+    named = {name for name in FIFTY for entry in entries if entry.endswith(f"  {name}")}
     assert named == {*ranked[:3], *ranked[-3:]}
 
 
@@ -402,3 +403,21 @@ def test_the_architecture_shows_every_new_shape_and_each_encoder_layer():
     ]
     assert [shape for _, shape in steps][-5:] == [(33, 250), (33, 250), (33, 250), (250,), (10,)]
     assert "33\n× 250" in texts(figures.plot_architecture(layers("transformer")))
+
+
+def test_dollar_signs_in_class_names_are_letters():
+    names = ["cost $x$", r"$\foo$"]
+    ax = figures.plot_f1_bars(pd.DataFrame({"f1": [0.5, 0.2]}, index=names))
+    ax.figure.savefig(io.BytesIO(), format="svg")  # mathematics that is none would stop here
+    assert [label.get_text().replace("\\$", "$") for label in ax.get_yticklabels()] == names
+
+
+def test_the_largest_loss_of_any_panel_is_within_the_shared_axis():
+    history = pd.DataFrame({"epoch": [1, 2], **{f"{split}_accuracy": [0.5, 0.6] for split in SPLITS}})
+    for split, loss in zip(SPLITS, (0.4, 1.5, 2.9), strict=True):
+        history[f"{split}_loss"] = [loss, loss / 2]
+    panels = figures.plot_learning_curves({"fit": history}, num_classes=3).axes[:3]
+    assert all(ax.get_ylim() == panels[0].get_ylim() for ax in panels)
+    assert panels[0].get_ylim()[1] > 2.9
+    without_a_reference = figures.plot_learning_curves({"fit": history * 100}).axes[0]
+    assert without_a_reference.get_ylim()[1] > 290

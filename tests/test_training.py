@@ -266,7 +266,7 @@ def test_the_epoch_is_chosen_by_validation_accuracy_then_loss(recipe: str, tmp_p
     assert "validation" in run.metrics["chosen"]["rule"]
 
 
-def test_the_kept_weights_are_those_of_the_chosen_epoch_not_the_last(tmp_path: Path) -> None:
+def test_weights_and_predictions_are_those_of_the_chosen_epoch_not_the_last(tmp_path: Path) -> None:
     """The as-written recipe has a constant rate, so that k epochs begin as k + n do."""
     dataset = make_dataset(clips_per_class=2)
     for seed in range(10):
@@ -276,7 +276,8 @@ def test_the_kept_weights_are_those_of_the_chosen_epoch_not_the_last(tmp_path: P
             break
     assert chosen < 4, "some fit is best before its last epoch"
     shorter = train(dataset, tmp_path, recipe="as-written", epochs=chosen, seed=seed)
-    assert shorter.metrics["chosen"] == run.metrics["chosen"]
+    assert shorter.metrics == run.metrics
+    pd.testing.assert_frame_equal(shorter.predictions, run.predictions, check_exact=True)
     assert_same_weights(run, shorter)
 
 

@@ -224,7 +224,7 @@ def _cell(value: object, spec: str | None, is_markdown: bool) -> str:
         if math.isnan(value):
             return NO_VALUE
         text = format(value, spec or ("," if isinstance(value, Integral) else ".3f"))
-        return text.replace("-", "−")
+        return text.replace("-", "−").replace("%", "\N{NO-BREAK SPACE}%")
     if value is None or value is pd.NA:
         return NO_VALUE
     return _markdown_cell(str(value)) if is_markdown else escape_markdown(value)

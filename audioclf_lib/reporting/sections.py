@@ -63,7 +63,7 @@ def show_example_clips(dataset: Dataset) -> None:
         figures.plot_mel_spectrogram(dataset.waveforms[clip], dataset.sample_rate, n_mels=40, max_frames=60, ax=right)
         show_figure(
             figure,
-            caption=f"{escape_markdown(figures.readable(name)).capitalize()}: waveform and mel spectrogram of clip "
+            caption=f"{escape_markdown(capitalise_first(name))}: waveform and mel spectrogram of clip "
             f"{escape_markdown(dataset.clip_ids[clip])}.",
             label=f"fig:clip-{label}",
             name=f"clip-{label}",
@@ -110,7 +110,7 @@ def make_model(model: str, num_heads: int | None, num_classes: int, recipe: Reci
         )
 
 
-def show_model(model: CNN | ConvTransformer, *, label: str, title: str) -> None:
+def show_model(model: CNN | ConvTransformer, *, label: str, title: str, dataset: str) -> None:
     """Layer table with totals, and the diagram of the tensors' way through the model."""
     layers = derivation.derive_layers(model)
     totals = derivation.model_totals(layers)
@@ -119,6 +119,7 @@ def show_model(model: CNN | ConvTransformer, *, label: str, title: str) -> None:
         caption=f"{title}: the tensors on their way from one window to the class scores.",
         label=f"fig:{label}-architecture",
         name=f"{label}-architecture",
+        dataset=dataset,
         width="100%",
     )
     table = derivation.layer_table(layers).rename(columns=str.capitalize)
@@ -181,15 +182,13 @@ def show_fits(result: ExperimentResult) -> None:
         summary = pd.DataFrame([numbers.mean(), numbers.std()])
         summary.insert(0, "Validated on", ["mean", "standard deviation"])
         table = pd.concat([table, summary], ignore_index=True)
-        epochs = table["Epoch kept"].astype("Int64").astype(object)
-        table["Epoch kept"] = epochs.where(epochs.notna(), None)
-    accuracy = dict.fromkeys(["Window accuracy", "Clip accuracy"], ".1%")
+    formats = {"Epoch kept": ".0f", "Window accuracy": ".1%", "Clip accuracy": ".1%"}
     show_table(
         table,
         caption=f"{escape_markdown(result.title)}: scores on test fold {result.experiment.test_fold}; "
         "macro F1 and macro AUC at window level.",
         label=f"tbl:{result.name}-fits",
-        formats=accuracy,
+        formats=formats,
     )
     show_text(observations.read_fits(result))
 
@@ -373,12 +372,15 @@ def show_original(results: Sequence[ExperimentResult]) -> None:
                 "In the original": theirs.remark,
             }
         )
+    if not rows:
+        return
     show_table(
         pd.DataFrame(rows),
         caption="Window accuracy and AUC on the test fold, the original's beside ours.",
         label="tbl:original",
         formats={"Original": ".1%", "Original AUC": ".2f", "Our AUC": ".2f"},
     )
+    show_text(observations.tell_original())
     there = [result for result in results if result.runs]
     if there and there[0].dataset == ORIGINAL_DATASET:
         show_text(observations.read_original(results))
@@ -411,12 +413,17 @@ def show_recipe(recipe: Recipe, *, name: str, label: str) -> None:
     settings = recipe.model_dump()
     table = pd.DataFrame(
         {
-            "Setting": [key.replace("_", " ") for key in settings],
+            "Setting": [setting_name(key) for key in settings],
             "Value": [describe_setting(value) for value in settings.values()],
             "What it does": [Recipe.model_fields[key].description for key in settings],
         }
     )
     show_table(table, caption=f"Settings of recipe {escape_markdown(name)}.", label=f"tbl:{label}-recipe")
+
+
+def setting_name(key: str) -> str:
+    """``gain_db`` -> ``gain dB``."""
+    return key.replace("_", " ").replace(" db", " dB")
 
 
 def describe_setting(value: bool | float | str) -> str:
@@ -442,6 +449,11 @@ def show_title_page(
         abstract=observations.write_abstract(results),
         notice=DEMO_NOTICE if dataset == "demo" else "",
     )
+
+
+def show_plan(results: Sequence[ExperimentResult]) -> None:
+    """Which experiments this report is about."""
+    show_text(observations.read_plan(results))
 
 
 def show_data_of_runs(results: Sequence[ExperimentResult]) -> None:
@@ -497,7 +509,7 @@ def show_recipes(results: Sequence[ExperimentResult]) -> None:
         for model, experiment in sorted(experiments.items())
     }
     recipe = results[0].experiment.recipe
-    table = pd.DataFrame({"Setting": [key.replace("_", " ") for key in Recipe.model_fields]})
+    table = pd.DataFrame({"Setting": [setting_name(key) for key in Recipe.model_fields]})
     for name, settings in columns.items():
         table[name] = [describe_setting(value) for value in settings.values()]
     table["What it does"] = [str(field.description) for field in Recipe.model_fields.values()]
