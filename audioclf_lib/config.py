@@ -106,7 +106,7 @@ TUNED: dict[str, Any] = {
     "optimizer": "adamw",
     "learning_rate": 3e-3,
     "weight_decay": 0.05,
-    "batch_size": 32,
+    "batch_size": 16,
     "schedule": "one-cycle",
     "warmup": 0.2,
     "clip_norm": 1.0,
