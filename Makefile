@@ -17,7 +17,7 @@ SUITE_OPTIONS += --epochs "$(EPOCHS)"
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test lab clean lock system-packages
+.PHONY: help setup report test bench lab clean lock system-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -47,7 +47,11 @@ test: setup ## check style, types, layers and notebooks, then run all tests
 	$(BIN)/mypy --strict audioclf_lib
 	$(BIN)/lint-imports
 	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
+
+bench: setup ## measure training and scoring speed beside PyTorch and Lightning, into benchmarks/results.json
+	@$(BIN)/python -m pip install -q --require-hashes -r benchmarks/requirements.lock
+	$(BIN)/python benchmarks/bench.py
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
@@ -62,7 +66,10 @@ lock: setup ## pin the newest versions that pyproject.toml allows, with hashes
 	@$(BIN)/python -m pip install -q uv
 	@$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra dev --universal --generate-hashes --no-annotate \
 		--no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 --output-file requirements.lock
-	@! grep -n '://' requirements.lock || { echo 'requirements.lock names an address; remove it' >&2; exit 1; }
+	@$(BIN)/uv pip compile -q --upgrade pyproject.toml --extra bench -c requirements.lock --universal --generate-hashes \
+		--no-annotate --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+		--output-file benchmarks/requirements.lock
+	@! grep -n '://' requirements.lock benchmarks/requirements.lock || { echo 'requirements.lock names an address; remove it' >&2; exit 1; }
 
 system-packages: ## install what some tests need from Debian: XeLaTeX, poppler, Chromium
 	@if ! command -v apt-get >/dev/null; then \

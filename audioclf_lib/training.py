@@ -35,6 +35,8 @@ from audioclf_lib.store import Run, RunStore
 from audioclf_lib.windowing import clip_probabilities
 
 EVALUATION_BATCH = 64
+# How the network was computed: by the kernels of ``acceleration``, or by the modules of ``models`` themselves.
+COMPILED, REFERENCE = "compiled kernels", "reference modules"
 CHOICE_RULE = "highest window accuracy on the validation fold; among equals, lowest validation loss"
 
 # Called after every epoch with the fit's configuration and its history so far (a dict per epoch).
@@ -193,6 +195,7 @@ class FitState:
     """What an interrupted fit needs to go on: all of it goes into the checkpoint."""
 
     epoch: int = 0
+    path: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -249,8 +252,10 @@ def _train(
         activation=recipe.activation,
     ).to(device)
     optimizer = make_optimizer(model, recipe)
-    network = accelerate(model, device)
     state = _resume(store.load_checkpoint(config), model, optimizer)
+    # A fit that began on the reference modules ends on them: the fast path drops other elements.
+    network = model if state.path == REFERENCE else accelerate(model, device)
+    state.path = REFERENCE if network is model else COMPILED
 
     everything = all_windows(dataset, device)
     splits = {"train": config.train_folds, "validation": (config.val_fold,), "test": (config.test_fold,)}
@@ -293,7 +298,7 @@ def _train(
             "scores": evaluate_all(predictions, config.class_names),
         },
         weights={name: tensor.cpu() for name, tensor in state.best_weights.items()},
-        environment=describe_environment(device, sum(row["seconds"] for row in state.history)),
+        environment=describe_environment(device, state.path, sum(row["seconds"] for row in state.history)),
     )
 
 
@@ -318,6 +323,7 @@ def _keep_best(state: FitState, model: nn.Module) -> None:
 def _checkpoint(state: FitState, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {
         "epoch": state.epoch,
+        "path": state.path,
         "history": state.history,
         "best": state.best,
         "best_weights": state.best_weights,
@@ -331,7 +337,9 @@ def _resume(checkpoint: dict[str, Any] | None, model: nn.Module, optimizer: torc
         return FitState()
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
-    return FitState(checkpoint["epoch"], checkpoint["history"], checkpoint["best"], checkpoint["best_weights"])
+    return FitState(
+        checkpoint["epoch"], checkpoint["path"], checkpoint["history"], checkpoint["best"], checkpoint["best_weights"]
+    )
 
 
 def _prediction_rows(split: str, scored: Epoch, dataset: Dataset) -> pd.DataFrame:
@@ -348,14 +356,21 @@ def _prediction_rows(split: str, scored: Epoch, dataset: Dataset) -> pd.DataFram
     return pd.DataFrame(rows | {f"p_{c}": scored.probabilities[:, c].numpy() for c in range(scored.n_classes)})
 
 
-def describe_environment(device: torch.device, seconds: float) -> dict[str, Any]:
-    """Where and with what a fit was trained; ``seconds`` is the training's wall time over all its epochs."""
+def describe_environment(device: torch.device, path: str, seconds: float) -> dict[str, Any]:
+    """Where and with what a fit was trained.
+
+    Args:
+        device: that it was trained on.
+        path: ``COMPILED`` or ``REFERENCE``.
+        seconds: wall time of all its epochs.
+    """
     packages = ("torch", "torchaudio", "numpy", "pandas", "scikit-learn", "audioclf")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: version(name) for name in packages},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "path": path,
         "threads": torch.get_num_threads(),
         "cpu_count": os.cpu_count(),
         "commit": _commit(),

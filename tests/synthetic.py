@@ -15,7 +15,7 @@ from audioclf_lib.evaluation import evaluate_all
 from audioclf_lib.plan import Plan
 from audioclf_lib.reporting.results import KnownDataset
 from audioclf_lib.store import Run, RunStore
-from audioclf_lib.training import CHOICE_RULE, describe_environment, history_columns
+from audioclf_lib.training import CHOICE_RULE, COMPILED, describe_environment, history_columns
 
 SPLITS = ("train", "validation", "test")
 DEMO_CLASSES = (
@@ -102,7 +102,7 @@ def draw_history(epochs: int, random: np.random.Generator, kept: dict[str, float
 
 @cache
 def environment() -> dict[str, Any]:
-    return describe_environment(torch.device("cpu"), 12.0)
+    return describe_environment(torch.device("cpu"), COMPILED, 12.0)
 
 
 def write_runs(store: RunStore, plan: Plan, dataset: KnownDataset = DEMO) -> list[Run]:

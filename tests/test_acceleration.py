@@ -10,12 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from tiny import make_dataset, make_fit
 from torch import Tensor, nn
 
+from audioclf_lib import training
 from audioclf_lib.acceleration import accelerate, compiled, functions, network
 from audioclf_lib.acceleration.functions import Dropout, drop
 from audioclf_lib.acceleration.network import FastNetwork
 from audioclf_lib.models import create_model
+from audioclf_lib.training import fit
 
 pytestmark = pytest.mark.skipif(compiled.load_kernels() is None, reason="no C compiler here: the fast path is off")
 
@@ -282,6 +285,26 @@ def test_without_a_compiler_a_warning_and_the_reference_modules(compiler, monkey
         assert list(tmp_path.iterdir()) == []
     finally:
         compiled.load_kernels.cache_clear()
+
+
+def test_a_fit_that_began_on_the_reference_modules_ends_on_them(monkeypatch, tmp_path):
+    data = make_dataset()
+    config = make_fit(data, epochs=3)
+
+    def stop(_config, history):
+        if len(history) == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as without_compiler:
+        without_compiler.setattr(training, "accelerate", lambda model, device: model)
+        whole = fit(config, data, runs_dir=tmp_path / "whole", device="cpu")
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, data, runs_dir=tmp_path / "resumed", device="cpu", progress=stop)
+    resumed = fit(config, data, runs_dir=tmp_path / "resumed", device="cpu")
+    assert whole.environment["path"] == resumed.environment["path"] == training.REFERENCE
+    assert whole.history.drop(columns="seconds").equals(resumed.history.drop(columns="seconds"))
+    compiled_run = fit(config, data, runs_dir=tmp_path / "compiled", device="cpu")
+    assert compiled_run.environment["path"] == training.COMPILED
 
 
 def test_a_second_process_finds_the_compiled_kernels(tmp_path):

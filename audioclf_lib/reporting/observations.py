@@ -209,7 +209,8 @@ def read_silence(scores: Scores, run: Run) -> str:
     right = (test["y_true"] == test.filter(regex=r"^p_\d+$").to_numpy().argmax(1))[test["silent"]].sum()
     return (
         f"{silent} of the {scores.n} test windows {are(silent)} silent padding, of which {int(right)} "
-        f"{are(int(right))} counted right by luck; without them the window accuracy is {percent(scores.accuracy_without_silence)}."
+        f"{are(int(right))} counted right by luck; without them the window accuracy is "
+        f"{percent(scores.accuracy_without_silence)}."
     )
 
 
