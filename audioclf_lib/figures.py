@@ -381,7 +381,7 @@ def plot_learning_curves(
         histories, chosen_epochs, num_classes: see :func:`plot_learning_curve`.
         accuracy: at window or at clip level.
     """
-    figure = Figure(figsize=(TEXT_WIDTH, 3.9), layout="constrained")
+    figure = Figure(figsize=(TEXT_WIDTH, 3.35), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True, sharey="row")
     metrics: tuple[Metric, ...] = ("loss", accuracy)
     splits: tuple[Split, ...] = ("train", "validation", "test")

@@ -16,10 +16,20 @@ import psutil
 import pytest
 from standins import Scene, wait_until
 
+from audioclf_lib.config import Experiment
 from audioclf_lib.datasets import Dataset, load_dataset
 from audioclf_lib.plan import Plan, load_plan, save_plan
 from audioclf_lib.store import RunStore
-from audioclf_lib.suite import Outcome, describe_accuracy, describe_seconds, inspect_suite, plan_jobs, run_suite
+from audioclf_lib.suite import (
+    Outcome,
+    default_jobs,
+    describe_accuracy,
+    describe_seconds,
+    inspect_suite,
+    plan_jobs,
+    run_suite,
+    start_first,
+)
 
 PLAN = Plan(
     name="small",
@@ -61,11 +71,11 @@ def test_everything_runs_once_and_only_what_changed_runs_again(tmp_path: Path, d
     lines: list[str] = []
     outcomes = run(scene, say=lines.append)
     assert states(outcomes) == ALL_DONE
-    assert scene.calls() == ["dataset", "cnn-kfold", "cnn-split"], "k-fold comes before the split that shares its fit"
+    assert scene.calls() == ["cnn-kfold", "dataset", "cnn-split"], "k-fold comes before the split that shares its fit"
     started, ended = lines[::2], lines[1::2]
-    assert started == ["dataset: started", "cnn-kfold: started", "cnn-split: started"]
-    assert ended[0].startswith("dataset: done in ")
-    assert ended[1].endswith("right on the test fold: 35.0 ± 12.9 % of windows, 35.0 ± 12.9 % of clips")
+    assert started == ["cnn-kfold: started", "dataset: started", "cnn-split: started"]
+    assert ended[1].startswith("dataset: done in ")
+    assert ended[0].endswith("right on the test fold: 35.0 ± 12.9 % of windows, 35.0 ± 12.9 % of clips")
     assert load_plan(scene.runs_dir / "plan.yaml") == PLAN
     executed = nbformat.read(outcomes[1].job.output, as_version=4)
     assert executed.metadata.papermill.parameters["epochs"] == 2
@@ -157,10 +167,28 @@ def test_when_snakemake_is_killed_the_suite_stops_its_notebooks(scene: Scene) ->
     assert meanwhile.left_nothing_running()
 
 
+def test_the_longest_experiments_start_first_and_a_split_after_its_k_fold() -> None:
+    experiments = {
+        name: Experiment(model=model, protocol=protocol)
+        for name, model, protocol in [
+            ("cnn-split", "cnn", "split"),
+            ("cnn-kfold", "cnn", "kfold"),
+            ("transformer-split", "transformer", "split"),
+            ("transformer-kfold", "transformer", "kfold"),
+        ]
+    }
+    order = sorted(experiments, key=lambda name: -start_first(experiments[name]))
+    assert order == ["transformer-kfold", "cnn-kfold", "cnn-split", "transformer-split"]
+
+
+def test_notebooks_at_once_follow_from_cores_and_device() -> None:
+    assert [default_jobs("cpu", cores) for cores in (1, 2, 4, 32)] == [1, 2, 4, 4]
+
+
 def start(scene: Scene) -> subprocess.Popen[bytes]:
     save_plan(PLAN, scene.folder / "plan.yaml")
     command = [sys.executable, "-m", "audioclf_lib.cli", "suite", "--plan", str(scene.folder / "plan.yaml")]
-    command += ["--runs-dir", str(scene.runs_dir), "--notebooks-dir", str(scene.notebooks)]
+    command += ["--runs-dir", str(scene.runs_dir), "--notebooks-dir", str(scene.notebooks), "--jobs", "1"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

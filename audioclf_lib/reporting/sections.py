@@ -224,7 +224,7 @@ def show_confusion(result: ExperimentResult, level: Level = "window", *, row_per
             name=f"confusion{suffix}{ending}",
             dataset=result.dataset,
             experiment=result.name,
-            width="60%",
+            width="57%",
         )
     show_equation(observations.accuracy_latex(scores))
     show_text(observations.read_confusion(scores))
