@@ -6,6 +6,7 @@ importing the package costs nothing and needs no data, no GPU and no file.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from audioclf_lib.models import create_model
     from audioclf_lib.training import fit
     from audioclf_lib.windowing import cut_windows
+
+# Threads of torch's OpenMP that wait for work spin on their core; for long, they take it from whoever has work, such as
+# the fast path's own threads. Read when torch is loaded, so it must be set before.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __all__ = ["Experiment", "create_model", "cut_windows", "derive_layers", "evaluate", "fit", "load_dataset"]
 

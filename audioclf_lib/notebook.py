@@ -104,12 +104,12 @@ def describe_epoch(config: FitConfig, history: list[dict[str, float]]) -> str:
         f"{config.model_label}, validation fold {config.val_fold}: epoch {len(history)} of {config.epochs}",
         f"training loss {row['train_loss']:.2f}",
         f"validation loss {row['validation_loss']:.2f}, accuracy {100 * row['validation_accuracy']:.1f} %",
-        f"{describe_seconds(left)} left" if left else "done",
+        f"{describe_estimate(left)} left" if left else "done",
     ]
     return "; ".join(parts)
 
 
-def describe_seconds(seconds: float) -> str:
+def describe_estimate(seconds: float) -> str:
     """``40 s``, ``12 min``, ``3.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"

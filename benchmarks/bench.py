@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import audioclf_lib  # noqa: F401 (before torch: it sets what torch reads when it is loaded)
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -66,6 +67,7 @@ def main() -> None:
     results["suite_hours"] = suite_hours(results["esc10_epoch"])
     results["clips"] = {n: in_process(f"clips-{n}", arguments.threads) for n in (100, 200, 400, 2000)}
     results["workers"] = compare_workers()
+    results["budget_ms_per_window"] = {name: in_process(f"budget-{name}", 1) for name in ("eager", "ours")}
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print_tables(results)
 
@@ -138,6 +140,36 @@ def compare_heads(rounds: int) -> Measured:
     return interleave([ours(str(h), "transformer", h, recipe, windows, windows) for h in (1, 2, 4)], rounds)
 
 
+# What the profiler's operators belong to, in the order of looking.
+PARTS = {
+    "dropout's random numbers": ("bernoulli",),
+    "convolution, backward": ("convolution_backward",),
+    "convolution, forward": ("mkldnn_convolution",),
+    "stem (convolution 1 to pool 1), forward": ("_Stem",),
+    "stem, backward": ("_StemBackward",),
+    "batch norm, dropout and pool 2 and 3": ("_NormPool",),
+    "batch norm": ("batch_norm",),
+    "pooling": ("max_pool", "avg_pool"),
+    "optimizer": ("Optimizer", "_fused_adam", "_foreach"),
+}
+
+
+def budget(name: str) -> Measured:
+    """Milliseconds of one thread per training window, by part, from torch's profiler over one epoch."""
+    from torch.profiler import ProfilerActivity, profile
+
+    contenders = make_contenders("cnn", None, n_train=192, n_score=32, names=(name,))
+    contenders[0].train()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        contenders[0].train()
+    parts: Measured = dict.fromkeys([*PARTS, "everything else"], 0.0)
+    for event in profiled.key_averages():
+        of = [part for part, keys in PARTS.items() if any(key in event.key for key in keys)]
+        of = ["stem, backward"] if "_StemBackward" in event.key else of
+        parts[of[0] if of else "everything else"] += event.self_cpu_time_total / 1000 / 192
+    return parts
+
+
 def in_process(task: str, threads: int) -> Measured:
     """Run a measurement in a fresh process, so that its memory is its own."""
     print(f"{task} with {threads} threads", flush=True)
@@ -148,7 +180,7 @@ def in_process(task: str, threads: int) -> Measured:
     return result
 
 
-def measure_epoch(model: str, n_clips: int = 400, epochs: int = 3) -> Measured:
+def measure_epoch(model: str, n_clips: int = 400, epochs: int = 2) -> Measured:
     """Seconds of an epoch of a fit in the shape of ESC-10 (tuned recipe), what of it is scoring, and peak memory."""
     import audioclf_lib.training as training
 
@@ -235,7 +267,11 @@ def start_workers(shares: list[int]) -> list[float]:
 TASKS: dict[str, Any] = {
     "epoch-cnn": lambda _: measure_epoch("cnn"),
     "epoch-transformer": lambda _: measure_epoch("transformer"),
-    **{f"clips-{n}": lambda _, n=n: measure_epoch("cnn", n, epochs=2) for n in (100, 200, 400, 2000)},
+    **{
+        f"clips-{n}": lambda _, n=n: measure_epoch("cnn", n, epochs=2 if n < 1000 else 1) for n in (100, 200, 400, 2000)
+    },
+    "budget-eager": lambda _: budget("eager"),
+    "budget-ours": lambda _: budget("ours"),
     **{f"fits-{n}": lambda _, n=n: run_fits(n) for n in (4, 8)},
 }
 
@@ -264,6 +300,8 @@ def print_tables(results: Measured) -> None:
         )
     print("full suite, hours:", {name: round(value, 1) for name, value in results["suite_hours"].items()})
     print("clips -> s an epoch:", {name: round(v["epoch_seconds"], 1) for name, v in results["clips"].items()})
+    for name, parts in results["budget_ms_per_window"].items():
+        print(f"{name}, ms of one thread per window:", {part: round(ms, 2) for part, ms in parts.items() if ms >= 0.01})
     print(f"two workers: {results['workers']['efficiency']:.0%} efficiency")
 
 

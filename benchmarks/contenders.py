@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,16 +59,17 @@ def some_windows(n: int) -> Windows:
     return windows.subset(torch.arange(len(windows)) < n)
 
 
-def make_contenders(model: str, num_heads: int | None, n_train: int, n_score: int) -> list[Contender]:
-    """All contenders on ``n_train`` training and ``n_score`` scored windows."""
+NAMES = ("ours", "eager", "torch.compile", "Lightning")
+
+
+def make_contenders(
+    model: str, num_heads: int | None, n_train: int, n_score: int, names: Sequence[str] = NAMES
+) -> list[Contender]:
+    """The named contenders on ``n_train`` training and ``n_score`` scored windows."""
     recipe = make_recipe("as-written", model)
     train, score = some_windows(n_train), some_windows(n_score)
-    return [
-        ours("ours", model, num_heads, recipe, train, score),
-        plain("eager", model, num_heads, recipe, train, score),
-        plain("torch.compile", model, num_heads, recipe, train, score),
-        lightning(model, num_heads, recipe, train, score),
-    ]
+    makers = {"ours": ours, "eager": plain, "torch.compile": plain, "Lightning": lightning}
+    return [makers[name](name, model, num_heads, recipe, train, score) for name in names]
 
 
 def ours(
@@ -111,7 +112,9 @@ def plain(
     return Contender(name, lambda: per_second(len(train), train_once), lambda: per_second(len(score), score_once))
 
 
-def lightning(model_name: str, num_heads: int | None, recipe: Recipe, train: Windows, score: Windows) -> Contender:
+def lightning(
+    name: str, model_name: str, num_heads: int | None, recipe: Recipe, train: Windows, score: Windows
+) -> Contender:
     """Lightning's Trainer on the reference modules; a step is timed from its batch to the next one's."""
     import lightning as pl
 
@@ -166,7 +169,7 @@ def lightning(model_name: str, num_heads: int | None, recipe: Recipe, train: Win
         return n / clock.seconds
 
     return Contender(
-        "Lightning",
+        name,
         lambda: timed("fit", train_loader, len(train)),
         lambda: timed("validate", score_loader, len(score)),
     )

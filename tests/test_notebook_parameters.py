@@ -15,7 +15,7 @@ from audioclf_lib.notebook import (
     check_parameters,
     compare_parameters,
     describe_epoch,
-    describe_seconds,
+    describe_estimate,
 )
 
 KNOWN = '# Parameters of this notebook: change them here\ndataset = "demo"  # data\nepochs: int = 3  # of every fit'
@@ -84,7 +84,7 @@ def history(epochs: int, seconds: float = 3.0) -> list[dict[str, float]]:
 def test_a_line_says_which_fit_how_far_how_long_still_and_how_good(config: FitConfig) -> None:
     line = describe_epoch(config, history(10))
     for fact in ("transformer-h2", "validation fold 2", "epoch 10 of 40", "2.00", "1.50", "45.6", "90 s left"):
-        assert fact.replace("90 s", describe_seconds(90)) in line
+        assert fact.replace("90 s", describe_estimate(90)) in line
     assert describe_epoch(config, history(40)).endswith("done")
 
 
@@ -118,4 +118,4 @@ def test_jupyterlab_gets_one_bar_for_each_fit(config: FitConfig, monkeypatch: py
 
 @pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (720, "12 min"), (12_600, "3.5 h")])
 def test_times_are_told_in_the_unit_that_suits_them(seconds: float, text: str) -> None:
-    assert describe_seconds(seconds) == text
+    assert describe_estimate(seconds) == text

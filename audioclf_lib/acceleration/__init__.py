@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from audioclf_lib.acceleration.compiled import load_kernels
+from audioclf_lib.acceleration.compiled import keep_freed_memory, load_kernels
 from audioclf_lib.models import CNN, ConvTransformer
 
 __all__ = ["accelerate"]
@@ -21,4 +21,5 @@ def accelerate(model: CNN | ConvTransformer, device: torch.device) -> nn.Module:
         return model
     from audioclf_lib.acceleration.network import FastNetwork
 
+    keep_freed_memory()
     return FastNetwork(model)
