@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from contenders import CPU, Contender, make_contenders, make_dataset, ours, sgemm_gflops, some_windows
 
+from audioclf_lib.acceleration.compiled import compile_kernels, find_compiler
 from audioclf_lib.batches import all_windows
 from audioclf_lib.config import Experiment, make_recipe
 from audioclf_lib.training import fit
@@ -48,28 +50,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="*", help="measure these sections of results.json anew, keep the others")
     parser.add_argument("--task", help=argparse.SUPPRESS)  # a measurement in a process of its own
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.task:
         print(json.dumps(TASKS[arguments.task](arguments.threads)))
         return
-    results: Measured = {"machine": describe_machine(arguments.threads)}
-    for model, num_heads in (("cnn", None), ("transformer", 4)):
-        results[model] = compare(model, num_heads, arguments.rounds)
-    results["settings"] = compare_settings(arguments.rounds)
-    results["heads"] = compare_heads(arguments.rounds)
-    results["esc10_epoch"] = {
-        f"{model}.{threads}_threads": in_process(f"epoch-{model}", threads)
-        for model in ("cnn", "transformer")
-        for threads in (1, 2)
-    }
-    results["suite_hours"] = suite_hours(results["esc10_epoch"])
-    results["clips"] = {n: in_process(f"clips-{n}", arguments.threads) for n in (100, 200, 400, 2000)}
-    results["workers"] = compare_workers()
-    results["budget_ms_per_window"] = {name: in_process(f"budget-{name}", 1) for name in ("eager", "ours")}
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    results: Measured = json.loads(RESULTS.read_text()) if arguments.only and RESULTS.exists() else {}
+    for name, measure in sections(arguments.rounds, arguments.threads).items():
+        if not arguments.only or name in arguments.only:
+            print(f"measuring {name}", flush=True)
+            results[name] = measure()
+            RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     print_tables(results)
+
+
+def sections(rounds: int, threads: int) -> dict[str, Callable[[], Measured]]:
+    """What is measured, by its name in results.json."""
+    clips = (100, 200, 400, 2000)
+    return {
+        "machine": lambda: describe_machine(threads),
+        "cnn": lambda: compare("cnn", None, rounds),
+        "transformer": lambda: compare("transformer", 4, rounds),
+        "settings": lambda: compare_settings(rounds),
+        "heads": lambda: compare_heads(rounds),
+        "esc10_epoch": lambda: {
+            f"{model}.{n}_threads": in_process(f"epoch-{model}", n) for model in ("cnn", "transformer") for n in (1, 2)
+        },
+        "workers": compare_workers,
+        "compile": compile_time,
+        "budget_ms_per_window": lambda: {name: in_process(f"budget-{name}", 1) for name in ("eager", "ours")},
+        "clips": lambda: {str(n): in_process(f"clips-{n}", threads) for n in clips},
+    }
 
 
 def describe_machine(threads: int) -> Measured:
@@ -209,10 +222,9 @@ def measure_epoch(model: str, n_clips: int = 400, epochs: int = 2) -> Measured:
     experiment = Experiment(model=model, protocol="split", epochs=epochs)
     with TemporaryDirectory() as runs_dir:
         run = fit(experiment.fits(data)[0], data, runs_dir=runs_dir, device="cpu", progress=after_epoch)
+        seconds = run.history["seconds"].tolist()
     return {
-        "epoch_seconds": statistics.median(run.history["seconds"].iloc[1:])
-        if epochs > 1
-        else run.history["seconds"][0],
+        "epoch_seconds": statistics.median(seconds[1:] or seconds),
         "evaluation_share": statistics.median(shares[1:] or shares),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "training_windows": len(all_windows(data, CPU)) * 3 // 5,
@@ -230,6 +242,14 @@ def suite_hours(epochs: Measured) -> Measured:
         return float(FULL_SUITE_EPOCHS * (4 * cnn + 12 * transformer))
 
     return {"one_job_of_two_threads": seconds(2) / 3600, "two_jobs_of_one_thread": seconds(1) / 2 / 3600}
+
+
+def compile_time() -> Measured:
+    """Seconds to compile the kernels into an empty cache."""
+    with TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        compile_kernels(find_compiler(), Path(folder))
+        return {"seconds": time.perf_counter() - start}
 
 
 def run_fits(n_fits: int) -> Measured:
@@ -298,7 +318,8 @@ def print_tables(results: Measured) -> None:
             f"{name}: {value['epoch_seconds']:.1f} s an epoch, {value['evaluation_share']:.0%} of it evaluation, "
             f"peak memory {value['peak_memory_mib']:.0f} MiB"
         )
-    print("full suite, hours:", {name: round(value, 1) for name, value in results["suite_hours"].items()})
+    print("full suite, hours:", {n: round(hours, 1) for n, hours in suite_hours(results["esc10_epoch"]).items()})
+    print(f"compiling the kernels: {results['compile']['seconds']:.2f} s")
     print("clips -> s an epoch:", {name: round(v["epoch_seconds"], 1) for name, v in results["clips"].items()})
     for name, parts in results["budget_ms_per_window"].items():
         print(f"{name}, ms of one thread per window:", {part: round(ms, 2) for part, ms in parts.items() if ms >= 0.01})

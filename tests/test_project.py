@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tomllib
@@ -74,3 +75,14 @@ def test_notebooks_are_clean_and_name_our_kernel(path: Path) -> None:
     assert notebook.cells[0].cell_type == "markdown"
     assert not any(re.search(r"^\s*(def|class) ", cell.source, re.MULTILINE) for cell in code)
     assert max(len(cell.source.splitlines()) for cell in code) <= 15
+
+
+def test_the_readme_tells_the_measured_speed() -> None:
+    results = json.loads((PROJECT_ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    for model in ("cnn", "transformer"):
+        train = results[model]["train"]
+        for name in ("ours", "eager", "torch.compile", "Lightning"):
+            assert f" {train[name]['median']:.1f} |" in readme
+        assert f"{train['ratio_vs_eager']:.1f} times" in readme
+    assert results["machine"]["processor"] in readme
