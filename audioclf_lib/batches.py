@@ -51,15 +51,33 @@ class Windows:
         """The windows of the clips where ``keep`` (n_clips,) is true."""
         return self.subset(torch.from_numpy(keep)[self.clips])
 
-    def cut(self, chosen: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Windows ``chosen`` (B,), started ``shift`` samples later: (B, 1, 16000) and their labels (B,)."""
+    def cut(self, chosen: Tensor, shift: Tensor | None = None, speed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Windows ``chosen`` (B,), started ``shift`` samples later: (B, 1, 16000) and their labels (B,).
+
+        With ``speed`` (B,), a window is read that many times faster about its middle, by linear interpolation, as far
+        as its clip is long enough: pitch and pace change together, as on a tape.
+        """
+        device, n_samples = self.waveforms.device, self.waveforms.shape[1]
         clips, starts = self.clips[chosen], self.starts[chosen]
         if shift is not None:
-            starts = (starts + shift).clamp(0, self.waveforms.shape[1] - WINDOW_SIZE)
-        device = self.waveforms.device
-        clips, starts = clips.to(device), starts.to(device)
-        x = self.waveforms.unfold(1, WINDOW_SIZE, 1)[clips, starts]  # (B, 16000), a copy
-        return x.unsqueeze(1), self.labels[clips]
+            starts = (starts + shift).clamp(0, n_samples - WINDOW_SIZE)
+        labels = self.labels[clips.to(device)]
+        if speed is None:
+            x = self.waveforms.unfold(1, WINDOW_SIZE, 1)[clips.to(device), starts.to(device)]  # (B, 16000), a copy
+        else:
+            x = self._read_at_speed(clips, starts, speed)
+        return x.unsqueeze(1), labels
+
+    def _read_at_speed(self, clips: Tensor, starts: Tensor, speed: Tensor) -> Tensor:
+        n_samples, device = self.waveforms.shape[1], self.waveforms.device
+        speed = speed.double().clamp(max=(n_samples - 1) / (WINDOW_SIZE - 1))
+        span = speed * (WINDOW_SIZE - 1)  # from the first sample read to the last
+        first = (starts + (WINDOW_SIZE - 1 - span) / 2).clamp(min=0).minimum(n_samples - 1 - span)
+        position = first[:, None] + speed[:, None] * torch.arange(WINDOW_SIZE)  # (B, 16000), in samples of the clip
+        before = position.long().clamp(0, n_samples - 2)
+        weight = (position - before).float().to(device)
+        before, clips = before.to(device), clips.to(device)[:, None]
+        return torch.lerp(self.waveforms[clips, before], self.waveforms[clips, before + 1], weight)
 
 
 def all_windows(dataset: Dataset, device: torch.device) -> Windows:
@@ -89,14 +107,16 @@ def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: 
     """
     batch = len(chosen)
     shift = torch.randint(-HOP_SIZE // 2, HOP_SIZE // 2 + 1, (batch,)) if recipe.random_crops else None
-    x, labels = windows.cut(chosen, shift)
+    speed = recipe.stretch ** (torch.rand(batch) * 2 - 1) if recipe.stretch > 1 else None
+    x, labels = windows.cut(chosen, shift, speed)
     if shift is not None and recipe.drop_silent:
-        # A shifted window may have slid into silence: take it where it was.
+        # A shifted window may have slid into silence: take it where it was, and as it was.
         slid = (x.abs().amax(dim=(1, 2)) < SILENCE_PEAK).cpu()
         if slid.any():
-            x, labels = windows.cut(chosen, shift.where(~slid, 0))
+            x, labels = windows.cut(chosen, shift.where(~slid, 0), None if speed is None else speed.where(~slid, 1.0))
     x = normalise(x, recipe)
     target = F.one_hot(labels, n_classes).to(x.dtype)
+    target = target * (1 - recipe.label_smoothing) + recipe.label_smoothing / n_classes
     if recipe.mixing > 0:
         x, target = mix(x, target, recipe.mixing)
     scale = torch.ones(batch)

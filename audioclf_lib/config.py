@@ -83,6 +83,12 @@ class Recipe(StrictModel):
     activation: Activation = Field("none", description="behind each batch norm; without one the base is nearly linear")
     optimizer: Literal["adam", "adamw"] = Field("adam", description="AdamW decays weights apart from the gradient")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="constant, or the peak of the schedule")
+    encoder_rate: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the learning rate for the Transformer's encoder: it bears less than the base",
+    )
     weight_decay: float = Field(0.0, ge=0, le=10, description="pulls weights to zero: few clips, many weights")
     batch_size: int = Field(32, ge=1, le=4096, description="windows in a step")
     schedule: Literal["constant", "one-cycle"] = Field("constant", description="one-cycle: warm-up, then cosine to 0")
@@ -90,10 +96,20 @@ class Recipe(StrictModel):
     clip_norm: float = Field(0.0, ge=0, description="largest gradient norm (0: unlimited); guards the first steps")
     drop_silent: bool = Field(False, description="leave silent windows out of training: they hold no class")
     random_crops: bool = Field(False, description="shift each window by up to half a hop: position means nothing")
+    stretch: float = Field(
+        1.0, ge=1, le=4, description="play each window up to this much faster or slower (1: never): pitch and pace vary"
+    )
     gain_db: float = Field(0.0, ge=0, le=40, description="random gain of up to ± this many dB: loudness means little")
     flip_polarity: bool = Field(False, description="turn half of the windows upside down: the ear does not hear it")
     peak_normalise: bool = Field(False, description="scale each window to peak 1, in evaluation too")
     mixing: float = Field(0.0, ge=0, le=10, description="Beta parameter of between-class mixing (0: none)")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    time_pull: float = Field(
+        0.0, ge=0, le=100, description="pulls the CNN's last layer to the same weights at every time step"
+    )
+    averaging: float = Field(
+        0.0, ge=0, lt=1, description="decay per step of the running mean of the weights that is scored and kept"
+    )
     reestimate_windows: int = Field(
         0, ge=0, description="training windows from which batch-norm statistics are re-estimated without dropout"
     )
@@ -118,7 +134,7 @@ TUNED: dict[str, Any] = {
     "mixing": 0.2,
     "reestimate_windows": 512,
 }
-TUNED_TRANSFORMER: dict[str, Any] = {"learning_rate": 3e-4, "weight_decay": 0.1}
+TUNED_TRANSFORMER: dict[str, Any] = {"encoder_rate": 0.1, "weight_decay": 0.1}
 
 
 def make_recipe(name: str, model: str, changes: dict[str, Any] | None = None) -> Recipe:

@@ -7,6 +7,7 @@ This is the only place where the architectures are defined.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -73,10 +74,12 @@ class CNN(nn.Module):
         dropout, activation: see :class:`ConvBase`.
     """
 
+    FEATURES = (32, 250)  # channels and time steps that the last layer reads
+
     def __init__(self, num_classes: int = 10, dropout: float = 0.5, activation: Activation = "none") -> None:
         super().__init__()
         self.base = ConvBase(dropout, activation)
-        self.classifier = nn.Linear(32 * 250, num_classes)
+        self.classifier = nn.Linear(math.prod(self.FEATURES), num_classes)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 1, 16000)
         x = self.base(x)  # (B, 32, 250)

@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from audioclf_lib.acceleration import accelerate
 from audioclf_lib.batches import Windows, all_windows, normalise, training_batch
@@ -30,7 +31,7 @@ from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, FitConfig, Recip
 from audioclf_lib.datasets import Dataset
 from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import evaluate_all
-from audioclf_lib.models import create_model
+from audioclf_lib.models import CNN, ConvTransformer, create_model
 from audioclf_lib.store import Run, RunStore
 from audioclf_lib.windowing import clip_probabilities
 
@@ -59,9 +60,16 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Adam or AdamW; the Transformer's encoder has a group of its own, with ``rate_factor`` below 1 where asked for."""
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    encoder = list(model.encoder.parameters()) if isinstance(model, ConvTransformer) else []
+    is_encoder = {id(parameter) for parameter in encoder}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in is_encoder]
+    groups = [{"params": others, "rate_factor": 1.0}]
+    if encoder:
+        groups.append({"params": encoder, "rate_factor": recipe.encoder_rate})
     # fused: one pass over parameters and moments, the same numbers
-    return kind(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    return kind(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
 
 def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
@@ -76,6 +84,36 @@ def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
         return recipe.learning_rate * (step + 1) / (warmup_steps + 1)
     progress = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@torch.no_grad()
+def pull_over_time(model: nn.Module, share: float) -> None:
+    """Move the CNN's last layer a ``share`` of the way to the same weights at every time step.
+
+    What a clip is does not depend on when in a window it sounds, and the layer has 250 weights for every channel and
+    class to learn that from. A decoupled decay towards the mean over time, as AdamW's is one towards zero. In the
+    Transformer time steps are features of a token, and nothing is pulled.
+    """
+    if isinstance(model, CNN):
+        weight = model.classifier.weight.view(-1, *CNN.FEATURES)  # (classes, 32, 250)
+        weight.lerp_(weight.mean(2, keepdim=True), min(1.0, share))
+
+
+def make_average(model: CNN | ConvTransformer, decay: float) -> AveragedModel:
+    """An exponential running mean of the model's weights and statistics (Polyak and Juditsky 1992).
+
+    Its memory grows to 1 / (1 - ``decay``) steps, so that the first steps do not hold the random start.
+    """
+
+    def update(mean: Sequence[Tensor], current: Sequence[Tensor], n_averaged: Tensor | int) -> None:
+        n = int(n_averaged)
+        for old, new in zip(mean, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, 1 - min(decay, (1 + n) / (10 + n)))
+            else:
+                old.copy_(new)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 @dataclass
@@ -118,6 +156,7 @@ class Epoch:
 
 
 def train_epoch(
+    model: nn.Module,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     windows: Windows,
@@ -125,8 +164,14 @@ def train_epoch(
     n_classes: int,
     epoch: int,
     epochs: int,
+    average: AveragedModel | None = None,
 ) -> Epoch:
     """One pass over the training windows in random order.
+
+    Args:
+        model: holds the parameters.
+        network: what computes them: ``model`` itself, or its fast path.
+        average: running mean of the weights to update after every step.
 
     Raises:
         InputError: the loss is no longer a finite number.
@@ -137,7 +182,7 @@ def train_epoch(
     for index, chosen in enumerate(order):
         rate = learning_rate(recipe, epoch * len(order) + index, epochs * len(order))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_factor"]
         x, target, _ = training_batch(windows, chosen, recipe, n_classes)
         logits = network(x)
         loss = F.cross_entropy(logits, target)
@@ -146,6 +191,10 @@ def train_epoch(
         if recipe.clip_norm > 0:
             nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
         optimizer.step()
+        if recipe.time_pull > 0:
+            pull_over_time(model, rate * recipe.time_pull)
+        if average is not None:
+            average.update_parameters(model)
         result.add(chosen, logits, loss * len(chosen))
     if not math.isfinite(result.loss):
         raise InputError(
@@ -252,10 +301,14 @@ def _train(
         activation=recipe.activation,
     ).to(device)
     optimizer = make_optimizer(model, recipe)
-    state = _resume(store.load_checkpoint(config), model, optimizer)
+    average = make_average(model, recipe.averaging) if recipe.averaging > 0 else None
+    state = _resume(store.load_checkpoint(config), model, optimizer, average)
     # A fit that began on the reference modules ends on them: the fast path drops other elements.
     network = model if state.path == REFERENCE else accelerate(model, device)
     state.path = REFERENCE if network is model else COMPILED
+    # What is scored and kept: the weights, or their running mean.
+    kept: CNN | ConvTransformer = model if average is None else average.module  # type: ignore[assignment]
+    scorer = network if average is None else (kept if network is model else accelerate(kept, device))
 
     everything = all_windows(dataset, device)
     splits = {"train": config.train_folds, "validation": (config.val_fold,), "test": (config.test_fold,)}
@@ -272,22 +325,24 @@ def _train(
         start = time.perf_counter()
         # One number per epoch seeds all that is random in it, so resuming needs no generator's state.
         torch.manual_seed(_epoch_seed(config.seed, state.epoch))
-        row = train_epoch(network, optimizer, training, recipe, n_classes, state.epoch, config.epochs).scores("train")
+        row = train_epoch(
+            model, network, optimizer, training, recipe, n_classes, state.epoch, config.epochs, average
+        ).scores("train")
         if recipe.reestimate_windows:
-            reestimate_statistics(model, network, training, recipe, config.seed)
+            reestimate_statistics(kept, scorer, training, recipe, config.seed)
         for split in scored:
-            row |= score_windows(network, windows[split], recipe, n_classes).scores(split)
+            row |= score_windows(scorer, windows[split], recipe, n_classes).scores(split)
         state.epoch += 1
         rate = optimizer.param_groups[0]["lr"]
         seconds = time.perf_counter() - start
         state.history.append({"epoch": state.epoch, "seconds": seconds, "learning_rate": rate} | row)
-        _keep_best(state, model)
-        store.save_checkpoint(config, _checkpoint(state, model, optimizer))
+        _keep_best(state, kept)
+        store.save_checkpoint(config, _checkpoint(state, model, optimizer, average))
         if progress is not None:
             progress(config, state.history)
 
-    model.load_state_dict(state.best_weights)
-    predicted = {name: score_windows(network, windows[name], recipe, n_classes) for name in ["train", *scored]}
+    kept.load_state_dict(state.best_weights)
+    predicted = {name: score_windows(scorer, windows[name], recipe, n_classes) for name in ["train", *scored]}
     predictions = pd.concat([_prediction_rows(name, result, dataset) for name, result in predicted.items()])
     return store.save(
         config,
@@ -320,7 +375,9 @@ def _keep_best(state: FitState, model: nn.Module) -> None:
         state.best_weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _checkpoint(state: FitState, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _checkpoint(
+    state: FitState, model: nn.Module, optimizer: torch.optim.Optimizer, average: AveragedModel | None
+) -> dict[str, Any]:
     return {
         "epoch": state.epoch,
         "path": state.path,
@@ -329,14 +386,22 @@ def _checkpoint(state: FitState, model: nn.Module, optimizer: torch.optim.Optimi
         "best_weights": state.best_weights,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "average": None if average is None else average.state_dict(),
     }
 
 
-def _resume(checkpoint: dict[str, Any] | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> FitState:
+def _resume(
+    checkpoint: dict[str, Any] | None,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None,
+) -> FitState:
     if checkpoint is None:
         return FitState()
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
+    if average is not None:
+        average.load_state_dict(checkpoint["average"])
     return FitState(
         checkpoint["epoch"], checkpoint["path"], checkpoint["history"], checkpoint["best"], checkpoint["best_weights"]
     )

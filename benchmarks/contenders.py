@@ -81,7 +81,7 @@ def ours(
     network, optimizer = accelerate(model, CPU), make_optimizer(model, recipe)
     return Contender(
         name,
-        lambda: per_second(len(train), lambda: train_epoch(network, optimizer, train, recipe, 10, 0, 1)),
+        lambda: per_second(len(train), lambda: train_epoch(model, network, optimizer, train, recipe, 10, 0, 1)),
         lambda: per_second(len(score), lambda: score_windows(network, score, recipe, 10)),
     )
 

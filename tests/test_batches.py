@@ -19,7 +19,16 @@ from audioclf_lib.windowing import SILENCE_PEAK, cut_windows
 
 CPU = torch.device("cpu")
 PLAIN = Recipe()
-EVERYTHING = Recipe(drop_silent=True, random_crops=True, gain_db=6, flip_polarity=True, peak_normalise=True, mixing=0.4)
+EVERYTHING = Recipe(
+    drop_silent=True,
+    random_crops=True,
+    stretch=1.25,
+    gain_db=6,
+    flip_polarity=True,
+    peak_normalise=True,
+    mixing=0.4,
+    label_smoothing=0.1,
+)
 
 
 def counting(n_clips: int = 9, n_samples: int = 32_000) -> Dataset:
@@ -122,9 +131,68 @@ def test_no_crop_slides_into_silence_where_silence_is_left_out(onset: int, lengt
     windows = all_windows(replace(dataset, waveforms=waveforms), CPU)
     windows = windows.subset(~windows.is_silent)
     torch.manual_seed(seed)
-    x, _, labels = training_batch(windows, everything(windows), Recipe(drop_silent=True, random_crops=True), 3)
+    x, _, labels = training_batch(
+        windows, everything(windows), Recipe(drop_silent=True, random_crops=True, stretch=2.0), 3
+    )
     assert (x.abs().amax(dim=(1, 2)) >= SILENCE_PEAK).all()
     assert torch.equal(labels, windows.labels[windows.clips])
+
+
+def test_at_its_own_speed_a_window_is_what_it_is_without_stretching() -> None:
+    windows = all_windows(make_dataset(n_windows=3), CPU)
+    chosen = everything(windows)
+    shift = torch.randint(-4_000, 4_001, (len(chosen),), generator=torch.Generator().manual_seed(0))
+    plain, labels = windows.cut(chosen, shift)
+    stretched, same_labels = windows.cut(chosen, shift, torch.ones(len(chosen)))
+    torch.testing.assert_close(stretched, plain, rtol=0, atol=1e-6)
+    assert torch.equal(same_labels, labels)
+
+
+@given(speed=st.floats(0.25, 4), start=st.integers(0, 2), shift=st.integers(-5_000, 5_000))
+@settings(max_examples=40, deadline=None)
+def test_a_stretched_window_reads_its_own_clip_at_that_speed_about_its_middle(
+    speed: float, start: int, shift: int
+) -> None:
+    dataset = counting()  # a ramp: a sample tells its place, between samples too
+    windows = all_windows(dataset, CPU)
+    x, _ = windows.cut(torch.tensor([12 + start]), torch.tensor([shift]), torch.tensor([speed], dtype=torch.float64))
+    place = (x[0, 0].double() - 4.25) * 65_536  # in samples of clip 4
+    possible = min(speed, 31_999 / 15_999)  # no faster than the clip is long
+    assert torch.allclose(place.diff(), torch.tensor(possible, dtype=torch.float64), atol=0.1)
+    assert place.min() >= -0.1
+    assert place.max() <= 31_999.1
+    middle = min(max(8_000 * start + shift, 0), 16_000) + 15_999 / 2
+    reach = possible * 15_999 / 2
+    assert float(place.mean()) == pytest.approx(min(max(middle, reach), 31_999 - reach), abs=0.2)
+
+
+def test_stretching_changes_the_pitch_of_a_tone_by_the_speed() -> None:
+    dataset = make_dataset(n_windows=3)
+    tone = np.sin(2 * np.pi * 500 * np.arange(32_000) / 16_000).astype(np.float32)
+    windows = all_windows(replace(dataset, waveforms=np.tile(tone, (len(dataset), 1))), CPU)
+    x, _ = windows.cut(torch.tensor([1, 1]), None, torch.tensor([0.8, 1.25]))
+    loudest = torch.fft.rfft(x[:, 0]).abs().argmax(1)  # in Hz, since a window is a second
+    assert loudest.tolist() == pytest.approx([400, 625], abs=1)
+
+
+def test_speeds_lie_between_the_stretch_and_its_inverse_and_use_both() -> None:
+    windows = all_windows(counting(), CPU)
+    torch.manual_seed(0)
+    x, _, _ = training_batch(windows, everything(windows).repeat(40), Recipe(stretch=1.25), 3)
+    speed = (x[:, 0, -1] - x[:, 0, 0]).double() * 65_536 / 15_999
+    assert 0.79 < speed.min() < 0.82
+    assert 1.22 < speed.max() < 1.26
+    assert float(speed.log().mean()) == pytest.approx(0, abs=0.02), "as often slower as faster"
+
+
+@given(share=st.floats(0, 0.99), seed=st.integers(0, 100))
+@settings(max_examples=20, deadline=None)
+def test_smoothed_targets_keep_that_share_for_all_classes(share: float, seed: int) -> None:
+    windows = all_windows(make_dataset(), CPU)
+    torch.manual_seed(seed)
+    _, target, labels = training_batch(windows, everything(windows), Recipe(label_smoothing=share), 3)
+    expected = (1 - share) * torch.eye(3)[labels] + share / 3
+    torch.testing.assert_close(target, expected)
 
 
 @given(peak=st.floats(1e-3, 1e3), seed=st.integers(0, 100))

@@ -27,7 +27,9 @@ from audioclf_lib.training import (
     choose_device,
     fit,
     learning_rate,
+    make_average,
     make_optimizer,
+    pull_over_time,
     reestimate_statistics,
     score_windows,
     train_epoch,
@@ -107,7 +109,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def epoch_of(network: nn.Module, windows: Windows, recipe: Recipe, epoch: int = 0, epochs: int = 1) -> dict[str, float]:
     optimizer = make_optimizer(network, recipe)
-    return train_epoch(network, optimizer, windows, recipe, len(CLASSES), epoch, epochs).scores("train")
+    return train_epoch(network, network, optimizer, windows, recipe, len(CLASSES), epoch, epochs).scores("train")
 
 
 # --- one fit -------------------------------------------------------------------------------------------------------
@@ -470,7 +472,7 @@ def test_the_rate_of_every_step_reaches_the_optimizer(dataset: Dataset) -> None:
     network = Linear()
     optimizer = make_optimizer(network, recipe)
     for epoch in range(2):
-        train_epoch(network, optimizer, windows, recipe, 3, epoch, 2)
+        train_epoch(network, network, optimizer, windows, recipe, 3, epoch, 2)
         assert optimizer.param_groups[0]["lr"] == learning_rate(recipe, 5 * epoch + 4, 10)
 
 
@@ -481,6 +483,80 @@ def test_the_recipe_chooses_the_optimizer_and_its_decay() -> None:
         assert optimizer.param_groups[0]["weight_decay"] == 0.3
         assert optimizer.param_groups[0]["lr"] == 0.01
         assert len(optimizer.param_groups[0]["params"]) == 2
+
+
+# --- the last layer over time, the encoder's rate, the running mean of the weights ---------------------------------
+
+
+@given(share=st.floats(0, 1), seed=st.integers(0, 100))
+def test_pulling_moves_every_weight_towards_its_mean_over_time_and_keeps_that_mean(share: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    model = create_model("cnn", num_classes=3)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pull_over_time(model, share)
+    after = model.state_dict()
+    old, new = (weights["classifier.weight"].view(3, 32, 250) for weights in (before, after))
+    mean = old.mean(2, keepdim=True)
+    torch.testing.assert_close(new - mean, (1 - share) * (old - mean), rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(after[name], before[name]) for name in before if name != "classifier.weight")
+
+
+def test_a_layer_that_is_pulled_all_the_way_does_not_hear_when_something_sounds() -> None:
+    model = create_model("cnn", num_classes=3).eval()
+    pull_over_time(model, 1.0)
+    features = torch.rand(4, 32, 250)
+    late = features.roll(100, dims=2)
+    torch.testing.assert_close(model.classifier(features.flatten(1)), model.classifier(late.flatten(1)))
+
+
+def test_nothing_is_pulled_in_the_transformer() -> None:
+    model = create_model("transformer", num_heads=2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pull_over_time(model, 0.5)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_encoder_trains_at_its_share_of_the_rate(dataset: Dataset) -> None:
+    recipe = Recipe(learning_rate=0.01, encoder_rate=0.1)
+    model = create_model("transformer", num_heads=1, num_classes=3)
+    optimizer = make_optimizer(model, recipe)
+    train_epoch(model, model, optimizer, all_windows(dataset, CPU), recipe, 3, 0, 1)
+    rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rate_of) == len(list(model.parameters())), "each parameter once"
+    for name, parameter in model.named_parameters():
+        expected = 0.001 if name.startswith("encoder") else 0.01
+        assert rate_of[id(parameter)] == pytest.approx(expected), name
+
+
+def test_the_running_mean_is_the_mean_that_its_definition_gives() -> None:
+    model = nn.BatchNorm1d(1)
+    average = make_average(model, 0.9)  # type: ignore[arg-type]
+    expected = 0.0
+    for step in range(40):
+        with torch.no_grad():
+            model.weight.fill_(step)
+            model.running_mean.fill_(2 * step)  # type: ignore[union-attr]
+        average.update_parameters(model)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = float(step) if step == 0 else decay * expected + (1 - decay) * step
+        assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+        assert average.module.running_mean.item() == pytest.approx(2 * expected, rel=1e-5)
+
+
+def test_what_is_kept_is_the_running_mean_and_scored_as_such(dataset: Dataset, tmp_path: Path) -> None:
+    """The weights of the run folder give the predictions of the run folder; the last step's weights are others."""
+    changes = {"batch_size": 4, "averaging": 0.9}
+    run = train(dataset, tmp_path / "mean", model="cnn", recipe="tuned", recipe_changes=changes)
+    last = train(dataset, tmp_path / "last", model="cnn", recipe="tuned", recipe_changes={"batch_size": 4})
+    assert columns(run, "train").equals(columns(last, "train")), "training itself is the same"
+    assert not columns(run, "validation").equals(columns(last, "validation"))
+    model = create_model("cnn", num_classes=3, dropout=0.2, activation="relu").eval()
+    model.load_state_dict(run.weights())
+    test = run.predictions[run.predictions["split"] == "test"]
+    x = normalise(cut_windows(dataset.waveforms[dataset.folds == 1]).flatten(0, 1), run.config.recipe_settings)
+    with torch.no_grad():
+        expected = model(x).softmax(1)
+    np.testing.assert_allclose(test.filter(regex=r"^p_").to_numpy(), expected.numpy(), rtol=1e-3, atol=1e-5)
 
 
 # --- statistics without dropout ------------------------------------------------------------------------------------

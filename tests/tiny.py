@@ -44,5 +44,15 @@ def make_fit(dataset: Dataset, *, val_fold: int = 2, score_test: bool = True, **
 RECIPES: dict[str, dict[str, Any]] = {
     "cnn as written": {"model": "cnn", "recipe": "as-written"},
     "cnn tuned": {"model": "cnn", "recipe": "tuned", "recipe_changes": {"batch_size": 4}},
+    "cnn with every lever": {
+        "model": "cnn",
+        "recipe_changes": {
+            "batch_size": 4,
+            "stretch": 1.25,
+            "label_smoothing": 0.1,
+            "time_pull": 10.0,
+            "averaging": 0.9,
+        },
+    },
     "transformer tuned": {"model": "transformer", "num_heads": 4, "recipe_changes": {"batch_size": 4}},
 }
