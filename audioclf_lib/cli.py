@@ -231,12 +231,14 @@ def publish(
         done = publication.publish(load_plan(plan), runs_dir=runs_dir, to=to, weights=weights, readme=readme)
         for fit_id in done.added:
             _say(f"published: {fit_id}")
-        total = "an unknown number" if done.missing is None else len(done.published) + len(done.missing)
-        _say(f"{len(done.published)} of {total} fits of plan {plan} are in {_shown(to)}")
+        if done.missing is None:
+            _say(f"no fit of plan {plan} has been trained in {_shown(runs_dir)} yet")
+        else:
+            _say(f"{len(done.published)} of {len(done.published) + len(done.missing)} fits are in {_shown(to)}")
         for fit_id in done.weights:
             _say(f"with weights: {fit_id}")
         for fit_id in done.weights_lost:
-            _say(f"the weights of {fit_id} are not in {_shown(runs_dir)}; train it again to publish them")
+            _say(f"without its weights, though best: {fit_id}; {_shown(runs_dir)} does not hold that training")
         if done.readme:
             _say(f"results table of {_shown(PROJECT_ROOT / 'README.md')} brought up to date")
 

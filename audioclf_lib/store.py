@@ -138,7 +138,9 @@ class RunStore:
                 draft.mkdir(parents=True)
                 write_json(draft / CONFIG, config.model_dump(mode="json"))
                 history.to_csv(draft / HISTORY, index=False)
-                predictions.to_parquet(draft / PREDICTIONS, index=False, compression="zstd")
+                # Probabilities are all different: a dictionary of them makes the file a third larger.
+                repetitive = [name for name in predictions if not name.startswith("p_")]
+                predictions.to_parquet(draft / PREDICTIONS, index=False, compression="zstd", use_dictionary=repetitive)
                 write_json(draft / METRICS, metrics)
                 # By way of memory, here and in checkpoints: a full disk is an OSError only where Python writes.
                 (draft / WEIGHTS).write_bytes(
@@ -216,9 +218,7 @@ class RunStore:
         path = self.runs_dir / name
         try:
             # Without pandas' list of words for "nothing": a name or a reason may be one of them.
-            table = pd.read_csv(
-                path, dtype=dict(columns), float_precision="round_trip", keep_default_na=False, na_values=[""]
-            )
+            table = pd.read_csv(path, dtype=dict(columns), keep_default_na=False, na_values=[""])
             return table[list(columns)]
         except FileNotFoundError:
             return None

@@ -362,7 +362,7 @@ def read_check(check: ExperimentResult, planned: ExperimentResult | None) -> str
         return f"{text}.".strip()
     windows_before, clips_before = mean_accuracies(planned)
     text += (
-        f"; of test fold {planned.experiment.test_fold} it is {percent(windows_before)} and {percent(clips_before)}."
+        f", and {percent(windows_before)} and {percent(clips_before)} of those of fold {planned.experiment.test_fold}."
     )
     points = round(100 * (clips - clips_before), 1)
     if not points:

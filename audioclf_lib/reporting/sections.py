@@ -574,12 +574,12 @@ def show_heads(head_counts: Sequence[int]) -> None:
 
 def show_environment(results: Sequence[ExperimentResult]) -> None:
     """Where, with what and for how long every fit was trained."""
-    runs = {run.config.fit_id: run for result in results for run in result.runs}
+    runs = {run.config.fit_id: (run, result) for result in results for run in result.runs}
     if not runs:
         return
     rows = [
         {
-            "Fit": f"{run.config.model_label}, validation fold {run.config.val_fold}",
+            "Fit": ", ".join([run.config.model_label, f"validation fold {run.config.val_fold}", *result.particulars]),
             "Epochs": run.config.epochs,
             "Minutes": run.environment["wall_seconds"] / 60,
             "Device": run.environment["device"],
@@ -587,7 +587,7 @@ def show_environment(results: Sequence[ExperimentResult]) -> None:
             "PyTorch": run.environment["versions"]["torch"],
             "Run": f"`{fit_id.rsplit('-', 1)[-1]}`",
         }
-        for fit_id, run in runs.items()
+        for fit_id, (run, result) in runs.items()
     ]
     show_table(
         pd.DataFrame(rows),
