@@ -20,11 +20,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, DeviceName, Experiment, RecipeName
+from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, PUBLISHED_DIR, DeviceName, Experiment, RecipeName
 from audioclf_lib.errors import InputError
 from audioclf_lib.plan import Plan, load_plan, resolve_dataset
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from audioclf_lib.datasets import Dataset
     from audioclf_lib.suite import Outcome
 
@@ -210,6 +212,73 @@ def report(
             _console().print(f"report: {_shown(path)}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def publish(
+    plan: Annotated[str, typer.Option("--plan", help="Whose fits are published.")] = "full",
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    to: Annotated[
+        Path, typer.Option(help="Where they are published.", show_default="report/published")
+    ] = PUBLISHED_DIR,
+    weights: Annotated[
+        bool, typer.Option(help="Also keep the weights of the best CNN and the best Transformer.")
+    ] = True,
+) -> None:
+    """Copy a plan's finished fits, without their weights, to the results that are in git; README's table follows."""
+    with _stopped_politely("run the same command again"):
+        from audioclf_lib import publication
+
+        readme = PROJECT_ROOT / "README.md" if to.resolve() == PUBLISHED_DIR else None
+        done = publication.publish(load_plan(plan), runs_dir=runs_dir, to=to, weights=weights, readme=readme)
+        for fit_id in done.added:
+            _say(f"published: {fit_id}")
+        if done.missing is None:
+            _say(f"no fit of plan {plan} has been trained in {_shown(runs_dir)} yet")
+        else:
+            _say(f"{len(done.published)} of {len(done.published) + len(done.missing)} fits are in {_shown(to)}")
+        for fit_id in done.weights:
+            _say(f"with weights: {fit_id}")
+        for fit_id in done.weights_lost:
+            _say(f"without its weights, though best: {fit_id}; {_shown(runs_dir)} does not hold that training")
+        if done.readme:
+            _say(f"results table of {_shown(PROJECT_ROOT / 'README.md')} brought up to date")
+
+
+@app.command()
+def trials(
+    file: Annotated[
+        Path, typer.Argument(help="The list of trials, like workflow/trials.yaml.", show_default="workflow/trials.yaml")
+    ] = PROJECT_ROOT / "workflow" / "trials.yaml",
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    record: Annotated[
+        Path, typer.Option(help="Where every trial is recorded.", show_default="report/published/trials.csv")
+    ] = PUBLISHED_DIR / "trials.csv",
+    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Train this trial; may be repeated.")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train the tuning trials that are not done, one after another; the test fold is never scored."""
+    with _stopped_politely("run the same command again to go on"):
+        from audioclf_lib.datasets import load_dataset
+        from audioclf_lib.notebook import TrainingProgress
+        from audioclf_lib.trials import load_trials, run_trials
+
+        listed = load_trials(file)
+        if not listed.trials:
+            _say(f"no trials are listed in {_shown(file)}")
+            return
+        dataset = load_dataset(resolve_dataset(listed.dataset, file.resolve().parent))
+        table = run_trials(
+            listed,
+            dataset,
+            runs_dir=runs_dir,
+            record=record,
+            only=only or (),
+            device=device,
+            progress=TrainingProgress(),
+        )
+        _console().print(_trials_table(table, [trial.name for trial in listed.trials]))
+        _say(f"record: {_shown(record)}")
+
+
 def main() -> None:
     """Entry point of the command."""
     try:
@@ -306,7 +375,8 @@ def _parse_object(text: str | None) -> dict[str, Any] | None:
 def _describe_plan(plan: Plan) -> str:
     seeds = f"seed {plan.seeds[0]}" if len(plan.seeds) == 1 else f"seeds {', '.join(map(str, plan.seeds))}"
     epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
-    what = f"{len(plan.experiments)} experiments, {epochs}, {seeds}, recipe {plan.recipe}"
+    checks = {0: "", 1: " and 1 check"}.get(len(plan.checks), f" and {len(plan.checks)} checks")
+    what = f"{len(plan.experiments)} experiments{checks}, {epochs}, {seeds}, recipe {plan.recipe}"
     return escape(f"plan {plan.name} on {plan.dataset}: {what}")
 
 
@@ -351,6 +421,20 @@ def _suite_table(outcomes: Sequence[Outcome]) -> Table:
                 describe_accuracy(outcome.accuracy.get("window")),
                 describe_accuracy(outcome.accuracy.get("clip")),
             )
+    return table
+
+
+def _trials_table(record: DataFrame, names: Sequence[str]) -> Table:
+    table = Table(title="Accuracy on the validation fold at the epoch kept", box=box.SIMPLE, title_justify="left")
+    for name in ("trial", "model", "epochs", "windows", "clips", "minutes"):
+        table.add_column(name, justify="left" if name in ("trial", "model") else "right")
+    for row in record.to_dict(orient="records"):
+        shares = (f"{100 * row[f'validation_{level}_accuracy']:.1f} %" for level in ("window", "clip"))
+        model = row["fit"].split("-val")[0]
+        table.add_row(escape(row["trial"]), model, str(row["epochs"]), *shares, f"{row['minutes']:.1f}")
+    for name in names:
+        if name not in set(record["trial"]):
+            table.add_row(escape(name), "not done")
     return table
 
 

@@ -28,8 +28,10 @@ RECIPES: tuple[str, ...] = get_args(RecipeName)
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_RUNS_DIR = PROJECT_ROOT / "report" / "runs"
+PUBLISHED_DIR = PROJECT_ROOT / "report" / "published"
 
-# Part of every fit id: raise it when the same configuration would train to other numbers than before.
+# Part of every fit id: raise it when the same configuration would train to other numbers than before, and when the
+# default of a setting changes (a new setting whose default changes nothing is no reason, see ``FitConfig.fit_id``).
 SCHEMA_VERSION = 1
 
 
@@ -181,8 +183,14 @@ class FitConfig(StrictModel):
 
     @property
     def fit_id(self) -> str:
-        """Readable and the same for the same configuration, e.g. ``cnn-val2-test1-seed0-tuned-e100-1a2b3c4d``."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Readable and the same for the same configuration, e.g. ``cnn-val2-test1-seed0-tuned-e100-1a2b3c4d``.
+
+        The digest at its end is over every value that is not the default, so a setting that is added later, with a
+        default that changes nothing, leaves the names of folders that were trained before it. A default that changes
+        would give two trainings one name: whoever changes one raises ``SCHEMA_VERSION``, which is always in the digest.
+        """
+        values = self.model_dump(mode="json", exclude_defaults=True) | {"schema_version": self.schema_version}
+        canonical = json.dumps(values, sort_keys=True)
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
         folds = f"val{self.val_fold}-test{self.test_fold}"
         return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{digest}"
@@ -284,6 +292,17 @@ class Experiment(StrictModel):
     def name(self) -> str:
         """Short name, e.g. ``cnn-kfold``, ``transformer-h4-split``."""
         return f"{model_label(self.model, self.num_heads)}-{self.protocol}"
+
+    @property
+    def particulars(self) -> dict[str, int]:
+        """Test fold and seed where they are not the defaults."""
+        values = {"test_fold": self.test_fold, "seed": self.seed}
+        return {key: value for key, value in values.items() if value != Experiment.model_fields[key].default}
+
+    @property
+    def full_name(self) -> str:
+        """The name with the particulars: ``cnn-split-test3``, ``cnn-kfold-seed1``."""
+        return self.name + "".join(f"-{key.removesuffix('_fold')}{value}" for key, value in self.particulars.items())
 
     @property
     def title(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,18 @@ class PlannedExperiment(StrictModel):
     protocol: ProtocolName
 
 
+class PlannedCheck(PlannedExperiment):
+    """An experiment on another test fold than the plan's."""
+
+    test_fold: int
+
+
 class Plan(StrictModel):
     """The experiments of a suite and what they have in common; see ``Experiment`` for the settings.
+
+    Attributes:
+        checks: experiments on other test folds, as a check that the recipe was not fitted to the plan's; they run after
+            the others and are shown apart.
 
     Raises:
         InputError: an unknown setting, or one that is impossible for an experiment of the plan.
@@ -52,8 +63,9 @@ class Plan(StrictModel):
     recipe_changes: dict[str, Any] = Field(default_factory=dict)
     test_fold: int = 1
     experiments: tuple[PlannedExperiment, ...] = Field(min_length=1)
+    checks: tuple[PlannedCheck, ...] = ()
 
-    @field_validator("seeds", "experiments")
+    @field_validator("seeds", "experiments", "checks")
     @classmethod
     def _named_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         repeated = next((value for index, value in enumerate(values) if value in values[:index]), None)
@@ -64,32 +76,41 @@ class Plan(StrictModel):
     @model_validator(mode="after")
     def _possible(self) -> Plan:
         self.experiments_list()  # an Experiment rejects what cannot be run
+        self.checks_list()
+        if any(check.test_fold == self.test_fold for check in self.checks):
+            raise ValueError(f"a check has the plan's own test fold {self.test_fold}; give it another one")
         return self
 
     def changed(self, **changes: Any) -> Plan:
-        """The plan with other settings; a change to None is none."""
-        given = {key: value for key, value in changes.items() if value is not None}
-        return Plan(**(self.model_dump() | given))
+        """The plan with other settings; a change to None is none. A check on the new test fold is left out."""
+        values = self.model_dump() | {key: value for key, value in changes.items() if value is not None}
+        if "checks" not in changes:
+            values["checks"] = [check for check in values["checks"] if check["test_fold"] != values["test_fold"]]
+        return Plan(**values)
 
     def experiments_list(
         self, device: DeviceName = "auto", runs_dir: Path | str = DEFAULT_RUNS_DIR
     ) -> list[Experiment]:
         """One experiment for each planned one and each seed, in the plan's order."""
-        return [
-            Experiment(
-                **planned.model_dump(),
-                dataset=self.dataset,
-                epochs=self.epochs,
-                seed=seed,
-                test_fold=self.test_fold,
-                recipe=self.recipe,
-                recipe_changes=self.recipe_changes,
-                device=device,
-                runs_dir=Path(runs_dir),
-            )
-            for seed in self.seeds
-            for planned in self.experiments
-        ]
+        return self._for_each_seed(self.experiments, device, runs_dir)
+
+    def checks_list(self, device: DeviceName = "auto", runs_dir: Path | str = DEFAULT_RUNS_DIR) -> list[Experiment]:
+        """One experiment for each check and each seed, in the plan's order."""
+        return self._for_each_seed(self.checks, device, runs_dir)
+
+    def _for_each_seed(
+        self, planned: Sequence[PlannedExperiment], device: DeviceName, runs_dir: Path | str
+    ) -> list[Experiment]:
+        common: dict[str, Any] = {
+            "dataset": self.dataset,
+            "epochs": self.epochs,
+            "test_fold": self.test_fold,
+            "recipe": self.recipe,
+            "recipe_changes": self.recipe_changes,
+            "device": device,
+            "runs_dir": Path(runs_dir),
+        }
+        return [Experiment(**(common | {"seed": seed} | each.model_dump())) for seed in self.seeds for each in planned]
 
 
 def load_plan(name_or_path: str | Path) -> Plan:
@@ -101,21 +122,35 @@ def load_plan(name_or_path: str | Path) -> Plan:
         InputError: no such plan, unreadable YAML, unknown or impossible settings.
     """
     path = _plan_file(name_or_path)
+    values = read_settings(path, "plan")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read plan {path}: {error.strerror}; check the file and its rights") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f"line {where.line + 1}" if where else "the text"
-        raise InputError(f"plan {path} is not valid YAML; correct {line}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"plan {path} holds no settings; write lines such as `dataset: demo`")
-    try:
-        plan = Plan(**({"name": path.stem} | {str(key): value for key, value in values.items()}))
+        plan = Plan(**({"name": path.stem} | values))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return plan.changed(dataset=resolve_dataset(plan.dataset, path.parent))
+
+
+def read_settings(path: Path, what: str) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Args:
+        path: of the file.
+        what: it is, for messages: ``plan``.
+
+    Raises:
+        InputError: unreadable file or YAML.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {what} {path}: {error.strerror}; check the file and its rights") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f"line {where.line + 1}" if where else "the text"
+        raise InputError(f"{what} {path} is not valid YAML; correct {line}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{what} {path} holds no settings; write lines such as `dataset: demo`")
+    return {str(key): value for key, value in values.items()}
 
 
 def save_plan(plan: Plan, path: Path | str) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,15 +63,19 @@ class Run:
         """Versions, device, threads, commit, wall time."""
         return read_json(self.path / ENVIRONMENT)
 
+    @property
+    def has_weights(self) -> bool:
+        return (self.path / WEIGHTS).exists()
+
     def weights(self) -> dict[str, Tensor]:
         """The chosen epoch's weights and batch-norm statistics.
 
         Raises:
             InputError: the run was published without its weights.
         """
-        if not (self.path / WEIGHTS).exists():
+        if not self.has_weights:
             raise InputError(
-                f"{self.path} holds no {WEIGHTS}: published runs keep few; train the fit again to get them"
+                f"{self.path} holds no {WEIGHTS}: published runs keep few; train the fit in another runs_dir"
             )
         return safetensors.load_file(self.path / WEIGHTS)
 
@@ -134,7 +138,9 @@ class RunStore:
                 draft.mkdir(parents=True)
                 write_json(draft / CONFIG, config.model_dump(mode="json"))
                 history.to_csv(draft / HISTORY, index=False)
-                predictions.to_parquet(draft / PREDICTIONS, index=False, compression="zstd")
+                # Probabilities are all different: a dictionary of them makes the file a third larger.
+                repetitive = [name for name in predictions if not name.startswith("p_")]
+                predictions.to_parquet(draft / PREDICTIONS, index=False, compression="zstd", use_dictionary=repetitive)
                 write_json(draft / METRICS, metrics)
                 # By way of memory, here and in checkpoints: a full disk is an OSError only where Python writes.
                 (draft / WEIGHTS).write_bytes(
@@ -146,6 +152,78 @@ class RunStore:
                 shutil.rmtree(draft, ignore_errors=True)
         self.drop_checkpoint(config)
         return read_run(target)
+
+    def adopt(self, run: Run) -> Run:
+        """Copy another store's finished fit as a whole but for its weights; a fit that is here already stays as it is.
+
+        Raises:
+            InputError: the run folder is damaged, the disk is full or the folder cannot be written.
+        """
+        target = self.path(run.config)
+        if run.path.name != run.config.fit_id:
+            raise InputError(f"{run.path} holds the fit {run.config.fit_id}; remove the folder and train the fit again")
+        for name in (HISTORY, PREDICTIONS, METRICS, ENVIRONMENT):
+            if not (run.path / name).is_file():
+                raise InputError(f"{run.path / name} is missing; remove the folder {run.path} and train the fit again")
+        if self.exists(run.config):
+            return read_run(target)
+        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.draft")
+        with _explained(target):
+            try:
+                draft.mkdir(parents=True)
+                for name in (CONFIG, HISTORY, PREDICTIONS, METRICS, ENVIRONMENT):
+                    shutil.copyfile(run.path / name, draft / name)
+                self._publish(draft, target)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        return read_run(target)
+
+    def adopt_weights(self, run: Run) -> bool:
+        """Copy the weights of a fit that is here from another store's folder of the same training.
+
+        Returns:
+            Whether they are here now; not if ``run`` has none, or is another training of the same fit.
+
+        Raises:
+            InputError: the fit is not here, the disk is full or the folder cannot be written.
+        """
+        own = self.load(run.config)
+        if own.has_weights:
+            return True
+        if not run.has_weights or run.metrics != own.metrics:
+            return False
+        replace_file(own.path / WEIGHTS, (run.path / WEIGHTS).read_bytes())
+        return True
+
+    def drop_weights(self, config: FitConfig) -> None:
+        """Leave a finished fit without its weights: scores and predictions stay."""
+        (self.path(config) / WEIGHTS).unlink(missing_ok=True)
+
+    def write_table(self, name: str, table: pd.DataFrame) -> Path:
+        """Write a CSV file beside the run folders as a whole; numbers keep their last bit.
+
+        Raises:
+            InputError: the disk is full or the file cannot be written.
+        """
+        path = self.runs_dir / name
+        replace_file(path, table.to_csv(index=False, lineterminator="\n").encode())
+        return path
+
+    def read_table(self, name: str, columns: Mapping[str, str]) -> pd.DataFrame | None:
+        """A CSV file beside the run folders, with the types of its ``columns``; None if there is none.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = self.runs_dir / name
+        try:
+            # Without pandas' list of words for "nothing": a name or a reason may be one of them.
+            table = pd.read_csv(path, dtype=dict(columns), keep_default_na=False, na_values=[""])
+            return table[list(columns)]
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{path} is damaged ({error}); restore it from git, or remove it") from None
 
     @staticmethod
     def _publish(draft: Path, target: Path) -> None:
@@ -234,6 +312,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it.
+
+    Raises:
+        InputError: the disk is full or the file cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with _explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(content)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 @contextmanager

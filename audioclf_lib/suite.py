@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,7 +89,7 @@ def plan_jobs(
     device: DeviceName = "auto",
     notebooks_dir: Path = NOTEBOOKS_DIR,
 ) -> list[Job]:
-    """The plan's jobs: a look at the data set, then the experiments in the plan's order.
+    """The plan's jobs: a look at the data set, then the experiments in the plan's order, then the checks.
 
     Raises:
         InputError: a fold that the data set does not have.
@@ -103,10 +103,13 @@ def plan_jobs(
         output=folder / f"{look}.ipynb",
         parameters={"dataset": plan.dataset},
         fits=(),
-        priority=1,
+        priority=2,
     )
-    experiments = plan.experiments_list(device, runs_dir.resolve())
-    return [first, *(experiment_job(each, dataset, notebooks_dir=notebooks_dir) for each in experiments)]
+    experiments, checks = (
+        [experiment_job(each, dataset, notebooks_dir=notebooks_dir) for each in listed(device, runs_dir.resolve())]
+        for listed in (plan.experiments_list, plan.checks_list)
+    )
+    return [first, *experiments, *(replace(job, priority=0) for job in checks)]
 
 
 def experiment_job(
@@ -123,7 +126,7 @@ def experiment_job(
     job_id = f"{experiment.name}-seed{experiment.seed}-{experiment.recipe}-e{experiment.epochs}-{digest}"
     return Job(
         id=job_id,
-        title=f"{experiment.name}-seed{experiment.seed}" if experiment.seed else experiment.name,
+        title=experiment.full_name,
         notebook=notebooks_dir / EXPERIMENT_NOTEBOOKS[experiment.model, experiment.protocol],
         output=experiment.runs_dir.resolve() / dataset.name / "notebooks" / f"{job_id}.ipynb",
         parameters=notebook_parameters(experiment),
@@ -135,11 +138,11 @@ def experiment_job(
 def start_first(experiment: Experiment) -> int:
     """Priority of an experiment: the longest first, so that no core waits for it in the end; split after k-fold.
 
-    A split's fit is one of the k-fold's, and is there when its turn comes.
+    A split's fit is one of the k-fold's, and is there when its turn comes. A plan's checks have priority 0.
     """
     if experiment.protocol == "split":
-        return 0
-    return 3 if experiment.model == "transformer" else 2
+        return 1
+    return 4 if experiment.model == "transformer" else 3
 
 
 def notebook_parameters(experiment: Experiment) -> dict[str, Any]:
@@ -185,7 +188,7 @@ def run_suite(
         say: called with one line whenever a notebook starts or ends.
 
     Returns:
-        One outcome for each job, in the plan's order.
+        One outcome for each job, in the plan's order, checks last.
 
     Raises:
         InputError: the data set or the plan cannot be used, or ``runs_dir`` cannot be written.

@@ -95,7 +95,7 @@ class Scene:
         """Put the run folders in place that the plan's notebooks would write."""
         fits = {
             fit.fit_id: fit
-            for experiment in plan.experiments_list(runs_dir=self.runs_dir)
+            for experiment in [*plan.experiments_list(), *plan.checks_list()]
             for fit in experiment.fits(dataset)
         }
         store = RunStore(self.runs_dir)

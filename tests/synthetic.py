@@ -106,9 +106,9 @@ def environment() -> dict[str, Any]:
 
 
 def write_runs(store: RunStore, plan: Plan, dataset: KnownDataset = DEMO) -> list[Run]:
-    """All fits of a plan, every model a little better than the one before."""
+    """All fits of a plan and its checks, every model a little better than the one before."""
     runs = []
-    for position, experiment in enumerate(plan.experiments_list()):
+    for position, experiment in enumerate([*plan.experiments_list(), *plan.checks_list()]):
         for config in experiment.fits(dataset):
             if not store.exists(config):
                 runs.append(write_run(store, config, skill=0.4 + 0.05 * position))

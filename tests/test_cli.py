@@ -15,7 +15,7 @@ from audioclf_lib import cli
 from audioclf_lib.datasets import load_dataset
 from audioclf_lib.plan import Plan, save_plan
 
-COMMANDS = ["data", "run", "suite", "report"]
+COMMANDS = ["data", "run", "suite", "report", "publish", "trials"]
 
 
 def call(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -69,6 +69,8 @@ def test_data_says_what_a_data_set_holds(capsys: pytest.CaptureFixture[str], mon
         (["run", "cnn-kfold", "-p", "colour=3"], "unknown setting 'colour'"),
         (["run", "transformer-h900-split"], "num_heads = 900 is not possible"),
         (["report", "--plan", "nonsense"], "unknown plan 'nonsense'"),
+        (["publish", "--plan", "nonsense"], "unknown plan 'nonsense'"),
+        (["trials", "/no/such/list.yaml"], "cannot read list of trials /no/such/list.yaml"),
         (["report", "--formats", "docx"], "unknown format 'docx'; choose from pdf, html"),
         (["suite", "--recipe", "best"], "'best' is not one of"),
         (["suite", "--jobs", "0"], "greater than or equal to 1"),

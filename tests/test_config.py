@@ -256,6 +256,30 @@ def test_a_fit_read_from_its_json_has_the_same_id() -> None:
     assert FitConfig(**json.loads(FIT.model_dump_json())).fit_id == FIT.fit_id
 
 
+@pytest.mark.parametrize("setting", Recipe.model_fields)
+def test_a_run_folder_written_before_a_setting_was_added_keeps_its_name(setting: str, tmp_path: Path) -> None:
+    (fit,) = Experiment(model="cnn", protocol="split", recipe="as-written").fits(Facts())
+    values = fit.model_dump(mode="json")
+    del values["recipe_settings"][setting]
+    folder = tmp_path / fit.fit_id
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(values))
+    assert FitConfig(**json.loads((folder / "config.json").read_text())).fit_id == folder.name
+
+
+def test_a_setting_that_is_added_changes_no_fit_id_until_it_is_used() -> None:
+    class LaterRecipe(Recipe):
+        echo: float = 0.0
+
+    class LaterFit(FitConfig):
+        recipe_settings: LaterRecipe
+
+    values = json.loads(FIT.model_dump_json())
+    assert LaterFit(**values).fit_id == FIT.fit_id
+    values["recipe_settings"]["echo"] = 0.5
+    assert LaterFit(**values).fit_id != FIT.fit_id
+
+
 def test_a_fit_has_the_same_id_in_another_process() -> None:
     code = f"from audioclf_lib.config import FitConfig; print(FitConfig(**{FIT.model_dump()!r}).fit_id)"
     other = subprocess.run(
@@ -321,6 +345,12 @@ def test_where_and_how_fast_a_fit_is_trained_leaves_its_id(tmp_path: Path) -> No
         dataset=tmp_path,
     )
     assert same.fits(Facts())[0].fit_id == FIT.fit_id
+
+
+def test_a_full_name_tells_a_test_fold_and_a_seed_that_are_not_the_defaults() -> None:
+    assert Experiment(model="cnn").full_name == Experiment(model="cnn").name == "cnn-kfold"
+    assert Experiment(model="cnn", protocol="split", test_fold=3).full_name == "cnn-split-test3"
+    assert Experiment(model="transformer", seed=1, test_fold=0).full_name == "transformer-h1-kfold-test0-seed1"
 
 
 def test_a_change_to_the_value_that_a_setting_has_anyway_is_no_change() -> None:

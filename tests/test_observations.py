@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from synthetic import DEMO, write_run
 
 from audioclf_lib.config import Experiment
@@ -187,6 +188,7 @@ def result(
     protocol: str = "split",
     n_classes: int = 3,
     epochs: int = 2,
+    test_fold: int = 1,
     skills: Sequence[float] = (0.6, 0.6, 0.6, 0.6),
     n_fits: int = 4,
     silent_windows: int = 1,
@@ -194,7 +196,7 @@ def result(
     **scores: float,
 ) -> ExperimentResult:
     """An experiment with the first ``n_fits`` of its fits done."""
-    experiment = Experiment(model=model, protocol=protocol, epochs=epochs)
+    experiment = Experiment(model=model, protocol=protocol, epochs=epochs, test_fold=test_fold)
     facts = replace(DEMO, class_names=tuple(classes(n_classes)), fingerprint=f"{n_classes:016d}")
     configs = experiment.fits(facts)
     runs = [
@@ -307,6 +309,45 @@ def test_the_difference_between_architectures_is_that_of_their_means(store: RunS
     difference = 100 * (np.mean(transformer.values("clip")) - np.mean(cnn.values("clip")))
     assert difference > 5
     assert f"{difference:.1f} points more" in observations.discuss_architectures([cnn, transformer])
+
+
+@pytest.mark.parametrize(("skills", "verdict"), [((0.1, 0.9), "more than"), ((0.4, 0.55), "may explain")])
+def test_a_check_is_held_against_the_same_experiment_on_the_plans_test_fold(
+    store: RunStore, skills: tuple[float, float], verdict: str
+) -> None:
+    options = {"n_classes": 20, "n_windows": 1, "silent_windows": 0}
+    check = result(store, test_fold=3, skills=skills[:1], n_fits=1, **options)
+    planned = result(store, skills=skills[1:], n_fits=1, **options)
+    text = observations.read_check(check, planned)
+    values = [r.values(level)[0] for r in (check, planned) for level in ("window", "clip")]
+    assert percentages(text) == pytest.approx([100 * value for value in values], abs=0.051)
+    assert re.search(r"clips of test fold 3 correctly, and .* of those of fold 1\.", text)
+    n = 20
+    rights = [round(r.values("clip")[0] * n) for r in (check, planned)]
+    points = 100 * (rights[0] - rights[1]) / n
+    assert f"That is {abs(points):.1f} points {'more' if points > 0 else 'fewer'} of the clips" in text
+    assert verdict in text
+    p = stats.fisher_exact([[right, n - right] for right in rights]).pvalue
+    assert (p < 0.05) == ("more than the choice" in text)
+    assert f"p = {p:.2f}" in text or p < 0.01
+
+
+def test_a_check_that_is_alike_alone_or_missing_is_told_as_such(store: RunStore) -> None:
+    perfect = [result(store, test_fold=fold, skills=[1.0], n_fits=1) for fold in (3, 1)]
+    alike = observations.read_check(*perfect)
+    assert "points" not in alike
+    assert "Fisher" not in alike
+    alone = observations.read_check(perfect[0], None)
+    assert percentages(alone) == [100.0, 100.0]
+    missing = observations.read_check(result(store, test_fold=2, n_fits=0), perfect[1])
+    assert missing.replace("\\", "").startswith("**Missing:** of *CNN: train-test split (test fold 2)*, the fit with")
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(1.0, "p = 1.00"), (0.0437, "p = 0.04"), (0.0042, "p = 0.004"), (1e-9, "p < 0.001")]
+)
+def test_p_values_are_rounded_but_not_to_zero(p: float, text: str) -> None:
+    assert observations.p_value(p) == text
 
 
 def test_the_abstract_counts_experiments_and_fits_once(store: RunStore) -> None:

@@ -26,6 +26,20 @@ def test_the_project_comes_with_the_eight_experiments(name: str, dataset: str, e
     assert epochs is None or plan.epochs == epochs
 
 
+def test_the_full_plan_checks_the_cnn_and_a_transformer_on_another_test_fold() -> None:
+    checks = load_plan("full").checks_list(runs_dir="somewhere")
+    assert [check.full_name for check in checks] == ["cnn-split-test3", "transformer-h2-split-test3"]
+    experiment = load_plan("full").experiments_list(runs_dir="somewhere")[1]
+    assert checks[0] == experiment.model_copy(update={"test_fold": 3}), "in all else the same"
+    assert load_plan("demo").checks_list() == []
+
+
+def test_a_check_on_the_test_fold_that_was_asked_for_is_left_out() -> None:
+    changed = load_plan("full").changed(test_fold=3, seeds=(0, 1))
+    assert changed.checks == ()
+    assert len(load_plan("full").changed(test_fold=2, seeds=(0, 1)).checks_list()) == 4
+
+
 def test_plans_are_found_by_name() -> None:
     assert plan_names() == ["demo", "full"]
 
@@ -60,7 +74,7 @@ def test_a_saved_plan_is_read_back_the_same(
     seeds: list[int],
     changes: dict[str, float],
 ) -> None:
-    plan = load_plan("demo").changed(
+    plan = load_plan("full").changed(
         name=name, dataset=dataset, epochs=epochs, seeds=tuple(seeds), recipe_changes=changes
     )
     path = tmp_path_factory.getbasetemp() / "saved" / "plan.yaml"
@@ -90,6 +104,10 @@ ONE = "experiments: [{model: cnn, protocol: split}]\n"
         ("experiments: []", "experiments = [] is not possible"),
         ("experiments: [{model: lstm, protocol: split}]", "lstm"),
         ("experiments: [{model: cnn, num_heads: 2, protocol: split}]", "the CNN has no attention heads"),
+        (ONE + "checks: [{model: cnn, protocol: split}]", "checks"),
+        (ONE + "checks: [{model: cnn, protocol: split, test_fold: 1}]", "a check has the plan's own test fold 1"),
+        (ONE + "checks: [{model: cnn, num_heads: 2, protocol: split, test_fold: 2}]", "the CNN has no attention heads"),
+        (ONE + f"checks: [{', '.join(2 * ['{model: cnn, protocol: split, test_fold: 2}'])}]", "is named twice"),
         ("experiments: [{model: cnn, protocol: split}, {model: cnn, protocol: split}]", "is named twice"),
     ],
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from pypdf import PdfReader
@@ -22,6 +23,8 @@ from audioclf_lib.reporting.exporters import ReportPDFExporter
 from audioclf_lib.reporting.results import ExperimentResult, gather
 from audioclf_lib.reporting.sections import DEMO_NOTICE
 from audioclf_lib.store import RunStore
+from audioclf_lib.trials import COLUMNS as TRIAL_COLUMNS
+from audioclf_lib.trials import RECORD
 
 TITLE = "Sounds & what two networks make of them"
 AUTHORS = ["Ada Lovelace", "Grace Hopper"]
@@ -125,6 +128,7 @@ def test_parameters_and_sizes_are_those_of_the_architectures(pdf: Path) -> None:
     text = text_of(pdf)
     assert "128,682" in text
     assert "2,607,778" in text
+    assert "another test fold" not in text, "the plan has no checks"
     for label, megabytes in (
         ("Input size", "0.06"),
         ("Forward and backward pass", "31.19"),
@@ -264,6 +268,25 @@ def test_a_plan_of_one_experiment_with_another_seed_has_a_report(tmp_path: Path)
     assert "CNN: train-test split (seed 1)" in text
     assert "Missing:" not in text
     assert "eight experiments" not in text
+    assert "tuning trials" not in text
+
+
+def test_checks_and_trials_are_shown_apart(tmp_path: Path) -> None:
+    split = {"model": "cnn", "protocol": "split"}
+    plan = Plan(name="one", epochs=3, experiments=(split,), checks=(split | {"test_fold": 3},))
+    write_runs(RunStore(tmp_path / "runs"), plan)
+    trial = {"trial": "relu-first", "why": "does it help?", "model": "cnn", "epochs": 4, "val_fold": 2, "kept_epoch": 3}
+    record = pd.DataFrame(
+        [dict.fromkeys(TRIAL_COLUMNS, 0.25) | trial | {"num_heads": None, "settings": "{}", "fit": "cnn-val2"}]
+    )
+    RunStore(tmp_path / "runs").write_table(RECORD, record)
+    missing = plan.changed(checks=[*plan.model_dump()["checks"], split | {"test_fold": 4}])
+    text = " ".join(BeautifulSoup(build(tmp_path, missing, "html").html, "html.parser").get_text(" ").split())
+    assert re.search(r"5.2 The same recipe on another test fold", text)
+    assert re.search(r"The CNN under the train-test split classifies .* of the clips of test fold 3 correctly", text)
+    assert "Missing: of CNN: train-test split (test fold 4) , the fit with validation fold 5 has not" in text
+    assert "1 experiment with 1 fit" in text, "checks are not counted"
+    assert re.search(r"Appendix: tuning trials .* relu-first does it help\? cnn 4 25.0 % 25.0 %", text)
 
 
 # ------------------------------------------------------------------------------------------------- make report, small

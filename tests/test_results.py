@@ -15,7 +15,14 @@ from synthetic import write_runs as write_runs_of
 
 from audioclf_lib.config import Experiment
 from audioclf_lib.plan import Plan, load_plan
-from audioclf_lib.reporting.results import ExperimentResult, KnownDataset, gather, known_dataset, mean_and_std
+from audioclf_lib.reporting.results import (
+    ExperimentResult,
+    KnownDataset,
+    gather,
+    gather_checks,
+    known_dataset,
+    mean_and_std,
+)
 from audioclf_lib.store import CONFIG, Run, RunStore
 
 DEMO = replace(TEN_CLASSES, class_names=TEN_CLASSES.class_names[:3])
@@ -156,6 +163,21 @@ def test_the_fit_shown_in_full_is_best_in_validation_whatever_its_test_score(sto
         )
     result = gather(PLAN, store.runs_dir)[0]
     assert result.best.config.val_fold == 5, "among equals the lower loss decides"
+
+
+def test_checks_are_gathered_apart_with_those_that_are_missing(store: RunStore) -> None:
+    split = {"model": "cnn", "protocol": "split"}
+    plan = PLAN.changed(checks=[split | {"test_fold": 3}, split | {"test_fold": 5}])
+    assert [result.missing for result in gather_checks(plan, store.runs_dir)] == [None, None]
+    write_runs(store, PLAN)
+    first, _ = plan.checks_list()
+    write_run(store, first.fits(DEMO)[0])
+    done, missing = gather_checks(plan, store.runs_dir)
+    assert (done.name, done.short_title) == ("cnn-split-test3", "CNN, split, test fold 3")
+    assert [(run.config.test_fold, run.config.val_fold) for run in done.runs] == [(3, 4)]
+    assert missing.title == "CNN: train-test split (test fold 5)"
+    assert [(config.test_fold, config.val_fold) for config in missing.missing or ()] == [(5, 1)]
+    assert fit_ids(gather(plan, store.runs_dir)) == planned(PLAN), "the experiments stay what they are"
 
 
 def test_scores_of_all_fits_are_those_of_their_predictions(store: RunStore) -> None:

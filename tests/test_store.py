@@ -204,7 +204,9 @@ def test_a_run_published_without_weights_says_so_when_they_are_asked_for(runs: R
     run = runs.save(CONFIGURATION, **artefacts())
     (run.path / "weights.safetensors").unlink()
     assert runs.load(CONFIGURATION).metrics == artefacts()["metrics"]
-    with pytest.raises(InputError, match=r"holds no weights.safetensors: published runs keep few; train the fit again"):
+    with pytest.raises(
+        InputError, match=r"holds no weights.safetensors: published runs keep few; train the fit in another"
+    ):
         runs.load(CONFIGURATION).weights()
 
 

@@ -102,6 +102,18 @@ def test_a_changed_plan_makes_other_jobs_and_leaves_the_old_results(scene: Scene
     assert outputs(PLAN.changed(name="other")) == before
 
 
+def test_checks_run_last_and_under_names_of_their_own(tmp_path: Path, dataset: Dataset) -> None:
+    scene = Scene(tmp_path)
+    plan = PLAN.changed(checks=[{"model": "transformer", "protocol": "split", "test_fold": 3}])
+    scene.train(plan, dataset)
+    outcomes = run_suite(plan, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks, jobs=1, say=lambda line: None)
+    assert states(outcomes) == ALL_DONE | {"transformer-h1-split-test3": "done"}
+    assert scene.calls() == ["cnn-kfold", "dataset", "cnn-split", "transformer-split"]
+    executed = nbformat.read(outcomes[-1].job.output, as_version=4)
+    assert executed.metadata.papermill.parameters["test_fold"] == 3
+    assert load_plan(scene.runs_dir / "plan.yaml") == plan
+
+
 def test_a_failure_is_told_and_stops_nothing_else(scene: Scene) -> None:
     scene.wish({"cnn-kfold": "fail"})
     lines: list[str] = []

@@ -348,6 +348,64 @@ def read_split_against_kfold(results: Sequence[ExperimentResult]) -> str:
     )
 
 
+def read_check(check: ExperimentResult, planned: ExperimentResult | None) -> str:
+    """A check beside the same experiment on the plan's test fold: how far apart, and whether chance may explain it."""
+    text = "" if check.is_complete else read_missing(check)
+    if not check.runs:
+        return text
+    windows, clips = mean_accuracies(check)
+    text += (
+        f" {describe_experiment(check)} classifies {percent(windows)} of the windows and {percent(clips)} of "
+        f"the clips of test fold {check.experiment.test_fold} correctly"
+    )
+    if planned is None or not planned.runs:
+        return f"{text}.".strip()
+    windows_before, clips_before = mean_accuracies(planned)
+    text += (
+        f", and {percent(windows_before)} and {percent(clips_before)} of those of fold {planned.experiment.test_fold}."
+    )
+    points = round(100 * (clips - clips_before), 1)
+    if not points:
+        return text.strip()
+    n, n_before = check.scores("clip").n, planned.scores("clip").n
+    right, right_before = round(clips * n), round(clips_before * n_before)
+    p = float(stats.fisher_exact([[right, n - right], [right_before, n_before - right_before]]).pvalue)
+    verdict = "is more than the choice of clips explains" if p < 0.05 else "the choice of clips alone may explain"
+    return (
+        f"{text} That is {abs(points):.1f} points {'more' if points > 0 else 'fewer'} of the clips, which {verdict} "
+        f"(Fisher's exact test, {p_value(p)})."
+    ).strip()
+
+
+def mean_accuracies(result: ExperimentResult) -> tuple[float, float]:
+    """Window and clip accuracy, mean over an experiment's fits."""
+    return mean_and_std(result.values("window"))[0], mean_and_std(result.values("clip"))[0]
+
+
+def describe_experiment(result: ExperimentResult) -> str:
+    """To begin a sentence: ``The CNN under the train-test split``."""
+    heads = result.experiment.num_heads
+    model = "The CNN" if heads is None else f"The Transformer with {count(heads, 'head')}"
+    protocol = "the train-test split" if result.experiment.protocol == "split" else "cross-validation"
+    return f"{model} under {protocol}"
+
+
+def p_value(p: float) -> str:
+    """``p = 0.43``, ``p < 0.001``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2f}" if p >= 0.01 else f"p = {p:.3f}"
+
+
+def read_trials(record: pd.DataFrame) -> str:
+    """How many trials there were, and what they were scored on."""
+    folds = sorted(record["val_fold"].unique().tolist())
+    which = f"fold {folds[0]}" if len(folds) == 1 else f"folds {enumerate_words([str(fold) for fold in folds])}"
+    return (
+        f"To choose settings by, {count(len(record), 'short fit')} {'was' if len(record) == 1 else 'were'} trained and "
+        f"scored on validation {which}, never on a test fold ([@tbl:trials]). `trials.csv` beside the run folders has "
+        "the settings of each as well."
+    )
+
+
 def tell_original() -> str:
     """What the original report's own numbers say of it."""
     kfold, split = ORIGINAL["cnn-kfold"], ORIGINAL["cnn-split"]
@@ -370,7 +428,7 @@ def read_original(results: Sequence[ExperimentResult]) -> str:
     """Our window accuracies beside the original's, for a data set where both were measured."""
     lines = []
     for result in results:
-        theirs = ORIGINAL.get(result.name)
+        theirs = ORIGINAL.get(result.experiment.name)
         if theirs is None or theirs.accuracy is None or not result.runs:
             continue
         ours, _ = mean_and_std(result.values("window"))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+ORIGINAL_DATASET = "esc10"
+
 
 @dataclass(frozen=True)
 class OriginalResult:

@@ -42,27 +42,33 @@ class ExperimentResult:
 
     @property
     def name(self) -> str:
-        """Unique among the experiments of a report: ``cnn-kfold``, with a seed other than 0 ``cnn-kfold-seed1``."""
-        seed = self.experiment.seed
-        return self.experiment.name + (f"-seed{seed}" if seed else "")
+        """Unique among the experiments of a report: ``cnn-kfold``, ``cnn-kfold-seed1``, ``cnn-split-test3``."""
+        return self.experiment.full_name
 
     @property
     def title(self) -> str:
         """Heading, e.g. ``Transformer, 2 heads: 4-fold cross-validation``."""
-        model = "CNN" if self.experiment.model == "cnn" else f"Transformer, {heads(self.experiment.num_heads or 1)}"
         n_fits = len(self.runs) + len(self.missing or ())
         protocol = "train-test split"
         if self.experiment.protocol == "kfold":
             protocol = f"{n_fits}-fold cross-validation" if n_fits else "k-fold cross-validation"
-        seed = f" (seed {self.experiment.seed})" if self.experiment.seed else ""
-        return f"{model}: {protocol}{seed}"
+        return f"{self.architecture}: {protocol}" + (f" ({', '.join(self.particulars)})" if self.particulars else "")
 
     @property
     def short_title(self) -> str:
         """For tables and axes, e.g. ``Transformer, 2 heads, k-fold``."""
-        model = "CNN" if self.experiment.model == "cnn" else f"Transformer, {heads(self.experiment.num_heads or 1)}"
-        seed = f", seed {self.experiment.seed}" if self.experiment.seed else ""
-        return f"{model}, {'k-fold' if self.experiment.protocol == 'kfold' else 'split'}{seed}"
+        protocol = "k-fold" if self.experiment.protocol == "kfold" else "split"
+        return ", ".join([self.architecture, protocol, *self.particulars])
+
+    @property
+    def architecture(self) -> str:
+        """``CNN``, ``Transformer, 2 heads``."""
+        return "CNN" if self.experiment.model == "cnn" else f"Transformer, {heads(self.experiment.num_heads or 1)}"
+
+    @property
+    def particulars(self) -> list[str]:
+        """Test fold and seed where they are not the defaults, e.g. ``["test fold 3"]``."""
+        return [f"{key.replace('_', ' ')} {value}" for key, value in self.experiment.particulars.items()]
 
     @property
     def is_complete(self) -> bool:
@@ -122,9 +128,18 @@ def gather(plan: Plan, runs_dir: Path | str) -> list[ExperimentResult]:
 
     Only run folders are read; the data set need not be there.
     """
+    return _gather_all(plan.experiments_list(runs_dir=runs_dir), plan, runs_dir)
+
+
+def gather_checks(plan: Plan, runs_dir: Path | str) -> list[ExperimentResult]:
+    """The results of a plan's checks, as :func:`gather` gives those of its experiments."""
+    return _gather_all(plan.checks_list(runs_dir=runs_dir), plan, runs_dir)
+
+
+def _gather_all(experiments: list[Experiment], plan: Plan, runs_dir: Path | str) -> list[ExperimentResult]:
     store = RunStore(runs_dir)
     known = known_dataset(store, dataset_name(plan.dataset))
-    return [gather_experiment(experiment, store, known) for experiment in plan.experiments_list(runs_dir=runs_dir)]
+    return [gather_experiment(experiment, store, known) for experiment in experiments]
 
 
 def recipe_of(results: Sequence[ExperimentResult], model: str) -> Recipe:

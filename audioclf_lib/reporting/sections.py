@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from audioclf_lib import derivation, figures
 from audioclf_lib.config import Recipe
 from audioclf_lib.datasets import Dataset
+from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import LEVELS, Level
 from audioclf_lib.models import CNN, ConvTransformer, create_model
 from audioclf_lib.reporting import observations
@@ -22,12 +24,10 @@ from audioclf_lib.reporting.display import (
     show_table,
     show_text,
 )
-from audioclf_lib.reporting.original import ORIGINAL
+from audioclf_lib.reporting.original import ORIGINAL, ORIGINAL_DATASET
 from audioclf_lib.reporting.results import ExperimentResult, mean_and_std
+from audioclf_lib.trials import RECORD, read_record
 from audioclf_lib.windowing import HOP_SIZE, WINDOW_SIZE, cut_windows
-
-ORIGINAL_DATASET = "esc10"
-
 
 # --------------------------------------------------------------------------------------------------------- data set
 
@@ -282,12 +282,20 @@ def shown_fit(result: ExperimentResult) -> str:
 
 
 def show_attention(result: ExperimentResult, dataset: Dataset) -> None:
-    """What the CLS token of the last layer attends to, averaged over the windows of the test fold's clips."""
+    """What the CLS token of the last layer attends to, averaged over the windows of the test fold's clips.
+
+    A published fit without its weights has a sentence in place of the figure.
+    """
     run = result.best
+    try:
+        weights = run.weights()
+    except InputError as error:
+        show_text(f"The attention is not shown: {escape_markdown(error)}.")
+        return
     model = make_model(
         run.config.model, run.config.num_heads, len(run.config.class_names), run.config.recipe_settings
     ).eval()
-    model.load_state_dict(run.weights())
+    model.load_state_dict(weights)
     assert isinstance(model, ConvTransformer)
     windows = cut_windows(dataset.waveforms[dataset.folds == run.config.test_fold])[:, ::4].flatten(0, 1)
     cls = model.attention_weights(windows[:64])[-1][:, :, 0].mean(0)  # (heads, 33)
@@ -354,11 +362,44 @@ def show_comparison(results: Sequence[ExperimentResult]) -> None:
     show_text(observations.read_split_against_kfold(results))
 
 
+def show_checks(checks: Sequence[ExperimentResult], results: Sequence[ExperimentResult]) -> None:
+    """A section on a plan's checks beside the same experiments on its own test fold; nothing if it has none."""
+    if not checks:
+        return
+    planned = {(result.experiment.name, result.experiment.seed): result for result in results}
+    pairs = [(check, planned.get((check.experiment.name, check.experiment.seed))) for check in checks]
+    show_text("## The same recipe on another test fold")
+    show_text(
+        f"All experiments above are tested on fold {results[0].experiment.test_fold}. A recipe that was fitted to that "
+        "fold would do worse when another one is the test fold ([@tbl:checks])."
+    )
+    rows = [
+        {
+            "Experiment": (partner or check).short_title,
+            "Test fold": result.experiment.test_fold,
+            "Window accuracy": observations.percent_with_std(result.values("window")) if result.runs else "missing",
+            "Clip accuracy": observations.percent_with_std(result.values("clip")) if result.runs else "missing",
+            "Macro F1": mean_and_std(result.values("window", "macro_f1"))[0] if result.runs else None,
+            "AUC": mean_and_std(result.values("window", "auc_macro"))[0] if result.runs else None,
+        }
+        for check, partner in pairs
+        for result in (partner, check)
+        if result is not None
+    ]
+    show_table(
+        pd.DataFrame(rows),
+        caption="The checks, and the same experiments on the plan's test fold; macro F1 and macro AUC at window level.",
+        label="tbl:checks",
+    )
+    for check, partner in pairs:
+        show_text(observations.read_check(check, partner))
+
+
 def show_original(results: Sequence[ExperimentResult]) -> None:
     """The original report's figures beside ours."""
     rows = []
     for result in results:
-        theirs = ORIGINAL.get(result.name)
+        theirs = ORIGINAL.get(result.experiment.name)
         if theirs is None:
             continue
         ours = result.values("window") if result.runs else []
@@ -394,7 +435,7 @@ def show_original(results: Sequence[ExperimentResult]) -> None:
 
 def show_original_f1(results: Sequence[ExperimentResult]) -> None:
     """F1 per class of the CNN under cross-validation, beside the original's list."""
-    result = next((result for result in results if result.name == "cnn-kfold" and result.runs), None)
+    result = next((result for result in results if result.experiment.name == "cnn-kfold" and result.runs), None)
     theirs = ORIGINAL["cnn-kfold"].f1
     if result is None or theirs is None or len(theirs) != len(result.class_names):
         return
@@ -533,12 +574,12 @@ def show_heads(head_counts: Sequence[int]) -> None:
 
 def show_environment(results: Sequence[ExperimentResult]) -> None:
     """Where, with what and for how long every fit was trained."""
-    runs = {run.config.fit_id: run for result in results for run in result.runs}
+    runs = {run.config.fit_id: (run, result) for result in results for run in result.runs}
     if not runs:
         return
     rows = [
         {
-            "Fit": f"{run.config.model_label}, validation fold {run.config.val_fold}",
+            "Fit": ", ".join([run.config.model_label, f"validation fold {run.config.val_fold}", *result.particulars]),
             "Epochs": run.config.epochs,
             "Minutes": run.environment["wall_seconds"] / 60,
             "Device": run.environment["device"],
@@ -546,7 +587,7 @@ def show_environment(results: Sequence[ExperimentResult]) -> None:
             "PyTorch": run.environment["versions"]["torch"],
             "Run": f"`{fit_id.rsplit('-', 1)[-1]}`",
         }
-        for fit_id, run in runs.items()
+        for fit_id, (run, result) in runs.items()
     ]
     show_table(
         pd.DataFrame(rows),
@@ -554,4 +595,29 @@ def show_environment(results: Sequence[ExperimentResult]) -> None:
         label="tbl:environment",
         formats={"Minutes": ".1f"},
         markdown=["Run"],
+    )
+
+
+def show_trials(runs_dir: Path | str) -> None:
+    """An appendix on the tuning trials, if their record lies beside the run folders."""
+    record = read_record(Path(runs_dir) / RECORD)
+    if record.empty:
+        return
+    show_text("# Appendix: tuning trials")
+    show_text(observations.read_trials(record))
+    table = pd.DataFrame(
+        {
+            "Trial": record["trial"],
+            "Why": record["why"],
+            "Model": record["fit"].str.partition("-val")[0],
+            "Epochs": record["epochs"],
+            "Windows": record["validation_window_accuracy"],
+            "Clips": record["validation_clip_accuracy"],
+        }
+    )
+    show_table(
+        table,
+        caption="Every trial: accuracy on the validation fold at the epoch kept.",
+        label="tbl:trials",
+        formats={"Windows": ".1%", "Clips": ".1%"},
     )
