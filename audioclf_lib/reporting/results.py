@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,16 @@ from audioclf_lib.config import Experiment, FitConfig, Recipe, make_recipe
 from audioclf_lib.datasets import dataset_name
 from audioclf_lib.evaluation import Level, Scores, best_fit, evaluate, experiment_scores
 from audioclf_lib.plan import Plan
+from audioclf_lib.statistics import (
+    Answers,
+    Calibration,
+    Interval,
+    PairTest,
+    bootstrap_interval,
+    calibrate_windows,
+    compare_averages,
+    gather_answers,
+)
 from audioclf_lib.store import CONFIG, Run, RunStore
 
 
@@ -47,22 +58,25 @@ class ExperimentResult:
         return self.experiment.name + (f"-seed{seed}" if seed else "")
 
     @property
+    def model(self) -> str:
+        """The architecture with its head count, e.g. ``Transformer, 2 heads``."""
+        return "CNN" if self.experiment.model == "cnn" else f"Transformer, {heads(self.experiment.num_heads or 1)}"
+
+    @property
     def title(self) -> str:
         """Heading, e.g. ``Transformer, 2 heads: 4-fold cross-validation``."""
-        model = "CNN" if self.experiment.model == "cnn" else f"Transformer, {heads(self.experiment.num_heads or 1)}"
         n_fits = len(self.runs) + len(self.missing or ())
         protocol = "train-test split"
         if self.experiment.protocol == "kfold":
             protocol = f"{n_fits}-fold cross-validation" if n_fits else "k-fold cross-validation"
         seed = f" (seed {self.experiment.seed})" if self.experiment.seed else ""
-        return f"{model}: {protocol}{seed}"
+        return f"{self.model}: {protocol}{seed}"
 
     @property
     def short_title(self) -> str:
         """For tables and axes, e.g. ``Transformer, 2 heads, k-fold``."""
-        model = "CNN" if self.experiment.model == "cnn" else f"Transformer, {heads(self.experiment.num_heads or 1)}"
         seed = f", seed {self.experiment.seed}" if self.experiment.seed else ""
-        return f"{model}, {'k-fold' if self.experiment.protocol == 'kfold' else 'split'}{seed}"
+        return f"{self.model}, {'k-fold' if self.experiment.protocol == 'kfold' else 'split'}{seed}"
 
     @property
     def is_complete(self) -> bool:
@@ -93,6 +107,38 @@ class ExperimentResult:
     def values(self, level: Level, score: str = "accuracy") -> list[float]:
         """A score of every fit on the test fold."""
         return [float(value) for value in self.table.loc[self.table["level"] == level, score]]
+
+    @cached_property
+    def answers(self) -> Answers:
+        """What all fits answer to the test clips."""
+        return gather_answers(self.runs)
+
+    @cached_property
+    def intervals(self) -> dict[Level, Interval]:
+        """95 % intervals of the mean accuracies over the fits, by bootstrap over the test clips."""
+        return {
+            "window": bootstrap_interval(self.answers.window_shares),
+            "clip": bootstrap_interval(self.answers.clip_shares),
+        }
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether the fits' probabilities are averaged per clip: in a k-fold experiment with all of its fits."""
+        return self.experiment.protocol == "kfold" and self.is_complete and len(self.runs) > 1
+
+    @property
+    def averaged_accuracy(self) -> float:
+        """Of the clips, by the mean of the fits' probabilities."""
+        return float(self.answers.averaged_right.mean())
+
+    @cached_property
+    def averaged_interval(self) -> Interval:
+        return bootstrap_interval(self.answers.averaged_right)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Of the answers of all fits to the test windows."""
+        return calibrate_windows(self.answers)
 
     def histories(self) -> dict[str, pd.DataFrame]:
         """History of every fit under a label for legends."""
@@ -125,6 +171,22 @@ def gather(plan: Plan, runs_dir: Path | str) -> list[ExperimentResult]:
     store = RunStore(runs_dir)
     known = known_dataset(store, dataset_name(plan.dataset))
     return [gather_experiment(experiment, store, known) for experiment in plan.experiments_list(runs_dir=runs_dir)]
+
+
+def compare_kfold(results: Sequence[ExperimentResult]) -> list[PairTest]:
+    """Exact tests of all pairs of complete k-fold experiments with the same seed and test fold, in one family.
+
+    A split is in no pair, since its fit is one of the k-fold fits; nor are two seeds of one architecture.
+    """
+    there = {result.name: result for result in results if result.is_averaged}
+
+    def trained_alike(pair: tuple[ExperimentResult, ExperimentResult]) -> bool:
+        return len({(result.experiment.seed, result.experiment.test_fold) for result in pair}) == 1
+
+    pairs = [pair for pair in combinations(there.values(), 2) if trained_alike(pair)]
+    return compare_averages(
+        {name: result.answers for name, result in there.items()}, [(one.name, other.name) for one, other in pairs]
+    )
 
 
 def recipe_of(results: Sequence[ExperimentResult], model: str) -> Recipe:
