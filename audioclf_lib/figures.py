@@ -584,7 +584,7 @@ def draw_counts(ax: Axes, centres: pd.Series, width: pd.Series, counts: pd.Serie
     strip.set(xlim=(0, 1), ylim=(0, 1.6 * largest), xticks=(), yticks=())
     style_axes(strip, grid="none")
     strip.spines["left"].set_visible(False)
-    place = centres[counts.idxmax()]
+    place = float(centres.iloc[int(counts.argmax())])
     strip.text(place, 1.08 * largest, f"{largest:,}", ha="center", fontsize=SMALL_SIZE, color=INK)
 
 

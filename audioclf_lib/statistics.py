@@ -59,13 +59,15 @@ class Answers:
     def window_shares(self) -> FloatArray:
         """(n_clips,) share of right answers among a clip's windows in all fits; their mean is the window accuracy."""
         right: BoolArray = self.windows.argmax(3) == self.y_true[:, None]
-        return right.mean(axis=(0, 2))
+        shares: FloatArray = right.mean(axis=(0, 2))
+        return shares
 
     @cached_property
     def clip_shares(self) -> FloatArray:
         """(n_clips,) share of the fits that classify a clip correctly; their mean is the clip accuracy."""
         right: BoolArray = self.clips.argmax(2) == self.y_true
-        return right.mean(axis=0)
+        shares: FloatArray = right.mean(axis=0)
+        return shares
 
     @cached_property
     def averaged_right(self) -> BoolArray:
@@ -176,6 +178,12 @@ class PairTest:
     @property
     def is_real(self) -> bool:
         return self.p_holm < ALPHA
+
+    @property
+    def ranked(self) -> tuple[str, str]:
+        """The names, the one with more clips right first."""
+        first, second = self.names
+        return (second, first) if self.right[1] > self.right[0] else (first, second)
 
     @property
     def difference(self) -> float:

@@ -63,6 +63,11 @@ class ExperimentResult:
         return "CNN" if self.experiment.model == "cnn" else f"Transformer, {heads(self.experiment.num_heads or 1)}"
 
     @property
+    def model_and_seed(self) -> str:
+        """Unique among the experiments of one protocol: with a seed other than 0 ``CNN, seed 1``."""
+        return self.model + (f", seed {self.experiment.seed}" if self.experiment.seed else "")
+
+    @property
     def title(self) -> str:
         """Heading, e.g. ``Transformer, 2 heads: 4-fold cross-validation``."""
         n_fits = len(self.runs) + len(self.missing or ())
