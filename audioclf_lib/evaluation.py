@@ -111,7 +111,7 @@ def evaluate(
         raise InputError(f"the predictions hold no {split!r} rows; choose one of {sorted(set(predictions['split']))}")
     without_silence = None
     if level == "window":
-        y_true, probabilities = rows["y_true"].to_numpy(np.int64), _probabilities(rows, len(class_names))
+        y_true, probabilities = rows["y_true"].to_numpy(np.int64), class_probabilities(rows, len(class_names))
         heard = ~rows["silent"].to_numpy(bool)
         if heard.any():
             without_silence = float((probabilities.argmax(1) == y_true)[heard].mean())
@@ -196,7 +196,7 @@ def to_clips(rows: pd.DataFrame, n_classes: int) -> tuple[IntArray, FloatArray]:
     """
     rows = rows.sort_values(["clip_id", "window_index"])
     n_clips = rows["clip_id"].nunique()
-    votes = _probabilities(rows, n_classes).reshape(n_clips, -1, n_classes)
+    votes = class_probabilities(rows, n_classes).reshape(n_clips, -1, n_classes)
     silent = rows["silent"].to_numpy(bool, copy=True).reshape(n_clips, -1)
     y_true = rows["y_true"].to_numpy(np.int64).reshape(n_clips, -1)[:, 0]
     return y_true, clip_probabilities(votes, silent).numpy()
@@ -240,7 +240,8 @@ def experiment_scores(runs: Sequence[Run], *, split: str = "test") -> pd.DataFra
     )
 
 
-def _probabilities(rows: pd.DataFrame, n_classes: int) -> FloatArray:
+def class_probabilities(rows: pd.DataFrame, n_classes: int) -> FloatArray:
+    """The columns p_0 ... p_(classes-1) as an array (n, n_classes)."""
     return rows[[f"p_{index}" for index in range(n_classes)]].to_numpy(np.float64, copy=True)
 
 

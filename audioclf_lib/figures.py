@@ -67,6 +67,18 @@ class TensorStep(Protocol):
     def output_shape(self) -> tuple[int, ...]: ...
 
 
+class ReliabilityTable(Protocol):
+    """What :func:`plot_reliability` reads of a :class:`~audioclf_lib.statistics.Calibration`.
+
+    ``bins`` has a row per bin with the columns low, high, count, confidence and accuracy (NaN where empty).
+    """
+
+    @property
+    def ece(self) -> float: ...
+    @property
+    def bins(self) -> pd.DataFrame: ...
+
+
 # ---------------------------------------------------------------------------------------------------------- the style
 
 
@@ -539,6 +551,58 @@ def plot_f1_bars(per_class: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     style_axes(ax, "F1", "", grid="x")
     ax.tick_params(axis="y", labelsize=bar_font_size(len(per_class)), length=0)
     return ax
+
+
+def plot_reliability(calibration: ReliabilityTable, *, ax: Axes | None = None) -> Axes:
+    """Reliability diagram: accuracy of the answers in each bin of confidence, and above it how many there are.
+
+    Lines lead from the end of each bar to the dashed diagonal, at the mean confidence of its answers; the expected
+    calibration error is the mean length of these lines, weighted by the counts.
+    """
+    ax = ax or new_axes(3.3, width=3.0)
+    filled = calibration.bins[calibration.bins["count"] > 0]
+    confidence, accuracy = filled["confidence"], filled["accuracy"]
+    centres, width = (filled["low"] + filled["high"]) / 2, 0.92 * (filled["high"] - filled["low"])
+    ax.bar(centres, accuracy, width=width, color="#9cc3de", zorder=2)
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=3)
+    ax.vlines(confidence, accuracy, confidence, color=ORANGE, linewidth=1.2, zorder=4)
+    ax.plot(confidence, accuracy, "o", color=ORANGE, markersize=2.4, clip_on=False, zorder=5)
+    ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    percent_axis(ax, "x")
+    percent_axis(ax, "y")
+    style_axes(ax, "confidence", "accuracy")
+    draw_counts(ax, centres, width, filled["count"])
+    ax.set_title(f"ECE {calibration.ece:.3f}", fontsize=TICK_SIZE, color=INK, loc="right", pad=4)
+    return ax
+
+
+def draw_counts(ax: Axes, centres: pd.Series, width: pd.Series, counts: pd.Series) -> None:
+    """A strip above the axes with a bar for the number of answers in each bin; the largest number is written."""
+    strip = ax.inset_axes((0, 1.03, 1, 0.22))
+    strip.bar(centres, counts, width=width, color="#b5b5b5")
+    largest = int(counts.max())
+    strip.set(xlim=(0, 1), ylim=(0, 1.6 * largest), xticks=(), yticks=())
+    style_axes(strip, grid="none")
+    strip.spines["left"].set_visible(False)
+    place = float(centres.iloc[int(counts.argmax())])
+    strip.text(place, 1.08 * largest, f"{largest:,}", ha="center", fontsize=SMALL_SIZE, color=INK)
+
+
+def plot_reliabilities(calibrations: Mapping[str, ReliabilityTable]) -> Figure:
+    """Reliability diagrams side by side, up to four in a row: a panel for each name, which may have lines."""
+    columns = min(4, len(calibrations))
+    rows = math.ceil(len(calibrations) / columns)
+    figure = Figure(figsize=(0.4 + (TEXT_WIDTH - 0.4) * columns / 4, 2.05 * rows + 0.25), layout="compressed")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for position, (ax, (name, calibration)) in enumerate(zip(panels, calibrations.items(), strict=False)):
+        plot_reliability(calibration, ax=ax)
+        ax.set_title(literal(name), fontsize=TICK_SIZE, color=INK, loc="left", pad=4)
+        ax.set_ylabel("accuracy" if position % columns == 0 else "")
+        ax.set_xlabel("confidence" if position + columns >= len(calibrations) else "")
+        ax.set_xticks((0, 0.5, 1), ("0", "50", "100 %"))
+    for ax in panels[len(calibrations) :]:
+        ax.remove()
+    return figure
 
 
 def plot_comparison(

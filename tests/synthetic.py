@@ -32,18 +32,20 @@ def write_run(
     skill: float = 0.6,
     n_windows: int = 9,
     silent_windows: int = 2,
+    clips_per_class: int = 1,
     **scores: float,
 ) -> Run:
-    """Save a fit as if it had been trained: one clip of every class in every fold.
+    """Save a fit as if it had been trained, with clips of every class in every fold.
 
     Args:
         skill: share of the windows that are classified correctly, about.
         n_windows: windows of a clip.
         silent_windows: how many of them are silent in every clip of the last class.
+        clips_per_class: clips of each class in each fold.
         scores: values of the history in the epoch that is kept, such as ``train_accuracy=0.9``.
     """
     random = np.random.default_rng(zlib.crc32(config.fit_id.encode()))
-    predictions = draw_predictions(config, random, skill, n_windows, silent_windows)
+    predictions = draw_predictions(config, random, skill, n_windows, silent_windows, clips_per_class)
     all_scores = evaluate_all(predictions, config.class_names)
     kept = {f"{split}_accuracy": all_scores[split]["window"]["accuracy"] for split in SPLITS}
     kept |= {f"{split}_clip_accuracy": all_scores[split]["clip"]["accuracy"] for split in SPLITS}
@@ -61,7 +63,12 @@ def write_run(
 
 
 def draw_predictions(
-    config: FitConfig, random: np.random.Generator, skill: float, n_windows: int, silent_windows: int
+    config: FitConfig,
+    random: np.random.Generator,
+    skill: float,
+    n_windows: int,
+    silent_windows: int,
+    clips_per_class: int,
 ) -> pd.DataFrame:
     """Rows as ``fit`` writes them."""
     n_classes = len(config.class_names)
@@ -69,7 +76,7 @@ def draw_predictions(
     rows = pd.DataFrame(
         {
             "split": split,
-            "clip_id": f"{fold}-{label}.wav",
+            "clip_id": f"{fold}-{label}-{number}.wav",
             "fold": fold,
             "window_index": window,
             "silent": label == n_classes - 1 and window >= n_windows - silent_windows,
@@ -77,6 +84,7 @@ def draw_predictions(
         }
         for fold, split in split_of.items()
         for label in range(n_classes)
+        for number in range(clips_per_class)
         for window in range(n_windows)
     )
     probabilities = random.dirichlet(np.ones(n_classes), len(rows))

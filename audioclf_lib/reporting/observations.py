@@ -15,60 +15,32 @@ from scipy import stats
 from audioclf_lib.evaluation import Scores
 from audioclf_lib.reporting.display import escape_markdown
 from audioclf_lib.reporting.original import ORIGINAL
-from audioclf_lib.reporting.results import ExperimentResult, mean_and_std
+from audioclf_lib.reporting.phrases import (
+    are,
+    between,
+    count,
+    describe_dataset_name,
+    enumerate_words,
+    in_words,
+    percent,
+    percent_with_std,
+    quote,
+    span,
+    times,
+)
+from audioclf_lib.reporting.results import ExperimentResult, compare_kfold, mean_and_std
+from audioclf_lib.reporting.verdicts import (
+    by_name,
+    read_averaging,
+    read_differences,
+    read_reach,
+    read_trained_fits,
+    tell_verdict,
+)
 from audioclf_lib.store import Run
-
-NBSP = "\N{NO-BREAK SPACE}"
 
 # A gap between training and validation accuracy up to this is called small.
 SMALL_GAP = 0.10
-
-
-# ------------------------------------------------------------------------------------------------------ small phrases
-
-
-def percent(value: float, decimals: int = 1) -> str:
-    """``61.1 %`` with a space that does not break."""
-    return f"{100 * value:.{decimals}f}{NBSP}%"
-
-
-def percent_with_std(values: Sequence[float]) -> str:
-    """``61.1 ± 2.3 %``, or the value alone where there is one."""
-    mean, std = mean_and_std(values)
-    return percent(mean) if std is None else f"{100 * mean:.1f} ± {100 * std:.1f}{NBSP}%"
-
-
-def quote(class_name: object) -> str:
-    return f"*{escape_markdown(class_name)}*"
-
-
-def enumerate_words(words: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def count(number: int, noun: str) -> str:
-    """``1 fit``, ``4 fits``."""
-    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def times(number: int) -> str:
-    return {1: "once", 2: "twice"}.get(number, f"{number} times")
-
-
-def are(number: int) -> str:
-    return "is" if number == 1 else "are"
-
-
-def span(values: Sequence[float]) -> str:
-    """``61.1 %``, or ``55.0 to 61.1 %``."""
-    low, high = min(values), max(values)
-    return percent(low) if percent(low) == percent(high) else f"{100 * low:.1f} to {percent(high)}"
-
-
-def describe_dataset_name(name: str) -> str:
-    known = {"demo": "the demo set of generated sounds", "esc10": "ESC-10", "esc50": "ESC-50"}
-    return known.get(name, f"the data set {quote(name)}")
 
 
 def above_chance(n_correct: float, n: int, n_classes: int) -> bool:
@@ -264,6 +236,8 @@ def write_abstract(results: Sequence[ExperimentResult]) -> str:
         f"This report shows {count(len(there), 'experiment')} with {count(n_fits, 'fit')} of {length} on "
         f"{describe_dataset_name(there[0].dataset)}.",
         *(read_architecture(there, model) for model in ("cnn", "transformer")),
+        read_reach(there),
+        summarise_differences(there),
     ]
     missing = sum(not result.is_complete for result in results)
     if missing:
@@ -271,6 +245,15 @@ def write_abstract(results: Sequence[ExperimentResult]) -> str:
             f"{missing} of the {len(results)} experiments {are(missing)} incomplete; what is missing is named."
         )
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def summarise_differences(results: Sequence[ExperimentResult]) -> str:
+    """Which architectures or head counts are better than others, in one sentence."""
+    tests = compare_kfold(results)
+    if not tests:
+        return ""
+    verdict = tell_verdict(tests, by_name(results), brief=True)
+    return f"By McNemar's exact test on averaged fits, with Holm's correction, {verdict}."
 
 
 def read_plan(results: Sequence[ExperimentResult]) -> str:
@@ -300,12 +283,11 @@ def read_architecture(results: Sequence[ExperimentResult], model: str) -> str:
 
 
 def read_comparison(results: Sequence[ExperimentResult]) -> str:
-    """Who leads at clip level, by how much, and what one clip is worth."""
+    """The range at clip level, what one clip is worth, how far the intervals reach, and what averaging fits gains."""
     there = [result for result in results if result.runs]
     means = pd.Series([mean_and_std(result.values("clip"))[0] for result in there], dtype=float)
-    n_clips = there[0].scores("clip").n
+    n_clips = there[0].answers.n_clips
     best, worst = there[int(means.argmax())].title, there[int(means.argmin())].title
-    spread = float(means.max() - means.min())
     if percent(means.max()) == percent(means.min()):
         text = f"At clip level all experiments reach {percent(means.max())}."
     else:
@@ -313,19 +295,8 @@ def read_comparison(results: Sequence[ExperimentResult]) -> str:
             f"At clip level the experiments range from {percent(means.min())} ({escape_markdown(worst)}) to "
             f"{percent(means.max())} ({escape_markdown(best)})."
         )
-    text += f" One of the {n_clips} test clips is worth {100 / n_clips:.2f} points."
-    margin = stats.binomtest(n_clips // 2, n_clips).proportion_ci(method="wilson")
-    half_width = (margin.high - margin.low) / 2
-    text += (
-        f" A share of {n_clips} clips near one half has a 95{NBSP}% interval of ± {100 * half_width:.0f} points "
-        "(Wilson), "
-    )
-    if spread < half_width:
-        return text + (
-            f"and all experiments lie within {100 * spread:.0f} points of each other: their order must not be read as "
-            "one being better than another."
-        )
-    return text + "so only differences well above that say that one experiment is better than another."
+    text += f" One of the {n_clips} test clips is worth {100 / n_clips:.2f} points. {read_reach(there)}"
+    return f"{text} {read_averaging(there)}".strip()
 
 
 def read_split_against_kfold(results: Sequence[ExperimentResult]) -> str:
@@ -434,8 +405,11 @@ def read_original(results: Sequence[ExperimentResult]) -> str:
         ours, _ = mean_and_std(result.values("window"))
         points = 100 * (ours - theirs.accuracy)
         direction = "above" if points >= 0 else "below"
+        interval = result.intervals["window"]
+        where = "inside" if interval.low <= theirs.accuracy <= interval.high else "outside"
         lines.append(
-            f"{escape_markdown(result.title)}: {percent(ours)}, {abs(points):.1f} points {direction} the original"
+            f"{escape_markdown(result.title)}: {percent(ours)}, {abs(points):.1f} points {direction} the original, "
+            f"which lies {where} our interval of {between(interval)}"
         )
     return "; ".join(lines) + "." if lines else ""
 
@@ -471,34 +445,25 @@ def discuss_learning(results: Sequence[ExperimentResult]) -> str:
 
 def discuss_architectures(results: Sequence[ExperimentResult]) -> str:
     """CNN against Transformer, and head counts among themselves, under cross-validation."""
-    kfold = [result for result in results if result.experiment.protocol == "kfold"]
-    cnn = next((result for result in kfold if result.experiment.model == "cnn"), None)
-    transformers = [result for result in kfold if result.experiment.model == "transformer"]
-    if cnn is None or not transformers:
-        return ""
-    cnn_mean, cnn_std = mean_and_std(cnn.values("clip"))
-    means = [mean_and_std(result.values("clip"))[0] for result in transformers]
-    best = transformers[int(np.argmax(means))]
-    difference = 100 * (max(means) - cnn_mean)
-    verdict = f"{abs(difference):.1f} points {'more' if difference > 0 else 'fewer'} of the clips correctly than"
-    if f"{abs(difference):.1f}" == "0.0":
-        verdict = "as many of the clips correctly as"
-    text = f"Under cross-validation the best Transformer ({escape_markdown(best.title)}) classifies {verdict} the CNN. "
-    deviations = [std for std in (cnn_std, mean_and_std(best.values("clip"))[1]) if std is not None]
-    if deviations:
-        spread = 100 * max(deviations)
-        inside = "is within" if abs(difference) <= spread else "exceeds"
+    tests, named = compare_kfold(results), by_name(results)
+    if not tests:
+        return read_differences(results)
+    averaged = [result for result in results if result.is_averaged]
+    rights = [f"{int(result.answers.averaged_right.sum())} by {in_words(result)}" for result in averaged]
+    text = (
+        "Under cross-validation, with the probabilities of each experiment's fits averaged, this many of the "
+        f"{count(tests[0].n_clips, 'test clip')} are classified correctly: {enumerate_words(rights)}."
+    )
+    across = [test for test in tests if "cnn" in {named[name].experiment.model for name in test.names}]
+    among = [test for test in tests if test not in across]
+    if across:
+        text += f" Between the CNN and Transformers, {tell_verdict(across, named, brief=True)}."
+    if among:
         text += (
-            f"The fits of one experiment have a standard deviation of up to {spread:.1f} points, and this difference "
-            f"{inside} it. "
+            f" Between head counts, {tell_verdict(among, named, brief=True)}; the number of parameters is the same for "
+            "all of them, since heads divide the projections and add none."
         )
-    text += "One seed and one test fold cannot say more."
-    if len(means) > 1:
-        text += (
-            f" Between the head counts the means differ by {100 * (max(means) - min(means)):.1f} points; "
-            "the number of parameters is the same for all of them, since heads divide the projections and add none."
-        )
-    return text
+    return f"{text} {read_trained_fits(results)}"
 
 
 def discuss_silence(results: Sequence[ExperimentResult]) -> str:

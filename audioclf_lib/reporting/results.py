@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,16 @@ from audioclf_lib.config import Experiment, FitConfig, Recipe, make_recipe
 from audioclf_lib.datasets import dataset_name
 from audioclf_lib.evaluation import Level, Scores, best_fit, evaluate, experiment_scores
 from audioclf_lib.plan import Plan
+from audioclf_lib.statistics import (
+    Answers,
+    Calibration,
+    Interval,
+    PairTest,
+    bootstrap_interval,
+    calibrate_windows,
+    compare_averages,
+    gather_answers,
+)
 from audioclf_lib.store import CONFIG, Run, RunStore
 
 
@@ -44,6 +55,11 @@ class ExperimentResult:
     def name(self) -> str:
         """Unique among the experiments of a report: ``cnn-kfold``, ``cnn-kfold-seed1``, ``cnn-split-test3``."""
         return self.experiment.full_name
+
+    @property
+    def architecture_and_seed(self) -> str:
+        """Unique among the experiments of one protocol: with a seed other than 0 ``CNN, seed 1``."""
+        return self.architecture + (f", seed {self.experiment.seed}" if self.experiment.seed else "")
 
     @property
     def title(self) -> str:
@@ -100,6 +116,38 @@ class ExperimentResult:
         """A score of every fit on the test fold."""
         return [float(value) for value in self.table.loc[self.table["level"] == level, score]]
 
+    @cached_property
+    def answers(self) -> Answers:
+        """What all fits answer to the test clips."""
+        return gather_answers(self.runs)
+
+    @cached_property
+    def intervals(self) -> dict[Level, Interval]:
+        """95 % intervals of the mean accuracies over the fits, by bootstrap over the test clips."""
+        return {
+            "window": bootstrap_interval(self.answers.window_shares),
+            "clip": bootstrap_interval(self.answers.clip_shares),
+        }
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether the fits' probabilities are averaged per clip: in a k-fold experiment with all of its fits."""
+        return self.experiment.protocol == "kfold" and self.is_complete and len(self.runs) > 1
+
+    @property
+    def averaged_accuracy(self) -> float:
+        """Of the clips, by the mean of the fits' probabilities."""
+        return float(self.answers.averaged_right.mean())
+
+    @cached_property
+    def averaged_interval(self) -> Interval:
+        return bootstrap_interval(self.answers.averaged_right)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Of the answers of all fits to the test windows."""
+        return calibrate_windows(self.answers)
+
     def histories(self) -> dict[str, pd.DataFrame]:
         """History of every fit under a label for legends."""
         return {fit_label(run): run.history for run in self.runs}
@@ -140,6 +188,22 @@ def _gather_all(experiments: list[Experiment], plan: Plan, runs_dir: Path | str)
     store = RunStore(runs_dir)
     known = known_dataset(store, dataset_name(plan.dataset))
     return [gather_experiment(experiment, store, known) for experiment in experiments]
+
+
+def compare_kfold(results: Sequence[ExperimentResult]) -> list[PairTest]:
+    """Exact tests of all pairs of complete k-fold experiments with the same seed and test fold, in one family.
+
+    A split is in no pair, since its fit is one of the k-fold fits; nor are two seeds of one architecture.
+    """
+    there = {result.name: result for result in results if result.is_averaged}
+
+    def trained_alike(pair: tuple[ExperimentResult, ExperimentResult]) -> bool:
+        return len({(result.experiment.seed, result.experiment.test_fold) for result in pair}) == 1
+
+    pairs = [pair for pair in combinations(there.values(), 2) if trained_alike(pair)]
+    return compare_averages(
+        {name: result.answers for name, result in there.items()}, [(one.name, other.name) for one, other in pairs]
+    )
 
 
 def recipe_of(results: Sequence[ExperimentResult], model: str) -> Recipe:

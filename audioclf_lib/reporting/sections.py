@@ -15,7 +15,7 @@ from audioclf_lib.datasets import Dataset
 from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import LEVELS, Level
 from audioclf_lib.models import CNN, ConvTransformer, create_model
-from audioclf_lib.reporting import observations
+from audioclf_lib.reporting import observations, phrases, verdicts
 from audioclf_lib.reporting.display import (
     escape_markdown,
     show_equation,
@@ -190,7 +190,7 @@ def show_fits(result: ExperimentResult) -> None:
         label=f"tbl:{result.name}-fits",
         formats=formats,
     )
-    show_text(observations.read_fits(result))
+    show_text(f"{observations.read_fits(result)} {verdicts.read_intervals(result)}")
 
 
 def show_curves(result: ExperimentResult) -> None:
@@ -332,10 +332,14 @@ def show_comparison(results: Sequence[ExperimentResult]) -> None:
         {
             "Experiment": result.short_title,
             "Fits": len(result.runs),
-            "Window accuracy": observations.percent_with_std(result.values("window")),
-            "Clip accuracy": observations.percent_with_std(result.values("clip")),
+            "Window accuracy": phrases.percent_with_interval(result.values("window"), result.intervals["window"]),
+            "Clip accuracy": phrases.percent_with_interval(result.values("clip"), result.intervals["clip"]),
+            "Averaged": phrases.percent_with_interval([result.averaged_accuracy], result.averaged_interval)
+            if result.is_averaged
+            else None,
             "Macro F1": mean_and_std(result.values("window", "macro_f1"))[0],
             "AUC": mean_and_std(result.values("window", "auc_macro"))[0],
+            "ECE": result.calibration.ece,
         }
         if result.runs
         else {"Experiment": result.short_title, "Fits": 0, "Window accuracy": "missing", "Clip accuracy": "missing"}
@@ -343,9 +347,11 @@ def show_comparison(results: Sequence[ExperimentResult]) -> None:
     ]
     show_table(
         pd.DataFrame(rows),
-        caption="All experiments on the test fold: mean ± standard deviation over the fits of each; "
-        "macro F1 and macro AUC at window level.",
+        caption="All experiments on the test fold: mean ± standard deviation over the fits of each, and in brackets "
+        "the 95 % interval over test clips; clip accuracy with the fits' probabilities averaged; macro F1, macro AUC "
+        "and expected calibration error at window level.",
         label="tbl:comparison",
+        formats={"Macro F1": ".2f", "AUC": ".2f"},
     )
     if not there:
         return
@@ -407,7 +413,7 @@ def show_original(results: Sequence[ExperimentResult]) -> None:
             {
                 "Experiment": result.short_title,
                 "Original": theirs.accuracy,
-                "Ours": observations.percent_with_std(ours) if ours else "missing",
+                "Ours": phrases.percent_with_interval(ours, result.intervals["window"]) if ours else "missing",
                 "Original AUC": theirs.auc,
                 "Our AUC": mean_and_std(result.values("window", "auc_macro"))[0] if ours else None,
                 "In the original": theirs.remark,
@@ -517,7 +523,7 @@ def show_data_of_runs(results: Sequence[ExperimentResult]) -> None:
     n_folds, n_windows = rows["fold"].nunique(), int(rows["window_index"].max()) + 1
     n_samples = WINDOW_SIZE + (n_windows - 1) * HOP_SIZE
     show_text(
-        f"The recordings are those of {observations.describe_dataset_name(run.config.dataset)}: "
+        f"The recordings are those of {phrases.describe_dataset_name(run.config.dataset)}: "
         f"{rows['clip_id'].nunique()} clips of {len(names)} classes in {n_folds} folds. "
         "[@tbl:data] counts them; all numbers are taken from the run folders."
     )
