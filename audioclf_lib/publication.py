@@ -19,7 +19,8 @@ from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import LEVELS, best_fit
 from audioclf_lib.plan import Plan, last_plan_path, save_plan
 from audioclf_lib.reporting.display import NO_VALUE
-from audioclf_lib.reporting.observations import (
+from audioclf_lib.reporting.original import ORIGINAL, ORIGINAL_DATASET
+from audioclf_lib.reporting.phrases import (
     NBSP,
     count,
     describe_dataset_name,
@@ -27,7 +28,6 @@ from audioclf_lib.reporting.observations import (
     percent,
     percent_with_std,
 )
-from audioclf_lib.reporting.original import ORIGINAL, ORIGINAL_DATASET
 from audioclf_lib.reporting.results import ExperimentResult, KnownDataset, known_dataset
 from audioclf_lib.store import Run, RunStore, replace_file
 

@@ -36,7 +36,7 @@ from audioclf_lib.publication import (
     results_markdown,
 )
 from audioclf_lib.reporting import sections
-from audioclf_lib.reporting.observations import NBSP
+from audioclf_lib.reporting.phrases import NBSP
 from audioclf_lib.reporting.results import gather, known_dataset
 from audioclf_lib.store import PREDICTIONS, WEIGHTS, Run, RunStore
 

@@ -383,8 +383,8 @@ def show_checks(checks: Sequence[ExperimentResult], results: Sequence[Experiment
         {
             "Experiment": (partner or check).short_title,
             "Test fold": result.experiment.test_fold,
-            "Window accuracy": observations.percent_with_std(result.values("window")) if result.runs else "missing",
-            "Clip accuracy": observations.percent_with_std(result.values("clip")) if result.runs else "missing",
+            "Window accuracy": phrases.percent_with_std(result.values("window")) if result.runs else "missing",
+            "Clip accuracy": phrases.percent_with_std(result.values("clip")) if result.runs else "missing",
             "Macro F1": mean_and_std(result.values("window", "macro_f1"))[0] if result.runs else None,
             "AUC": mean_and_std(result.values("window", "auc_macro"))[0] if result.runs else None,
         }
