@@ -116,9 +116,7 @@ def run(
             notebook = _find_notebook(target, NOTEBOOKS_DIR)
             place, parameters = Path(f"{notebook.stem}-executed.ipynb"), given
         try:
-            executed = run_notebook(
-                notebook, user_path(output) if output else place, parameters, on_wait=_say_waiting
-            )
+            executed = run_notebook(notebook, user_path(output) if output else place, parameters, on_wait=_say_waiting)
         except NotebookError as error:
             _stderr(f"{notebook.name}: {error}\nsee {_shown(error.notebook)}")
             raise typer.Exit(FAILED) from None
@@ -288,7 +286,9 @@ def _find_notebook(target: str, folder: Path) -> Path:
         if path.is_file():
             return path.resolve()
     known = ", ".join(sorted(path.stem for path in folder.glob("*.ipynb")))
-    raise InputError(f"{quote(target)} is neither an experiment (such as cnn-kfold) nor a notebook; notebooks are {known}")
+    raise InputError(
+        f"{quote(target)} is neither an experiment (such as cnn-kfold) nor a notebook; notebooks are {known}"
+    )
 
 
 def _parse_parameters(texts: Sequence[str]) -> dict[str, Any]:

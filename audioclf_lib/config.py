@@ -109,7 +109,10 @@ class Recipe(StrictModel):
     peak_normalise: bool = Field(False, description="scale each window to peak 1, in evaluation too")
     mixing: float = Field(0.0, ge=0, le=10, description="Beta parameter of between-class mixing (0: none)")
     reestimate_windows: int = Field(
-        0, ge=0, le=10**6, description="training windows from which batch-norm statistics are re-estimated without dropout"
+        0,
+        ge=0,
+        le=10**6,
+        description="training windows from which batch-norm statistics are re-estimated without dropout",
     )
 
 
@@ -153,7 +156,7 @@ class FitConfig(StrictModel):
     """All that determines one fit's result: what ``config.json`` in its run folder says."""
 
     schema_version: int = SCHEMA_VERSION
-    dataset: str
+    dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name, and folder of its runs")
     fingerprint: str
     class_names: tuple[str, ...]
     model: ModelName
@@ -181,7 +184,8 @@ class FitConfig(StrictModel):
     def fit_id(self) -> str:
         """Readable and the same for the same configuration, e.g. ``cnn-val2-test1-seed0-tuned-e100-1a2b3c4d``."""
         folds = f"val{self.val_fold}-test{self.test_fold}"
-        return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{digest(self.model_dump(mode='json'))}"
+        ending = digest(self.model_dump(mode="json"))
+        return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{ending}"
 
     @property
     def model_label(self) -> str:

@@ -39,20 +39,29 @@ def one_line(text: str) -> str:
     )
 
 
-def refuse_control_characters(what: str, text: str) -> None:
-    """Raise InputError if a text holds characters that no reader sees but that change what is read.
+def is_control(character: str) -> bool:
+    """Whether no reader sees the character although it changes what is read.
 
     These are control characters, among them tabs and line breaks, halves of surrogate pairs, and those that embed or
-    override the direction of writing, by which a text can be shown as another (Unicode TR 36, section 2.8).
-
-    Args:
-        what: names the text in the message.
-        text: to be looked at.
+    override the direction of writing, by which one text can be shown as another (Unicode TR 36, section 2.8).
     """
+    is_steering = unicodedata.bidirectional(character) in (
+        "LRE",
+        "RLE",
+        "LRO",
+        "RLO",
+        "PDF",
+        "LRI",
+        "RLI",
+        "FSI",
+        "PDI",
+    )
+    return is_steering or unicodedata.category(character) in ("Cc", "Cs")
+
+
+def refuse_control_characters(what: str, text: str) -> None:
+    """Raise InputError, naming ``what`` is wrong, if a text holds control characters; see ``is_control``."""
     for place, character in enumerate(text, start=1):
-        if unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in _EMBEDDINGS:
-            name = f"U+{ord(character):04X}"
-            raise InputError(f"{what} has the control character {name} at place {place}; take it out")
-
-
-_EMBEDDINGS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+        if is_control(character):
+            code = f"U+{ord(character):04X}"
+            raise InputError(f"{what} has the control character {code} at place {place}; take it out")

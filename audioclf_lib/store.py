@@ -69,6 +69,14 @@ class Run:
         """Versions, device, threads, commit, wall time."""
         return read_json(self.path / ENVIRONMENT)
 
+    def check(self) -> None:
+        """Read all that a report needs.
+
+        Raises:
+            InputError: an artefact is missing or damaged.
+        """
+        _ = self.history, self.predictions, self.metrics, self.environment
+
     def weights(self) -> dict[str, Tensor]:
         """The chosen epoch's weights and batch-norm statistics.
 

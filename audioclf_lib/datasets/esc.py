@@ -66,7 +66,7 @@ def find_esc10(folder: Path) -> Path | None:
     return None
 
 
-def locate_esc10(data_dir: Path, *, url: str = ESC10_URL, retries: int = 3) -> Path:
+def locate_esc10(data_dir: Path, *, url: str | None = None, retries: int = 3) -> Path:
     """Find a copy of ESC-10 through AUDIOCLF_DATA or in ``data_dir``; else download one to ``data_dir``.
 
     AUDIOCLF_DATA is the ESC-10 folder or one that holds it; a relative path counts from the working directory or,
@@ -86,7 +86,7 @@ def locate_esc10(data_dir: Path, *, url: str = ESC10_URL, retries: int = 3) -> P
     if copy is None:
         copy = data_dir / "ESC-10"
         remedy = "set AUDIOCLF_DATA to a folder with a copy of ESC-10"
-        download_archive(url, copy, find_fault, remedy=remedy, retries=retries)
+        download_archive(url or ESC10_URL, copy, find_fault, remedy=remedy, retries=retries)
     return copy
 
 
@@ -137,9 +137,7 @@ def load_esc10(folder: Path, *, data_dir: Path, with_folds: Collection[int] = ()
     )
 
 
-def load_esc50(
-    folder: Path, *, data_dir: Path, esc10_only: bool = False, with_folds: Collection[int] = ()
-) -> Dataset:
+def load_esc50(folder: Path, *, data_dir: Path, esc10_only: bool = False, with_folds: Collection[int] = ()) -> Dataset:
     """ESC-50 (``meta/esc50.csv``, ``audio/*.wav``): 2,000 clips of 5 s in 50 classes and five folds.
 
     Args:
