@@ -21,7 +21,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, PUBLISHED_DIR, DeviceName, Experiment, RecipeName
-from audioclf_lib.errors import InputError
+from audioclf_lib.errors import InputError, one_line, quote
+from audioclf_lib.paths import user_path
 from audioclf_lib.plan import Plan, load_plan, resolve_dataset
 
 if TYPE_CHECKING:
@@ -99,23 +100,25 @@ def run(
         "recipe": recipe,
         "recipe_changes": recipe_changes,
         "device": device,
-        "runs_dir": str(runs_dir.resolve()) if runs_dir else None,
+        "runs_dir": str(user_path(runs_dir).resolve()) if runs_dir else None,
     }
     given = {name: value for name, value in given.items() if value is not None}
     given |= _parse_parameters(parameter or [])
     with _stopped_politely("run the same command again to go on"):
         from audioclf_lib.execution import NotebookError, run_notebook
         from audioclf_lib.suite import NOTEBOOKS_DIR, experiment_job
+        from audioclf_lib.training import choose_device
 
         experiment = _parse_experiment(target, given)
         if experiment:
+            choose_device(experiment.device)  # raises if it is not present
             job = experiment_job(experiment)
-            notebook, place, parameters = job.notebook, output or job.output, job.parameters
+            notebook, place, parameters = job.notebook, job.output, job.parameters
         else:
             notebook = _find_notebook(target, NOTEBOOKS_DIR)
-            place, parameters = output or Path(f"{notebook.stem}-executed.ipynb"), given
+            place, parameters = Path(f"{notebook.stem}-executed.ipynb"), given
         try:
-            executed = run_notebook(notebook, place, parameters, on_wait=_say_waiting)
+            executed = run_notebook(notebook, user_path(output) if output else place, parameters, on_wait=_say_waiting)
         except NotebookError as error:
             _stderr(f"{notebook.name}: {error}\nsee {_shown(error.notebook)}")
             raise typer.Exit(FAILED) from None
@@ -145,6 +148,7 @@ def suite(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run and what is done.")] = False,
 ) -> None:
     """Run all experiments of a plan; what is done is skipped, and an interrupted suite goes on where it stopped."""
+    runs_dir = user_path(runs_dir)
     chosen = load_plan(plan).changed(
         dataset=resolve_dataset(dataset) if dataset else None,
         epochs=epochs,
@@ -185,6 +189,7 @@ def report(
     ] = PROJECT_ROOT / "report",
 ) -> None:
     """Make the report of finished runs as PDF and HTML; missing runs are named in it."""
+    runs_dir, output_dir = user_path(runs_dir), user_path(output_dir)
     last = runs_dir / "plan.yaml"
     chosen = plan or (str(last.resolve()) if last.exists() else "demo")
     if Path(chosen).suffix in (".yaml", ".yml"):
@@ -282,10 +287,24 @@ def trials(
 def main() -> None:
     """Entry point of the command."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except InputError as error:
-        _stderr(f"audioclf: {error}")
-        sys.exit(BAD_INPUT)
+        code = _refuse("audioclf", str(error))
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "audioclf"
+        if len(sys.argv) == 1:  # nothing was asked for: the message is the help
+            _stderr(str(error))
+            code = BAD_INPUT
+        else:
+            code = _refuse(command, f"{error.format_message().rstrip('.')}; `{command} --help` lists what there is")
+    sys.exit(code or 0)
+
+
+def _refuse(command: str, sentence: str) -> int:
+    """Say what is wrong in one line."""
+    _stderr(f"{command}: {one_line(sentence)}")
+    return BAD_INPUT
 
 
 @contextmanager
@@ -320,20 +339,25 @@ def _shown(path: Path) -> str:
 
 def _parse_experiment(target: str, given: dict[str, Any]) -> Experiment | None:
     """``transformer-h4-kfold`` -> the experiment with the ``given`` settings; None if ``target`` is no such name."""
-    match = re.fullmatch(r"(cnn|transformer)(?:-h(\d+))?-(kfold|split)", target)
+    match = re.fullmatch(r"(cnn|transformer)(?:-h([0-9]{1,9}))?-(kfold|split)", target)
     if match is None:
         return None
     model, heads, protocol = match.groups()
-    settings = given | ({"num_heads": int(heads)} if heads else {})
-    return Experiment(**(settings | {"model": model, "protocol": protocol}))
+    said = {"model": model, "protocol": protocol} | ({"num_heads": int(heads)} if heads else {})
+    for name in said:
+        if name in given:
+            raise InputError(f"the experiment's name {target} says what {name} is; leave the parameter {name} out")
+    return Experiment(**(given | said))
 
 
 def _find_notebook(target: str, folder: Path) -> Path:
-    for path in (Path(target), folder / target, folder / f"{target}.ipynb"):
+    for path in (user_path(target), folder / target, folder / f"{target}.ipynb"):
         if path.is_file():
             return path.resolve()
     known = ", ".join(sorted(path.stem for path in folder.glob("*.ipynb")))
-    raise InputError(f"{target!r} is neither an experiment (such as cnn-kfold) nor a notebook; notebooks are {known}")
+    raise InputError(
+        f"{quote(target)} is neither an experiment (such as cnn-kfold) nor a notebook; notebooks are {known}"
+    )
 
 
 def _parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
@@ -342,10 +366,10 @@ def _parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not name.isidentifier() or not equals:
-            raise InputError(f"parameter {text!r} is not understood; write it as name=value")
+            raise InputError(f"parameter {quote(text)} is not understood; write it as name=value")
         try:
             parsed = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # not JSON, a number of too many digits, too many brackets
             parsed = value
         parameters[name] = value if isinstance(parsed, dict) else parsed  # notebooks take objects as JSON text
     return parameters
@@ -357,7 +381,8 @@ def _parse_seeds(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"seeds {text!r} are not understood; write whole numbers separated by commas: 0,1,2") from None
+        example = "write whole numbers separated by commas: 0,1,2"
+        raise InputError(f"seeds {quote(text)} are not understood; {example}") from None
 
 
 def _parse_object(text: str | None) -> dict[str, Any] | None:
@@ -365,10 +390,10 @@ def _parse_object(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise InputError(f'recipe changes {text!r} are no JSON object; write for example {{"dropout": 0.3}}')
+        raise InputError(f'recipe changes {quote(text)} are no JSON object; write for example {{"dropout": 0.3}}')
     return value
 
 

@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from audioclf_lib.errors import InputError
+from audioclf_lib.errors import InputError, quote
+from audioclf_lib.paths import user_path
 
 ModelName = Literal["cnn", "transformer"]
 ProtocolName = Literal["kfold", "split"]
@@ -33,6 +34,9 @@ PUBLISHED_DIR = PROJECT_ROOT / "report" / "published"
 # Part of every fit id: raise it when the same configuration would train to other numbers than before, and when the
 # default of a setting changes (a new setting whose default changes nothing is no reason, see ``FitConfig.fit_id``).
 SCHEMA_VERSION = 1
+
+MAX_FOLD = 999_999  # numbers of folds, not how many there are
+Fold = Annotated[int, Field(ge=0, le=MAX_FOLD)]
 
 
 class DatasetFacts(Protocol):
@@ -53,17 +57,27 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise InputError(explain(error, type(self))) from None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes True for 1, and so does pydantic: an epoch, a fold or a rate is never meant by it."""
+        given = value if isinstance(value, (list, tuple)) else [value]
+        wants_truth = cls.model_fields[str(info.field_name)].annotation is bool
+        if not wants_truth and any(isinstance(item, bool) for item in given):
+            raise ValueError("true and false are no value for it; write a number or a text")
+        return value
+
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """One sentence for the first thing wrong: which setting, what is wrong with it, what would be right."""
     first = error.errors()[0]
-    setting = ".".join(str(part) for part in first["loc"])
+    setting = ".".join(str(part) for part in first["loc"])[:200]
     what = model.__name__.removesuffix("Config").lower()
     if first["type"] == "extra_forbidden":
         return f"{what}: unknown setting {setting!r}; known are {', '.join(model.model_fields)}"
@@ -72,7 +86,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if not setting:
         return f"{what}: {message}"
-    return f"{what}: {setting} = {first['input']!r} is not possible: {message[0].lower()}{message[1:]}"
+    return f"{what}: {setting} = {quote(first['input'])} is not possible: {message[0].lower()}{message[1:]}"
 
 
 class Recipe(StrictModel):
@@ -113,7 +127,10 @@ class Recipe(StrictModel):
         0.0, ge=0, lt=1, description="decay per step of the running mean of the weights that is scored and kept"
     )
     reestimate_windows: int = Field(
-        0, ge=0, description="training windows from which batch-norm statistics are re-estimated without dropout"
+        0,
+        ge=0,
+        le=10**6,
+        description="training windows from which batch-norm statistics are re-estimated without dropout",
     )
 
 
@@ -146,7 +163,7 @@ def make_recipe(name: str, model: str, changes: dict[str, Any] | None = None) ->
         InputError: unknown recipe, unknown setting or impossible value.
     """
     if name not in RECIPES:
-        raise InputError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
+        raise InputError(f"unknown recipe {quote(name)}; choose one of {', '.join(RECIPES)}")
     settings: dict[str, Any] = {}
     if name == "tuned":
         settings = TUNED | (TUNED_TRANSFORMER if model == "transformer" else {})
@@ -157,7 +174,7 @@ class FitConfig(StrictModel):
     """All that determines one fit's result: what ``config.json`` in its run folder says."""
 
     schema_version: int = SCHEMA_VERSION
-    dataset: str
+    dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name, and folder of its runs")
     fingerprint: str
     class_names: tuple[str, ...]
     model: ModelName
@@ -190,15 +207,18 @@ class FitConfig(StrictModel):
         would give two trainings one name: whoever changes one raises ``SCHEMA_VERSION``, which is always in the digest.
         """
         values = self.model_dump(mode="json", exclude_defaults=True) | {"schema_version": self.schema_version}
-        canonical = json.dumps(values, sort_keys=True)
-        digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
         folds = f"val{self.val_fold}-test{self.test_fold}"
-        return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{digest}"
+        return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{digest(values)}"
 
     @property
     def model_label(self) -> str:
         """``cnn``, ``transformer-h1``, ``transformer-h2``, ..."""
         return model_label(self.model, self.num_heads)
+
+
+def digest(configuration: dict[str, Any]) -> str:
+    """Eight hexadecimal digits that a fit id ends in, from all that ``config.json`` says."""
+    return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def model_label(model: str, num_heads: int | None) -> str:
@@ -232,8 +252,8 @@ class Experiment(StrictModel):
     dataset: str = "demo"
     epochs: int = Field(100, ge=1, le=100_000)
     seed: int = Field(0, ge=0, lt=2**32)
-    test_fold: int = Field(1, ge=0)
-    val_folds: tuple[int, ...] | None = None
+    test_fold: Fold = 1
+    val_folds: tuple[Fold, ...] | None = None
     recipe: RecipeName = "tuned"
     recipe_changes: dict[str, Any] = Field(default_factory=dict)
     device: DeviceName = "auto"
@@ -251,13 +271,13 @@ class Experiment(StrictModel):
             return value
         try:
             return json.loads(value or "{}")
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # not JSON, a number of too many digits, too many brackets
             raise ValueError(f'not a JSON object ({error}); write for example {{"dropout": 0.2}}') from None
 
     @field_validator("runs_dir", mode="before")
     @classmethod
     def _default_runs_dir(cls, value: Any) -> Any:
-        return value or DEFAULT_RUNS_DIR
+        return user_path(value) if isinstance(value, (str, Path)) and value else value or DEFAULT_RUNS_DIR
 
     @field_validator("val_folds", mode="before")
     @classmethod
@@ -310,6 +330,11 @@ class Experiment(StrictModel):
         architecture = "CNN" if self.model == "cnn" else f"Transformer, {count_heads(self.num_heads or 1)}"
         return f"{architecture}, {'k-fold' if self.protocol == 'kfold' else 'train-test split'}"
 
+    @property
+    def named_folds(self) -> list[int]:
+        """The folds that a data set must have for this experiment."""
+        return [self.test_fold, *(self.val_folds or ())]
+
     def validation_folds(self, all_folds: Iterable[int]) -> list[int]:
         """The validation folds of this experiment's fits, in order.
 
@@ -320,9 +345,7 @@ class Experiment(StrictModel):
             InputError: a fold that the data set does not have.
         """
         folds = sorted({int(fold) for fold in all_folds})
-        for fold in (self.test_fold, *(self.val_folds or ())):
-            if fold not in folds:
-                raise InputError(f"fold {fold} is not in data set {self.dataset!r}; its folds are {folds}")
+        refuse_missing_folds(self.dataset, folds, self.named_folds)
         if self.protocol == "split":
             return [folds[(folds.index(self.test_fold) + 1) % len(folds)]]
         return list(self.val_folds or [fold for fold in folds if fold != self.test_fold])
@@ -347,6 +370,13 @@ class Experiment(StrictModel):
             )
             for val_fold in self.validation_folds(folds)
         ]
+
+
+def refuse_missing_folds(dataset: str, folds: Sequence[int], wanted: Iterable[int]) -> None:
+    """Raise InputError for the first fold of ``wanted`` that a data set with these ``folds`` does not have."""
+    for fold in wanted:
+        if fold not in folds:
+            raise InputError(f"fold {fold} is not in data set {dataset!r}; its folds are {list(folds)}")
 
 
 def count_heads(num_heads: int) -> str:

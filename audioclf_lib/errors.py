@@ -1,4 +1,14 @@
-"""The one exception for what a user can put right."""
+"""The one exception for what a user can put right, and how what they gave is quoted in its message."""
+
+from __future__ import annotations
+
+import reprlib
+import unicodedata
+
+# Enough to know a value again; a plan of a few lines can hold one that would fill the memory when written out.
+_QUOTE = reprlib.Repr()
+_QUOTE.maxlevel, _QUOTE.maxlong = 3, 60
+_QUOTE.maxstring = _QUOTE.maxother = 200
 
 
 class InputError(ValueError):
@@ -7,3 +17,51 @@ class InputError(ValueError):
     The message is one sentence that names the culprit and the remedy; the command line prints it without a traceback
     and ends with exit code 2.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows of it: the sentence alone, since no line of code is at fault."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+def quote(value: object) -> str:
+    """A given value as Python writes it, cut short where it is long."""
+    try:
+        return _QUOTE.repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return "a number of too many digits"
+
+
+def one_line(text: str) -> str:
+    """Text for a terminal: line breaks are spaces, other characters that steer a terminal or text are written out."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in " ".join(text.split())
+    )
+
+
+def is_control(character: str) -> bool:
+    """Whether no reader sees the character although it changes what is read.
+
+    These are control characters, among them tabs and line breaks, halves of surrogate pairs, and those that embed or
+    override the direction of writing, by which one text can be shown as another (Unicode TR 36, section 2.8).
+    """
+    is_steering = unicodedata.bidirectional(character) in (
+        "LRE",
+        "RLE",
+        "LRO",
+        "RLO",
+        "PDF",
+        "LRI",
+        "RLI",
+        "FSI",
+        "PDI",
+    )
+    return is_steering or unicodedata.category(character) in ("Cc", "Cs")
+
+
+def refuse_control_characters(what: str, text: str) -> None:
+    """Raise InputError, naming ``what`` is wrong, if a text holds control characters; see ``is_control``."""
+    for place, character in enumerate(text, start=1):
+        if is_control(character):
+            code = f"U+{ord(character):04X}"
+            raise InputError(f"{what} has the control character {code} at place {place}; take it out")

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from traitlets.config import Config
 from audioclf_lib.config import StrictModel
 from audioclf_lib.errors import InputError
 from audioclf_lib.lease import hold_lease
+from audioclf_lib.paths import folder_for
 
 KERNEL_NAME = "audioclf"  # installed into the environment by `make setup`
 OUT_OF_MEMORY = "the kernel died; most often because memory ran out"
@@ -93,17 +94,20 @@ def run_notebook(
         ``output``.
 
     Raises:
-        InputError: no such notebook, a parameter that it does not have, or one that it rejects.
+        InputError: no such notebook, a parameter that it does not have, or one that it rejects; nothing is left then.
         NotebookError: a cell failed or the kernel died; see ``failed_path`` and ``read_status``.
     """
     notebook, output = Path(notebook), Path(output).absolute()
     _check_parameters(notebook, parameters)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {output}: {error.strerror}; choose another place") from None
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; name the file in it that the executed notebook goes to")
     holders: list[str] = []
-    with hold_lease(output.with_name(f".{output.stem}.lock"), _both(holders.append, on_wait)):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(folder_for(output.parent))
+        except OSError as error:
+            raise InputError(f"cannot write {output}: {error.strerror}; choose another place") from None
+        stack.enter_context(hold_lease(output.with_name(f".{output.stem}.lock"), _both(holders.append, on_wait)))
         if holders and output.exists():
             return output
         with _recorded(output):
@@ -131,7 +135,7 @@ def read_status(output: Path) -> Status | None:
     """What is known of the last run to ``output``; None if there was none."""
     try:
         return Status(**json.loads(status_path(output).read_text(encoding="utf-8")))
-    except (FileNotFoundError, json.JSONDecodeError, InputError):
+    except (OSError, ValueError, TypeError):  # none, or not one that we wrote
         return None
 
 
@@ -145,7 +149,7 @@ def known_parameters(notebook: Path | str) -> list[str]:
         return list(papermill.inspect_notebook(str(notebook)))
     except FileNotFoundError:
         raise InputError(f"there is no notebook {notebook}; check the path") from None
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, json.JSONDecodeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, nbformat.ValidationError):
         raise InputError(f"{notebook} is not a notebook; give the path of an .ipynb file") from None
 
 
@@ -193,21 +197,21 @@ def _kernel_name() -> str:
 def _recorded(output: Path) -> Iterator[None]:
     """Keep ``X.status.json`` while the block runs; turn a failed cell into one exception."""
     start = time.monotonic()
+    before = status_path(output).read_bytes() if status_path(output).exists() else None
 
     def record(state: State, **details: Any) -> Status:
-        seconds = round(time.monotonic() - start, 1)
-        status = Status(state=state, host=socket.gethostname(), pid=os.getpid(), seconds=seconds, **details)
-        _write_text(status_path(output), status.model_dump_json(indent=2))
-        return status
+        return record_status(output, state, seconds=round(time.monotonic() - start, 1), **details)
 
     record("running")
     try:
         yield
     except papermill.PapermillExecutionError as error:
+        if error.ename == InputError.__name__:  # as if nothing had been run
+            part_path(output).unlink()
+            _restore(status_path(output), before)
+            raise InputError(error.evalue) from None
         os.replace(part_path(output), failed_path(output))
         status = record("failed", cell=error.exec_count, error=error.ename, message=error.evalue)
-        if error.ename == InputError.__name__:
-            raise InputError(error.evalue) from None
         raise NotebookError(status, failed_path(output)) from None
     except DeadKernelError:
         cell = _last_started_cell(part_path(output))
@@ -221,6 +225,21 @@ def _recorded(output: Path) -> Iterator[None]:
         record("stopped")
         raise
     record("done")
+
+
+def record_status(output: Path, state: State, **details: Any) -> Status:
+    """Write ``X.status.json``."""
+    status = Status(state=state, host=socket.gethostname(), pid=os.getpid(), **details)
+    _write_text(status_path(output), status.model_dump_json(indent=2))
+    return status
+
+
+def _restore(path: Path, content: bytes | None) -> None:
+    """Give a file the content that it had, or remove it where there was none."""
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
 
 
 def _last_started_cell(notebook: Path) -> int | None:
@@ -256,8 +275,12 @@ def main(jobs_file: str, job_id: str) -> int:
     job = json.loads(Path(jobs_file).read_text(encoding="utf-8"))[job_id]
     try:
         run_notebook(job["notebook"], job["output"], job["parameters"], on_wait=_say_who)
-    except (NotebookError, InputError) as error:
+    except NotebookError as error:
         print(f"{job_id}: {error}", file=sys.stderr)
+        return 1
+    except InputError as error:
+        print(f"{job_id}: {error}", file=sys.stderr)
+        record_status(Path(job["output"]), "failed", error=type(error).__name__, message=str(error))
         return 1
     except KeyboardInterrupt:
         return 130

@@ -24,7 +24,8 @@ from audioclf_lib.config import (
     RecipeName,
     StrictModel,
 )
-from audioclf_lib.errors import InputError
+from audioclf_lib.errors import InputError, quote, refuse_control_characters
+from audioclf_lib.paths import user_path
 
 PLANS_DIR = PROJECT_ROOT / "workflow" / "plans"
 DATASET_NAMES = ("demo", "esc10")  # a folder of such a name is given as ./demo
@@ -65,12 +66,18 @@ class Plan(StrictModel):
     experiments: tuple[PlannedExperiment, ...] = Field(min_length=1)
     checks: tuple[PlannedCheck, ...] = ()
 
+    @field_validator("name")
+    @classmethod
+    def _shown_as_it_is(cls, name: str) -> str:
+        refuse_control_characters("the plan's name", name)
+        return name
+
     @field_validator("seeds", "experiments", "checks")
     @classmethod
     def _named_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         repeated = next((value for index, value in enumerate(values) if value in values[:index]), None)
         if repeated is not None:
-            raise ValueError(f"{repeated!r} is named twice; name each once")
+            raise ValueError(f"{quote(repeated)} is named twice; name each once")
         return values
 
     @model_validator(mode="after")
@@ -144,7 +151,7 @@ def read_settings(path: Path, what: str) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {what} {path}: {error.strerror}; check the file and its rights") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or an impossible date
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}" if where else "the text"
         raise InputError(f"{what} {path} is not valid YAML; correct {line}") from None
@@ -172,7 +179,7 @@ def save_plan(plan: Plan, path: Path | str) -> None:
 
 def resolve_dataset(name_or_path: str, base: Path | None = None) -> str:
     """A folder as an absolute path, since notebooks may run in other working directories; a name as it is."""
-    folder = (base or Path.cwd()) / Path(name_or_path).expanduser()
+    folder = user_path((base or Path.cwd()) / user_path(name_or_path))
     bare = Path(str(folder).rsplit(":", 1)[0])  # without an option such as :esc10 or :4s
     is_folder = folder.is_dir() or bare.is_dir()
     is_name = name_or_path in DATASET_NAMES or (Path(name_or_path).name == name_or_path and not is_folder)
@@ -180,7 +187,7 @@ def resolve_dataset(name_or_path: str, base: Path | None = None) -> str:
 
 
 def _plan_file(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise InputError(f"there is no plan {path}; check the path, or choose one of {', '.join(plan_names())}")
@@ -188,7 +195,8 @@ def _plan_file(name_or_path: str | Path) -> Path:
     named = PLANS_DIR / f"{name_or_path}.yaml"
     if str(name_or_path) not in plan_names():
         known = ", ".join(plan_names())
-        raise InputError(f"unknown plan {str(name_or_path)!r}; choose one of {known}, or give the path of a .yaml file")
+        unknown = quote(str(name_or_path))
+        raise InputError(f"unknown plan {unknown}; choose one of {known}, or give the path of a .yaml file")
     return named
 
 

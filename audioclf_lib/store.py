@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +20,11 @@ from typing import Any
 
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from audioclf_lib.config import SCHEMA_VERSION, FitConfig
+from audioclf_lib.config import SCHEMA_VERSION, FitConfig, digest
 from audioclf_lib.errors import InputError
 from audioclf_lib.lease import hold_lease
 
@@ -46,17 +47,22 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row per epoch: epoch, seconds, learning_rate, {train,validation,test}_{loss,accuracy,clip_accuracy}."""
-        return pd.read_csv(self.path / HISTORY)
+        return _read_table(self.path / HISTORY, pd.read_csv)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """One row per window: split, clip_id, fold, window_index, silent, y_true, p_0 ... p_(classes-1)."""
-        return pd.read_parquet(self.path / PREDICTIONS)
+        columns = {"split", "clip_id", "fold", "window_index", "silent", "y_true"}
+        columns |= {f"p_{label}" for label in range(len(self.config.class_names))}
+        return _read_table(self.path / PREDICTIONS, pd.read_parquet, columns)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Scores per split at window and clip level, and which epoch was chosen by what rule."""
-        return read_json(self.path / METRICS)
+        values = read_json(self.path / METRICS)
+        if not isinstance(values.get("scores"), dict):
+            raise _damaged(self.path / METRICS, "no scores")
+        return values
 
     @cached_property
     def environment(self) -> dict[str, Any]:
@@ -66,6 +72,14 @@ class Run:
     @property
     def has_weights(self) -> bool:
         return (self.path / WEIGHTS).exists()
+
+    def check(self) -> None:
+        """Read all that a report needs.
+
+        Raises:
+            InputError: an artefact is missing or damaged.
+        """
+        _ = self.history, self.predictions, self.metrics, self.environment
 
     def weights(self) -> dict[str, Tensor]:
         """The chosen epoch's weights and batch-norm statistics.
@@ -77,7 +91,10 @@ class Run:
             raise InputError(
                 f"{self.path} holds no {WEIGHTS}: published runs keep few; train the fit in another runs_dir"
             )
-        return safetensors.load_file(self.path / WEIGHTS)
+        try:
+            return safetensors.load_file(self.path / WEIGHTS)
+        except (OSError, SafetensorError) as error:
+            raise _damaged(self.path / WEIGHTS, error) from None
 
 
 class RunStore:
@@ -95,13 +112,21 @@ class RunStore:
         return self.runs_dir / config.dataset / config.fit_id
 
     def exists(self, config: FitConfig) -> bool:
-        return self.path(config).is_dir()
+        """Whether the fit has been trained.
+
+        Raises:
+            InputError: a file stands where its run folder would be.
+        """
+        path = self.path(config)
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file in the place of a run folder; move it away")
+        return path.is_dir()
 
     def load(self, config: FitConfig) -> Run:
         """The finished fit of ``config``.
 
         Raises:
-            InputError: it has not been trained.
+            InputError: it has not been trained, or its folder is damaged.
         """
         if not self.exists(config):
             raise InputError(f"fit {config.fit_id} is not in {self.runs_dir}; train it with `audioclf suite`")
@@ -281,16 +306,23 @@ def read_run(path: Path) -> Run:
     """Read a run folder's configuration.
 
     Raises:
-        InputError: it was written by a newer version, or is damaged.
+        InputError: it was written by a newer version, is damaged, or is not the one that the folder is named after.
     """
     values = read_json(path / CONFIG)
     version = values.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise InputError(f"{path} was written by a newer audioclf (schema {version}); update this one to read it")
     try:
-        return Run(path, FitConfig(**values))
+        config = FitConfig(**values)
     except InputError as error:
-        raise InputError(f"{path / CONFIG} is damaged ({error}); remove its folder and train the fit again") from None
+        raise _damaged(path / CONFIG, error) from None
+    # By what the file says: settings that came later would change the digest of what is made of it.
+    if not path.name.endswith(digest(values)) or path.parent.name != config.dataset:
+        raise InputError(
+            f"{path} holds another fit than its name says (data set {config.dataset!r}, fingerprint "
+            f"{config.fingerprint}, seed {config.seed}); move it out of the runs, or back to its own name and place"
+        )
+    return Run(path, config)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -301,13 +333,32 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; remove the folder {path.parent} and train the fit again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}); remove its folder and train the fit again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, error) from None
     if not isinstance(values, dict):
-        raise InputError(f"{path} is damaged (no JSON object); remove its folder and train the fit again")
+        raise _damaged(path, "no JSON object")
     return values
+
+
+def _read_table(path: Path, read: Callable[[Path], pd.DataFrame], columns: Collection[str] = ()) -> pd.DataFrame:
+    try:
+        table = read(path)
+    except (OSError, ValueError) as error:  # what pandas and pyarrow raise for what they cannot read are ValueErrors
+        raise _unreadable(path, error) from None
+    if missing := sorted(set(columns) - set(table.columns)):
+        raise _damaged(path, f"no column {missing[0]!r}")
+    return table
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path} is missing; remove the folder {path.parent} and train the fit again")
+    return _damaged(path, error)
+
+
+def _damaged(path: Path, reason: object) -> InputError:
+    said = " ".join(str(reason).split())[:300]
+    return InputError(f"{path} is damaged ({said}); remove its folder and train the fit again")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from audioclf_lib.store import RunStore
 from audioclf_lib.training import choose_device
 
 NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
+THIS_MACHINE = "laptop"  # of the profiles
 DATASET_NOTEBOOK = "01_dataset.ipynb"
 EXPERIMENT_NOTEBOOKS = {
     ("cnn", "kfold"): "10_cnn_kfold.ipynb",
@@ -120,7 +121,7 @@ def experiment_job(
     Raises:
         InputError: a fold that the data set does not have, or a data set that cannot be used.
     """
-    dataset = dataset or load_dataset(experiment.dataset)
+    dataset = dataset or load_dataset(experiment.dataset, with_folds=experiment.named_folds)
     fits = tuple(experiment.fits(dataset))
     digest = hashlib.sha256(" ".join(fit.fit_id for fit in fits).encode()).hexdigest()[:8]
     job_id = f"{experiment.name}-seed{experiment.seed}-{experiment.recipe}-e{experiment.epochs}-{digest}"
@@ -171,7 +172,7 @@ def run_suite(
     device: DeviceName = "auto",
     jobs: int | None = None,
     cores: int | None = None,
-    on: str = "laptop",
+    on: str = THIS_MACHINE,
     notebooks_dir: Path = NOTEBOOKS_DIR,
     say: Callable[[str], None] = print,
 ) -> list[Outcome]:
@@ -194,8 +195,13 @@ def run_suite(
         InputError: the data set or the plan cannot be used, or ``runs_dir`` cannot be written.
         KeyboardInterrupt: the user stopped it; the next call goes on.
     """
-    dataset = load_dataset(plan.dataset)
+    if on == THIS_MACHINE:
+        choose_device(device)  # raises if it is not present; other machines have other devices
+    dataset = load_dataset(plan.dataset, with_folds=[plan.test_fold])
     todo = plan_jobs(plan, dataset, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir)
+    for job in todo:
+        if not job.notebook.is_file():
+            raise InputError(f"there is no notebook {job.notebook}; give the folder that has it, with --notebooks-dir")
     folder = runs_dir.resolve() / ".suite"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -228,7 +234,8 @@ def inspect_suite(plan: Plan, *, runs_dir: Path = DEFAULT_RUNS_DIR) -> list[Outc
         InputError: the data set or the plan cannot be used.
     """
     store = RunStore(runs_dir)
-    return [outcome(job, store) for job in plan_jobs(plan, load_dataset(plan.dataset), runs_dir=runs_dir)]
+    dataset = load_dataset(plan.dataset, with_folds=[plan.test_fold])
+    return [outcome(job, store) for job in plan_jobs(plan, dataset, runs_dir=runs_dir)]
 
 
 def default_jobs(device: DeviceName, cores: int) -> int:

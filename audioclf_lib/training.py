@@ -282,10 +282,11 @@ def fit(
     store = RunStore(runs_dir)
     if store.exists(config):
         return store.load(config)
+    place = choose_device(device)
     with store.lock(config, on_wait=lambda holder: print(f"{config.fit_id} is being trained by {holder}; waiting")):
         if store.exists(config):  # trained while we waited
             return store.load(config)
-        return _train(config, dataset, store, choose_device(device), progress)
+        return _train(config, dataset, store, place, progress)
 
 
 def _train(

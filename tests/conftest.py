@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from archives import Server
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before anybody imports matplotlib
 
@@ -20,3 +22,17 @@ def real_esc10() -> Path:
         if place and (Path(place) / "ESC-10").is_dir():
             return (Path(place) / "ESC-10").resolve()
     pytest.skip("no copy of ESC-10: set AUDIOCLF_DATA to the folder that holds it")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Starts servers on this machine that answer with the given content; they end with the test."""
+    servers: list[Server] = []
+
+    def start(content: bytes, status: int = 200) -> Server:
+        servers.append(Server(content, status))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -51,6 +51,7 @@ def artefacts(size: int = 1) -> dict[str, Any]:
                 "y_true": np.zeros(n, dtype=np.int64),
                 "p_0": generator.random(n).astype(np.float32),
                 "p_1": generator.random(n).astype(np.float32),
+                "p_2": generator.random(n).astype(np.float32),
             }
         ),
         "metrics": {"chosen": {"epoch": 2, "accuracy": 0.1 + 0.2}, "scores": {"test": {"auc": None}}},
@@ -419,5 +420,5 @@ def test_a_run_is_read_when_asked_for(runs: RunStore) -> None:
     run = runs.save(CONFIGURATION, **artefacts())
     assert isinstance(run, Run)
     shutil.rmtree(run.path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InputError, match=r"history\.csv is missing"):
         _ = run.history

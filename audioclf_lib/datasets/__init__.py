@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from audioclf_lib.config import PROJECT_ROOT
@@ -11,6 +12,7 @@ from audioclf_lib.datasets.demo import load_demo
 from audioclf_lib.datasets.esc import ESC50_TABLE, find_esc10, load_esc10, load_esc50, locate_esc10
 from audioclf_lib.datasets.folder import TABLE, folder_name, load_folder
 from audioclf_lib.errors import InputError
+from audioclf_lib.paths import user_path
 
 __all__ = ["DEFAULT_DATA_DIR", "Dataset", "dataset_name", "load_dataset"]
 
@@ -24,6 +26,7 @@ def load_dataset(
     *,
     esc10_only: bool = False,
     clip_seconds: float | None = None,
+    with_folds: Collection[int] = (),
     data_dir: Path | None = None,
 ) -> Dataset:
     """Load a data set by its name or from a folder.
@@ -34,6 +37,7 @@ def load_dataset(
         esc10_only: of a copy of ESC-50, the ten classes of ESC-10 only; ``"/path/to/ESC-50:esc10"`` says the same.
         clip_seconds: length of the clips of your own folder, see ``load_folder``; ``"/path/to/folder:4s"`` says the
             same for 4 s.
+        with_folds: folds that the caller needs; if one is not there, nothing is decoded.
         data_dir: for downloads and decoded clips; the project's ``data`` folder unless given.
 
     Raises:
@@ -45,19 +49,19 @@ def load_dataset(
         name, esc10_only = name.removesuffix(ESC10_PART), True
     elif length := CLIP_SECONDS.fullmatch(name):
         name, clip_seconds = length[1], float(length[2])
-    folder = locate_esc10(data_dir) if name == "esc10" else Path(name).expanduser()
+    folder = locate_esc10(data_dir) if name == "esc10" else user_path(name)
     layout = "demo" if name == "demo" else _layout(folder)
     if esc10_only and layout != "esc50":
         raise InputError(f"esc10_only chooses classes of ESC-50, which {name!r} is not; leave it out")
     if clip_seconds is not None and layout != "folder":
         raise InputError(f"clip_seconds is for your own folder; leave it out, the clips of {name!r} have 5 s")
     if layout == "demo":
-        return load_demo(data_dir=data_dir)
+        return load_demo(data_dir=data_dir, with_folds=with_folds)
     if layout == "esc50":
-        return load_esc50(folder, data_dir=data_dir, esc10_only=esc10_only)
+        return load_esc50(folder, data_dir=data_dir, esc10_only=esc10_only, with_folds=with_folds)
     if layout == "folder":
-        return load_folder(folder, data_dir=data_dir, clip_seconds=clip_seconds)
-    return load_esc10(find_esc10(folder) or folder, data_dir=data_dir)
+        return load_folder(folder, data_dir=data_dir, clip_seconds=clip_seconds, with_folds=with_folds)
+    return load_esc10(find_esc10(folder) or folder, data_dir=data_dir, with_folds=with_folds)
 
 
 def _layout(folder: Path) -> str:
@@ -86,6 +90,6 @@ def dataset_name(name_or_path: str | Path) -> str:
         return name
     part = "-esc10" if name.endswith(ESC10_PART) else ""
     length = CLIP_SECONDS.fullmatch(name)
-    folder = Path(length[1] if length else name.removesuffix(ESC10_PART)).expanduser()
+    folder = user_path(length[1] if length else name.removesuffix(ESC10_PART))
     layout = _layout(folder) if folder.is_dir() else "folder"
     return folder_name(folder) if layout == "folder" else layout + part

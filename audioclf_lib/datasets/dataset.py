@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -11,13 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from audioclf_lib.errors import InputError
+from audioclf_lib.config import refuse_missing_folds
+from audioclf_lib.errors import InputError, quote, refuse_control_characters
 from audioclf_lib.windowing import WINDOW_SIZE, find_silent_windows
 
 SAMPLE_RATE = 16_000
 
 # Train, validate, test.
 MIN_FOLDS = 3
+
+# What scores call their averages over classes; tables of scores have them beside the classes.
+AVERAGES = ("micro", "macro")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,17 +80,21 @@ class Dataset:
         return find_silent_windows(self.waveforms).numpy()
 
 
-def check_clips(name: str, clips: pd.DataFrame, class_names: Sequence[str]) -> None:
+def check_clips(
+    name: str, clips: pd.DataFrame, class_names: Sequence[str], *, with_folds: Collection[int] = ()
+) -> None:
     """Check all that can be known of a data set before its audio is decoded.
 
     Args:
         name: of the data set, for the message.
         clips: a row for each clip, with ``clip_id``, ``label`` (index into ``class_names``), ``fold``, ``source``.
         class_names: of the labels.
+        with_folds: folds that must be there.
 
     Raises:
-        InputError: no clips, fewer than two classes or three folds, a clip id given twice, a label without a class,
-            a source recording in two folds, or a class without a clip in some fold.
+        InputError: no clips, fewer than two classes or three folds, a class name that cannot be used, a clip id given
+            twice, a label without a class, a source recording in two folds, a class without a clip in some fold, or a
+            fold that is wanted and not there.
     """
     if clips.empty:
         raise InputError(f"data set {name!r} holds no clips; list at least one for each class and fold")
@@ -95,6 +103,14 @@ def check_clips(name: str, clips: pd.DataFrame, class_names: Sequence[str]) -> N
         raise InputError(f"data set {name!r} lists clip {twice.iloc[0]!r} twice; list every clip once")
     if len(class_names) < 2 or len(set(class_names)) != len(class_names):
         raise InputError(f"data set {name!r} has the classes {list(class_names)}; give two or more different ones")
+    for class_name in class_names:
+        refuse_control_characters(f"data set {name!r}: class {quote(class_name)}", class_name)
+        if class_name in AVERAGES:
+            raise InputError(
+                f"data set {name!r}: class {class_name!r} has the name of an average over classes; give it another"
+            )
+    for clip_id in clips["clip_id"]:
+        refuse_control_characters(f"data set {name!r}: clip {quote(clip_id)}", clip_id)
     unknown = clips[~clips["label"].between(0, len(class_names) - 1)]
     if len(unknown):
         clip_id, label = unknown["clip_id"].iloc[0], unknown["label"].iloc[0]
@@ -102,6 +118,7 @@ def check_clips(name: str, clips: pd.DataFrame, class_names: Sequence[str]) -> N
             f"data set {name!r}: clip {clip_id!r} has label {label}; labels go from 0 to {len(class_names) - 1}"
         )
     _check_folds(name, clips, class_names)
+    refuse_missing_folds(name, sorted(clips["fold"].unique().tolist()), with_folds)
 
 
 def _check_folds(name: str, clips: pd.DataFrame, class_names: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import scipy
 from numpy.random import Generator
 from scipy.signal import lfilter
 
+from audioclf_lib.config import refuse_missing_folds
 from audioclf_lib.datasets import cache
 from audioclf_lib.datasets.dataset import SAMPLE_RATE, Dataset
 from audioclf_lib.datasets.esc import CLIP_SAMPLES, ESC10_CLASSES
@@ -32,12 +33,17 @@ SECONDS = np.arange(CLIP_SAMPLES) / SAMPLE_RATE
 PADDED_SHARE = {"dog bark": 0.4, "person sneeze": 0.9, "rooster": 0.7, "baby cry": 0.2}
 
 
-def load_demo(*, data_dir: Path) -> Dataset:
+def load_demo(*, data_dir: Path, with_folds: Collection[int] = ()) -> Dataset:
     """The demo set: 50 clips of 5 s, one for each of ten classes and five folds; the same on every machine.
 
     Args:
         data_dir: the clips are kept in its ``cache`` folder, under a name that changes with this module.
+        with_folds: folds that must be there.
+
+    Raises:
+        InputError: one that is not there.
     """
+    refuse_missing_folds("demo", FOLDS, with_folds)
     key = digest([Path(__file__).read_text(encoding="utf-8"), np.__version__, scipy.__version__])
     shape = (len(FOLDS) * len(ESC10_CLASSES), CLIP_SAMPLES)
     waveforms = cache.load_or_build(data_dir / "cache" / f"demo-{key}.f32", shape, make_clips)

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 
 import pooch
 import requests
-from filelock import FileLock
 
 from audioclf_lib.errors import InputError
+from audioclf_lib.lease import hold_lease
+from audioclf_lib.paths import folder_for
 
 # The data set's archive holds 42 MB in about 400 files.
 MAX_BYTES = 200_000_000
@@ -41,8 +42,7 @@ def download_archive(
     """
     parts = target.with_name(f".{target.name}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.with_name(f".{target.name}.lock")):
+        with folder_for(target.parent), hold_lease(target.with_name(f".{target.name}.lock")):
             if target.exists():  # another process was faster
                 return
             shutil.rmtree(parts, ignore_errors=True)

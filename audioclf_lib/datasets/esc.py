@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,9 @@ from audioclf_lib.config import PROJECT_ROOT
 from audioclf_lib.datasets.dataset import SAMPLE_RATE, Dataset
 from audioclf_lib.datasets.download import download_archive
 from audioclf_lib.datasets.files import dataset_from_files, hash_files
-from audioclf_lib.datasets.tables import int_column, known_values, read_table
+from audioclf_lib.datasets.tables import file_column, int_column, known_values, read_table
 from audioclf_lib.errors import InputError
+from audioclf_lib.paths import user_path
 
 CLIP_SAMPLES = 5 * SAMPLE_RATE
 
@@ -64,7 +66,7 @@ def find_esc10(folder: Path) -> Path | None:
     return None
 
 
-def locate_esc10(data_dir: Path, *, url: str = ESC10_URL, retries: int = 3) -> Path:
+def locate_esc10(data_dir: Path, *, url: str | None = None, retries: int = 3) -> Path:
     """Find a copy of ESC-10 through AUDIOCLF_DATA or in ``data_dir``; else download one to ``data_dir``.
 
     AUDIOCLF_DATA is the ESC-10 folder or one that holds it; a relative path counts from the working directory or,
@@ -75,7 +77,7 @@ def locate_esc10(data_dir: Path, *, url: str = ESC10_URL, retries: int = 3) -> P
     """
     given = os.environ.get("AUDIOCLF_DATA")
     if given:
-        places = [Path(given).expanduser(), PROJECT_ROOT / given]
+        places = [user_path(given), PROJECT_ROOT / given]
         found = next((copy for place in places if (copy := find_esc10(place)) is not None), None)
         if found is None:
             raise InputError(f"AUDIOCLF_DATA = {given!r} holds no ESC-10; set it to a folder that does, or unset it")
@@ -84,7 +86,7 @@ def locate_esc10(data_dir: Path, *, url: str = ESC10_URL, retries: int = 3) -> P
     if copy is None:
         copy = data_dir / "ESC-10"
         remedy = "set AUDIOCLF_DATA to a folder with a copy of ESC-10"
-        download_archive(url, copy, find_fault, remedy=remedy, retries=retries)
+        download_archive(url or ESC10_URL, copy, find_fault, remedy=remedy, retries=retries)
     return copy
 
 
@@ -103,12 +105,13 @@ def find_fault(folder: Path) -> str | None:
     return f"{altered.iloc[0]!r} has the wrong checksum" if len(altered) else None
 
 
-def load_esc10(folder: Path, *, data_dir: Path) -> Dataset:
+def load_esc10(folder: Path, *, data_dir: Path, with_folds: Collection[int] = ()) -> Dataset:
     """ESC-10: 400 clips of 5 s, 40 of each of ten classes, in five folds.
 
     Args:
         folder: with the ten class folders.
         data_dir: folder whose ``cache`` keeps the decoded clips.
+        with_folds: folds that must be there.
 
     Raises:
         InputError: a clip is missing, altered or unknown.
@@ -130,16 +133,18 @@ def load_esc10(folder: Path, *, data_dir: Path) -> Dataset:
         data_dir=data_dir,
         description="ESC-10: 400 environmental recordings of 5 s in ten classes and five folds (Piczak 2015)",
         licence="CC BY 3.0; credits for every clip in the data set's README",
+        with_folds=with_folds,
     )
 
 
-def load_esc50(folder: Path, *, data_dir: Path, esc10_only: bool = False) -> Dataset:
+def load_esc50(folder: Path, *, data_dir: Path, esc10_only: bool = False, with_folds: Collection[int] = ()) -> Dataset:
     """ESC-50 (``meta/esc50.csv``, ``audio/*.wav``): 2,000 clips of 5 s in 50 classes and five folds.
 
     Args:
         folder: the ESC-50 folder.
         data_dir: folder whose ``cache`` keeps the decoded clips.
         esc10_only: take the ten classes only that are marked as ESC-10.
+        with_folds: folds that must be there.
 
     Raises:
         InputError: the table lacks a column, names an unknown class or fold, or a clip is missing or unreadable.
@@ -150,11 +155,12 @@ def load_esc50(folder: Path, *, data_dir: Path, esc10_only: bool = False) -> Dat
     table = table.assign(label=known_values(path, table["category"], ESC50_CLASSES))
     if esc10_only:
         table = table[table["esc10"].str.lower() == "true"]
+    filenames = file_column(path, table["filename"])
     present = sorted(set(table["label"]))
     clips = pd.DataFrame(
         {
-            "path": [folder / "audio" / name for name in table["filename"]],
-            "clip_id": [Path(name).stem for name in table["filename"]],
+            "path": [folder / "audio" / name for name in filenames],
+            "clip_id": [Path(name).stem for name in filenames],
             "label": [present.index(label) for label in table["label"]],
             "fold": int_column(path, table["fold"]),
             "source": table["src_file"].tolist(),
@@ -169,4 +175,5 @@ def load_esc50(folder: Path, *, data_dir: Path, esc10_only: bool = False) -> Dat
         data_dir=data_dir,
         description=f"ESC-50{part}: environmental recordings of 5 s in five folds (Piczak 2015)",
         licence="CC BY-NC 3.0; credits for every clip in the data set's README",
+        with_folds=with_folds,
     )

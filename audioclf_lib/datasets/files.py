@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +32,7 @@ def dataset_from_files(
     data_dir: Path,
     description: str,
     licence: str,
+    with_folds: Collection[int] = (),
 ) -> Dataset:
     """Decode the listed files, or take them from the cache, and make a data set of them.
 
@@ -43,11 +44,12 @@ def dataset_from_files(
         n_samples: length to which every clip is trimmed or zero-padded, at 16 kHz.
         data_dir: folder whose ``cache`` keeps the decoded clips.
         description, licence: for captions.
+        with_folds: folds that must be there; looked for before anything is decoded.
 
     Raises:
         InputError: a file or the list as a whole cannot be used.
     """
-    check_clips(name, clips, class_names)
+    check_clips(name, clips, class_names, with_folds=with_folds)
     paths = [Path(path) for path in clips["path"]]
     checksums = clips["sha256"].tolist() if "sha256" in clips else hash_files(paths)
 
@@ -98,6 +100,8 @@ def hash_files(paths: Iterable[Path]) -> list[str]:
 
 
 def _hash_file(path: Path) -> str:
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever, a device never end
+        raise InputError(f"{path} is no file; give a sound file in its place")
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

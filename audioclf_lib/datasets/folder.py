@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection
+from pathlib import Path
 
 import pandas as pd
 
 from audioclf_lib.datasets.audio import decoded_length
 from audioclf_lib.datasets.dataset import SAMPLE_RATE, Dataset, check_clips
 from audioclf_lib.datasets.files import dataset_from_files
-from audioclf_lib.datasets.tables import int_column, read_table
+from audioclf_lib.datasets.tables import file_column, int_column, read_table
 from audioclf_lib.errors import InputError
 from audioclf_lib.windowing import HOP_SIZE, WINDOW_SIZE, count_windows
 
@@ -24,7 +25,9 @@ MAX_SECONDS = 600
 RESERVED_NAMES = ("demo", "esc10", "esc50", "esc50-esc10")
 
 
-def load_folder(folder: Path, *, data_dir: Path, clip_seconds: float | None = None) -> Dataset:
+def load_folder(
+    folder: Path, *, data_dir: Path, clip_seconds: float | None = None, with_folds: Collection[int] = ()
+) -> Dataset:
     """Your own recordings, as ``labels.csv`` lists them: ``filename, label, fold`` and, if you like, ``source``.
 
     Sound files may have any sample rate, channel count and length. Classes are ordered by name. Clips cut from one
@@ -35,16 +38,17 @@ def load_folder(folder: Path, *, data_dir: Path, clip_seconds: float | None = No
         data_dir: folder whose ``cache`` keeps the decoded clips.
         clip_seconds: length to which all clips are trimmed or zero-padded; by default the whole windows of the
             longest clip, at least one window (1 s) and at most 30 s.
+        with_folds: folds that must be there.
 
     Raises:
         InputError: the table, a file or the length cannot be used.
     """
     path = folder / TABLE
     table = read_table(path, REQUIRED)
-    filenames = [PurePosixPath(name.replace("\\", "/")).as_posix() for name in table["filename"]]
     unlabelled = table[(table["label"] == "") | (table["filename"] == "")]
     if len(unlabelled):
         raise InputError(f"{path}, line {unlabelled.index[0]}: filename or label is empty; fill it in or drop the line")
+    filenames = file_column(path, table["filename"])
     class_names = sorted(set(table["label"]))
     sources = table["source"].tolist() if "source" in table else [""] * len(table)
     clips = pd.DataFrame(
@@ -57,7 +61,7 @@ def load_folder(folder: Path, *, data_dir: Path, clip_seconds: float | None = No
         }
     )
     name = folder_name(folder)
-    check_clips(name, clips, class_names)
+    check_clips(name, clips, class_names, with_folds=with_folds)
     return dataset_from_files(
         name,
         clips,

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT
-from audioclf_lib.errors import InputError
+from audioclf_lib.errors import InputError, refuse_control_characters
 from audioclf_lib.execution import run_notebook
+from audioclf_lib.plan import load_plan
 from audioclf_lib.reporting.exporters import ReportHTMLExporter, TypstPDFExporter
+from audioclf_lib.reporting.results import gather
 
 REPORT_NOTEBOOK = PROJECT_ROOT / "notebooks" / "90_report.ipynb"
 EXPORTERS: dict[str, Any] = {"pdf": TypstPDFExporter, "html": ReportHTMLExporter}
@@ -40,12 +42,19 @@ def build_report(
         The files made, in the order of ``formats``.
 
     Raises:
-        InputError: unknown format, unwritable folder, or a value that the notebook rejects.
+        InputError: unknown format, unwritable folder, damaged run, or a value that the notebook rejects; nothing is
+            written then.
         NotebookError: a cell of the notebook failed.
     """
     for name in formats:
         if name not in EXPORTERS:
             raise InputError(f"unknown format {name!r}; choose from {', '.join(EXPORTERS)}")
+    for name, text in front_matter.items():
+        refuse_control_characters(f"the report's {name}", text or "")
+    _check_place(output_dir)
+    for result in gather(load_plan(plan), runs_dir):
+        for run in result.runs:
+            run.check()
     parameters = {"plan": str(plan), "runs_dir": str(runs_dir.resolve())}
     parameters |= {name: text for name, text in front_matter.items() if text is not None}
     executed = run_notebook(notebook, runs_dir / "report.ipynb", parameters)
@@ -55,6 +64,13 @@ def build_report(
         content = body if isinstance(body, bytes) else body.encode()
         files.append(_write(output_dir / f"report.{name}", content))
     return files
+
+
+def _check_place(folder: Path) -> None:
+    """Raise InputError if a folder is none and cannot become one."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"cannot write into {folder}, since {there} is no folder to write to; choose another")
 
 
 def _write(path: Path, content: bytes) -> Path:

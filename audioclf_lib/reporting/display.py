@@ -28,6 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib.errors import is_control, refuse_control_characters
 
 FIGURES_DIR = Path(os.environ.get("AUDIOCLF_FIGURES") or PROJECT_ROOT / "figures")
 NO_VALUE = "–"
@@ -154,8 +155,14 @@ def show_front_matter(
         authors: names, or one string with semicolons between names.
         abstract: Markdown.
         notice: plain text for the head of every page, such as a warning that the data are generated.
+
+    Raises:
+        InputError: a control character in a plain text.
     """
     names = authors.split(";") if isinstance(authors, str) else authors
+    plain = {"title": title, "subtitle": subtitle, "authors": "".join(names), "course": course, "date": date}
+    for name, given in plain.items():
+        refuse_control_characters(f"the report's {name}", str(given))
     front_matter: dict[str, Any] = {
         "title": title,
         "subtitle": subtitle,
@@ -172,8 +179,11 @@ def show_front_matter(
 
 
 def escape_markdown(text: object) -> str:
-    """Markdown that shows ``text`` letter by letter: no markup, mathematics or code in it takes effect."""
-    return _one_line(str(text)).translate(_ESCAPES)
+    """Markdown that shows ``text`` letter by letter: no markup, mathematics, code or control character takes effect."""
+    shown = "".join(
+        "\N{REPLACEMENT CHARACTER}" if is_control(character) else character for character in _one_line(str(text))
+    )
+    return shown.translate(_ESCAPES)
 
 
 def _show(bundle: dict[str, str], **report: Any) -> None:

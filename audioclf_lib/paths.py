@@ -1,0 +1,44 @@
+"""Paths as users give them, and folders that are made for something that may yet fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from audioclf_lib.errors import InputError, quote
+
+
+def user_path(text: str | Path) -> Path:
+    """The path that a user wrote, with ``~`` replaced; there need not be anything.
+
+    Raises:
+        InputError: no path at all: an unknown home, a NUL character, a name that is too long, or links in a circle.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return path
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{quote(str(text))} is no path that can be followed ({reason}); correct it") from None
+    return path
+
+
+@contextmanager
+def folder_for(folder: Path) -> Iterator[None]:
+    """Make a folder for what the block writes; if the block fails, remove what was made for it and stayed empty.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):  # it is not empty, or in use
+                each.rmdir()
+        raise
