@@ -207,13 +207,19 @@ class FitConfig(StrictModel):
         would give two trainings one name: whoever changes one raises ``SCHEMA_VERSION``, which is always in the digest.
         """
         values = self.model_dump(mode="json", exclude_defaults=True) | {"schema_version": self.schema_version}
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
         folds = f"val{self.val_fold}-test{self.test_fold}"
-        return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{digest(values)}"
+        return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{digest}"
 
     @property
     def model_label(self) -> str:
         """``cnn``, ``transformer-h1``, ``transformer-h2``, ..."""
         return model_label(self.model, self.num_heads)
+
+
+def model_label(self) -> str:
+    """``cnn``, ``transformer-h1``, ``transformer-h2``, ..."""
+    return model_label(self.model, self.num_heads)
 
 
 def digest(configuration: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from audioclf_lib.config import SCHEMA_VERSION, FitConfig, digest
+from audioclf_lib.config import SCHEMA_VERSION, FitConfig
 from audioclf_lib.errors import InputError
 from audioclf_lib.lease import hold_lease
 
@@ -316,8 +316,7 @@ def read_run(path: Path) -> Run:
         config = FitConfig(**values)
     except InputError as error:
         raise _damaged(path / CONFIG, error) from None
-    # By what the file says: settings that came later would change the digest of what is made of it.
-    if not path.name.endswith(digest(values)) or path.parent.name != config.dataset:
+    if path.name != config.fit_id or path.parent.name != config.dataset:
         raise InputError(
             f"{path} holds another fit than its name says (data set {config.dataset!r}, fingerprint "
             f"{config.fingerprint}, seed {config.seed}); move it out of the runs, or back to its own name and place"
