@@ -217,16 +217,6 @@ class FitConfig(StrictModel):
         return model_label(self.model, self.num_heads)
 
 
-def model_label(self) -> str:
-    """``cnn``, ``transformer-h1``, ``transformer-h2``, ..."""
-    return model_label(self.model, self.num_heads)
-
-
-def digest(configuration: dict[str, Any]) -> str:
-    """Eight hexadecimal digits that a fit id ends in, from all that ``config.json`` says."""
-    return hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()[:8]
-
-
 def model_label(model: str, num_heads: int | None) -> str:
     """Short name of an architecture with its head count: ``cnn``, ``transformer-h4``."""
     return model if num_heads is None else f"{model}-h{num_heads}"
