@@ -76,6 +76,11 @@ REJECTED_SETTINGS: dict[str, tuple[Any, str]] = {
     "flip_polarity": (None, "boolean"),
     "peak_normalise": ("", "boolean"),
     "mixing": (float("inf"), "finite"),
+    "stretch": (0.5, "greater than or equal to 1"),
+    "label_smoothing": (1.0, "less than 1"),
+    "time_pull": (-1.0, "greater than or equal to 0"),
+    "averaging": (1.0, "less than 1"),
+    "encoder_rate": (0.0, "greater than 0"),
     "reestimate_windows": (-1, "greater than or equal to 0"),
 }
 
@@ -156,8 +161,12 @@ def test_the_recipe_as_written_is_what_the_original_report_describes() -> None:
     assert recipe == make_recipe("as-written", "transformer") == Recipe()
     assert (recipe.optimizer, recipe.learning_rate, recipe.schedule) == ("adam", 1e-3, "constant")
     assert (recipe.dropout, recipe.activation, recipe.batch_size) == (0.5, "none", 32)
+    assert (recipe.stretch, recipe.encoder_rate) == (1, 1), "factors that change nothing"
     extras = recipe.model_dump(
-        exclude={"optimizer", "learning_rate", "schedule", "dropout", "activation", "batch_size"}
+        exclude={
+            *("optimizer", "learning_rate", "schedule", "dropout", "activation", "batch_size"),
+            *("stretch", "encoder_rate"),
+        }
     )
     assert not any(extras.values()), "nothing is done that the report does not tell of"
 
@@ -170,7 +179,7 @@ def test_the_tuned_recipe_heeds_what_made_the_original_fail() -> None:
         assert recipe.schedule == "one-cycle"
         assert recipe.warmup > 0
         assert recipe.clip_norm > 0
-    assert make_recipe("tuned", "transformer").learning_rate < make_recipe("tuned", "cnn").learning_rate
+    assert make_recipe("tuned", "transformer").encoder_rate < 1
 
 
 def test_changes_go_on_top_of_the_recipe() -> None:
@@ -325,9 +334,11 @@ def test_whatever_determines_the_result_changes_the_fit_id() -> None:
 def test_every_setting_of_the_recipe_changes_the_fit_id(setting: str) -> None:
     now = getattr(FIT.recipe_settings, setting)
     texts = {"relu": "none", "adamw": "adam", "one-cycle": "constant"}
-    other = texts[now] if isinstance(now, str) else not now if isinstance(now, bool) else now / 2
+    other = texts[now] if isinstance(now, str) else not now if isinstance(now, bool) else now / 2 or 0.5
     if isinstance(now, int) and not isinstance(now, bool):
         other = now + 1
+    if setting == "stretch":  # 1 or more
+        other = 2 * now
     changed = Experiment(
         model="transformer", num_heads=4, protocol="split", epochs=100, recipe_changes={setting: other}
     )
