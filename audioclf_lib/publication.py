@@ -194,16 +194,16 @@ def results_markdown(results: pd.DataFrame, plan: Plan, known: KnownDataset | No
         return "No fit has been published yet."
     experiments = [*plan.experiments_list(), *plan.checks_list()]
     seeds = f"{'seed' if len(plan.seeds) == 1 else 'seeds'} {enumerate_words([str(seed) for seed in plan.seeds])}"
-    return "\n".join(
-        [
-            f"Accuracy on test fold {plan.test_fold} of {describe_dataset_name(known.name)} (mean ± standard deviation "
-            f"over the fits): recipe `{plan.recipe}`, {count(plan.epochs, 'epoch')}, {seeds}.",
-            "",
-            "| experiment | fits | windows | clips | windows in the original |",
-            "|---|---|---:|---:|---:|",
-            *(_experiment_line(results, experiment, known) for experiment in experiments),
-        ]
-    )
+    where = f"test fold {plan.test_fold} of {describe_dataset_name(known.name)}, unless a row names another"
+    how = f"recipe `{plan.recipe}`, {count(plan.epochs, 'epoch')}, {seeds}"
+    lines = [
+        f"Accuracy on {where} (mean ± standard deviation over the fits): {how}.",
+        "",
+        "| experiment | fits | windows | clips | windows in the original |",
+        "|---|---|---:|---:|---:|",
+        *(_experiment_line(results, experiment, known) for experiment in experiments),
+    ]
+    return "\n".join(lines)
 
 
 def _experiment_line(results: pd.DataFrame, experiment: Experiment, known: KnownDataset) -> str:

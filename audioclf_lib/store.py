@@ -164,7 +164,7 @@ class RunStore:
                 write_json(draft / CONFIG, config.model_dump(mode="json"))
                 history.to_csv(draft / HISTORY, index=False)
                 # Probabilities are all different: a dictionary of them makes the file a third larger.
-                repetitive = [name for name in map(str, predictions.columns) if not name.startswith("p_")]
+                repetitive = [name for name in map(str, predictions) if not name.startswith("p_")]
                 predictions.to_parquet(draft / PREDICTIONS, index=False, compression="zstd", use_dictionary=repetitive)
                 write_json(draft / METRICS, metrics)
                 # By way of memory, here and in checkpoints: a full disk is an OSError only where Python writes.
