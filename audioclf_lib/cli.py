@@ -307,6 +307,7 @@ def _describe_plan(plan: Plan) -> str:
     seeds = f"seed {plan.seeds[0]}" if len(plan.seeds) == 1 else f"seeds {', '.join(map(str, plan.seeds))}"
     epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
     what = f"{len(plan.experiments)} experiments, {epochs}, {seeds}, recipe {plan.recipe}"
+    what += ", and a diagnosis" if plan.diagnosis_epochs else ""
     return escape(f"plan {plan.name} on {plan.dataset}: {what}")
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from audioclf_lib.config import Experiment, FitConfig, Recipe, make_recipe
 from audioclf_lib.datasets import dataset_name
+from audioclf_lib.diagnosis import Case, planned_diagnosis, read_cases
 from audioclf_lib.evaluation import Level, Scores, best_fit, evaluate, experiment_scores
 from audioclf_lib.plan import Plan
 from audioclf_lib.store import CONFIG, Run, RunStore
@@ -125,6 +126,13 @@ def gather(plan: Plan, runs_dir: Path | str) -> list[ExperimentResult]:
     store = RunStore(runs_dir)
     known = known_dataset(store, dataset_name(plan.dataset))
     return [gather_experiment(experiment, store, known) for experiment in plan.experiments_list(runs_dir=runs_dir)]
+
+
+def gather_diagnosis(plan: Plan, runs_dir: Path | str) -> list[Case]:
+    """What is there of a plan's diagnosis; empty if it has none, or if nothing is known of its data set yet."""
+    diagnosis = planned_diagnosis(plan, runs_dir=runs_dir)
+    known = known_dataset(RunStore(runs_dir), dataset_name(plan.dataset))
+    return read_cases(diagnosis, known) if diagnosis and known else []
 
 
 def recipe_of(results: Sequence[ExperimentResult], model: str) -> Recipe:
