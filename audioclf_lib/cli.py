@@ -402,6 +402,7 @@ def _describe_plan(plan: Plan) -> str:
     epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
     checks = {0: "", 1: " and 1 check"}.get(len(plan.checks), f" and {len(plan.checks)} checks")
     what = f"{len(plan.experiments)} experiments{checks}, {epochs}, {seeds}, recipe {plan.recipe}"
+    what += ", and a diagnosis" if plan.diagnosis_epochs else ""
     return escape(f"plan {plan.name} on {plan.dataset}: {what}")
 
 

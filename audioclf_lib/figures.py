@@ -343,6 +343,11 @@ def fit_colours(n_fits: int) -> list[str]:
 def draw_chance_line(ax: Axes, metric: Metric, num_classes: int) -> None:
     level = math.log(num_classes) if metric == "loss" else 1 / num_classes
     text = f"ln {num_classes} = {level:.2f}" if metric == "loss" else f"chance {level:.0%}".replace("%", " %")
+    draw_level(ax, level, text)
+
+
+def draw_level(ax: Axes, level: float, text: str) -> None:
+    """A dashed line with its meaning above it."""
     ax.axhline(level, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     ax.annotate(
         text,
@@ -782,3 +787,95 @@ def architecture_steps(layers: Sequence[TensorStep]) -> list[tuple[str, tuple[in
         elif layer.output_shape != layer.input_shape:
             steps.append((layer.name.replace("_", " "), layer.output_shape))
     return steps
+
+
+# ---------------------------------------------------------------------------------------------------------- diagnosis
+
+VARIANT_LOOKS: tuple[dict[str, Any], ...] = (
+    {"color": INK, "linewidth": 1.8},  # what all others are compared with
+    *({"color": colour, "linewidth": 1.1} for colour in FIT_COLOURS),
+    {"color": "#56b4e9", "linewidth": 1.8},
+    {"color": GREY, "linewidth": 1.2, "linestyle": (0, (5, 1.5, 1, 1.5))},
+)
+PART_LABELS = {
+    "gradient_base": "convolutions",
+    "gradient_layer1": "encoder layer 1",
+    "gradient_layer2": "encoder layer 2",
+    "gradient_classifier": "classifier",
+}
+PART_COLOURS = dict(zip(PART_LABELS, (BLUE, ORANGE, GREEN, PINK), strict=True))
+
+
+def plot_variants(
+    histories: Mapping[str, Mapping[str, pd.DataFrame]], *, num_classes: int, names: Sequence[str]
+) -> Figure:
+    """Window accuracy over the epochs: a row per architecture, a column per split, a curve per variant of a recipe.
+
+    Args:
+        histories: title of each row -> variant -> history with ``epoch`` and ``<split>_accuracy``.
+        num_classes: draws the chance level.
+        names: all variants in the order of the legend; the first is the one that the others are compared with.
+    """
+    looks = dict(zip(names, VARIANT_LOOKS, strict=False))
+    figure = Figure(figsize=(TEXT_WIDTH, 0.85 + 1.75 * len(histories)), layout="constrained")
+    panels = figure.subplots(len(histories), 3, sharex=True, sharey=True, squeeze=False)
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    for row, (title, variants) in enumerate(histories.items()):
+        for column, split in enumerate(splits):
+            ax = panels[row, column]
+            for name in reversed(list(variants)):  # the first lies on top
+                curve = variants[name].set_index("epoch")[f"{split}_accuracy"]
+                marker = "o" if len(curve) == 1 else None  # one epoch makes no line
+                ax.plot(curve.index, curve, marker=marker, markersize=3.5, **looks[name])
+            draw_level(ax, 1 / num_classes, "chance" if column == 0 else "")
+            last_row = row == len(histories) - 1
+            style_axes(ax, "epoch" if last_row else "", f"{title}\nwindow accuracy" if column == 0 else "")
+            set_panel_title(ax, SPLIT_LABELS[split] if row == 0 else "")
+            ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+            percent_axis(ax, "y")
+    panels[0, 0].set_ylim(bottom=0)
+    shown = [name for name in names if any(name in variants for variants in histories.values())]
+    handles = [Line2D([], [], label=name, **looks[name]) for name in shown]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=TICK_SIZE, frameon=False)
+    return figure
+
+
+def plot_inside_training(traces: Mapping[str, pd.DataFrame], *, tokens: int = 33) -> Figure:
+    """What happens inside a Transformer in its first steps: a column per variant of a recipe.
+
+    Rows: norm of the gradient of each part of the model; entropy of CLS's attention in both layers, beside that of
+    uniform attention; mean cosine of the CLS outputs of two windows.
+
+    Args:
+        traces: title of each column -> a row per step, as ``audioclf_lib.diagnosis.trace_fit`` gives.
+        tokens: how many CLS can attend to, itself included.
+    """
+    figure = Figure(figsize=(TEXT_WIDTH, 4.6), layout="constrained")
+    panels = figure.subplots(3, len(traces), sharex=True, sharey="row", squeeze=False)
+    for column, (title, trace) in enumerate(traces.items()):
+        gradients, entropies, similarity = panels[:, column]
+        for name, colour in PART_COLOURS.items():
+            gradients.plot(trace["step"], trace[name].clip(lower=1e-12), color=colour, linewidth=0.9)
+        probes = trace.dropna(subset=["similarity"])
+        for layer, colour in (("entropy_layer1", ORANGE), ("entropy_layer2", GREEN)):
+            entropies.plot(probes["step"], probes[layer], color=colour, linewidth=1.2, marker="o", markersize=2)
+        similarity.plot(probes["step"], probes["similarity"], color=INK, linewidth=1.2, marker="o", markersize=2)
+        gradients.set_yscale("log")
+        first = column == 0
+        draw_level(entropies, math.log(tokens), f"uniform: ln {tokens} = {math.log(tokens):.2f}" if first else "")
+        draw_level(similarity, 1, "all windows alike" if first else "")
+        set_panel_title(gradients, title)
+        style_axes(gradients, "", "gradient norm" if first else "")
+        style_axes(entropies, "", "attention (nats)" if first else "")
+        style_axes(similarity, "step", "similarity of CLS" if first else "")
+        for ax in (gradients, entropies, similarity):
+            for step in trace["step"][trace["epoch"].diff() > 0]:
+                ax.axvline(step - 0.5, color=LIGHT_GREY, linewidth=1.2, zorder=0)
+            ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+    panels[1, 0].set_ylim(0, 1.15 * math.log(tokens))
+    panels[2, 0].set_ylim(min(0, panels[2, 0].get_ylim()[0]), 1.15)
+    handles = [
+        Line2D([], [], color=PART_COLOURS[name], linewidth=1.5, label=text) for name, text in PART_LABELS.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=TICK_SIZE, frameon=False)
+    return figure

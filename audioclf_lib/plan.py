@@ -63,6 +63,7 @@ class Plan(StrictModel):
     recipe: RecipeName = "tuned"
     recipe_changes: dict[str, Any] = Field(default_factory=dict)
     test_fold: int = 1
+    diagnosis_epochs: int = Field(0, ge=0, description="of the diagnosis, at most those of the fits; 0: there is none")
     experiments: tuple[PlannedExperiment, ...] = Field(min_length=1)
     checks: tuple[PlannedCheck, ...] = ()
 

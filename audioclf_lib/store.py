@@ -1,7 +1,8 @@
 """Run folders: the only module that reads or writes them.
 
 ``<runs_dir>/<dataset>/<fit id>/`` holds one finished fit. It is written under a temporary name and renamed when
-complete, so a folder that exists is whole. What an unfinished fit needs to go on lies in ``.<fit id>.partial/``.
+complete, so a folder that exists is whole. What an unfinished fit needs to go on lies in ``.<fit id>.partial/``, and
+tables about a fit that are not part of it in ``traces/<fit id>-<name>.parquet``.
 """
 
 from __future__ import annotations
@@ -295,8 +296,32 @@ class RunStore:
             return None
         return state
 
+    def save_trace(self, config: FitConfig, name: str, table: pd.DataFrame) -> None:
+        """Keep a table about a fit that is no artefact of its run folder; one of that name is replaced as a whole."""
+        path = self._trace(config, name)
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        with _explained(path):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                buffer = io.BytesIO()
+                table.to_parquet(buffer, compression="zstd")
+                draft.write_bytes(buffer.getbuffer())
+                os.replace(draft, path)
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def load_trace(self, config: FitConfig, name: str) -> pd.DataFrame | None:
+        """The table of that name about a fit; None if there is none or it is damaged (then it is made anew)."""
+        try:
+            return pd.read_parquet(self._trace(config, name))
+        except (OSError, ValueError):  # ArrowInvalid is a ValueError
+            return None
+
     def drop_checkpoint(self, config: FitConfig) -> None:
         shutil.rmtree(self._partial(config), ignore_errors=True)
+
+    def _trace(self, config: FitConfig, name: str) -> Path:
+        return self.runs_dir / config.dataset / "traces" / f"{config.fit_id}-{name}.parquet"
 
     def _partial(self, config: FitConfig) -> Path:
         return self.runs_dir / config.dataset / f".{config.fit_id}.partial"

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, DeviceName, Experiment, FitConfig
 from audioclf_lib.datasets import Dataset, load_dataset
+from audioclf_lib.diagnosis import Diagnosis, planned_diagnosis
 from audioclf_lib.engine import log_path, run_snakemake, wait_for_orphan
 from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import experiment_scores
@@ -36,6 +37,7 @@ EXPERIMENT_NOTEBOOKS = {
     ("transformer", "kfold"): "20_transformer_kfold.ipynb",
     ("transformer", "split"): "21_transformer_split.ipynb",
 }
+DIAGNOSIS_NOTEBOOK = "30_diagnosis.ipynb"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Job:
         parameters: for papermill.
         fits: what it trains, if it is not trained yet.
         priority: jobs of higher priority start first.
+        has_mean: the fits differ in their validation fold only, so that their mean says something.
     """
 
     id: str
@@ -58,6 +61,7 @@ class Job:
     parameters: dict[str, Any]
     fits: tuple[FitConfig, ...]
     priority: int
+    has_mean: bool = True
 
     def is_done(self, store: RunStore) -> bool:
         return self.output.exists() and all(store.exists(fit) for fit in self.fits)
@@ -90,7 +94,7 @@ def plan_jobs(
     device: DeviceName = "auto",
     notebooks_dir: Path = NOTEBOOKS_DIR,
 ) -> list[Job]:
-    """The plan's jobs: a look at the data set, then the experiments in the plan's order, then the checks.
+    """The plan's jobs: a look at the data set, the experiments in the plan's order, its checks, and its diagnosis.
 
     Raises:
         InputError: a fold that the data set does not have.
@@ -110,7 +114,9 @@ def plan_jobs(
         [experiment_job(each, dataset, notebooks_dir=notebooks_dir) for each in listed(device, runs_dir.resolve())]
         for listed in (plan.experiments_list, plan.checks_list)
     )
-    return [first, *experiments, *(replace(job, priority=0) for job in checks)]
+    diagnosis = planned_diagnosis(plan, device, runs_dir.resolve())
+    last = [diagnosis_job(diagnosis, dataset, notebooks_dir)] if diagnosis else []
+    return [first, *experiments, *(replace(job, priority=0) for job in checks), *last]
 
 
 def experiment_job(
@@ -123,8 +129,7 @@ def experiment_job(
     """
     dataset = dataset or load_dataset(experiment.dataset, with_folds=experiment.named_folds)
     fits = tuple(experiment.fits(dataset))
-    digest = hashlib.sha256(" ".join(fit.fit_id for fit in fits).encode()).hexdigest()[:8]
-    job_id = f"{experiment.name}-seed{experiment.seed}-{experiment.recipe}-e{experiment.epochs}-{digest}"
+    job_id = f"{experiment.name}-seed{experiment.seed}-{experiment.recipe}-e{experiment.epochs}-{digest_of(fits)}"
     return Job(
         id=job_id,
         title=experiment.full_name,
@@ -134,6 +139,27 @@ def experiment_job(
         fits=fits,
         priority=start_first(experiment),
     )
+
+
+def diagnosis_job(diagnosis: Diagnosis, dataset: Dataset, notebooks_dir: Path = NOTEBOOKS_DIR) -> Job:
+    """The job that runs a diagnosis, after all experiments."""
+    fits = tuple(case.config for case in diagnosis.cases(dataset))
+    job_id = f"diagnosis-seed{diagnosis.seed}-e{diagnosis.epochs}-{digest_of(fits)}"
+    return Job(
+        id=job_id,
+        title="diagnosis",
+        notebook=notebooks_dir / DIAGNOSIS_NOTEBOOK,
+        output=diagnosis.runs_dir.resolve() / dataset.name / "notebooks" / f"{job_id}.ipynb",
+        parameters=diagnosis.model_dump(mode="json"),
+        fits=fits,
+        priority=-1,
+        has_mean=False,
+    )
+
+
+def digest_of(fits: Sequence[FitConfig]) -> str:
+    """Eight characters that stand for these fits."""
+    return hashlib.sha256(" ".join(fit.fit_id for fit in fits).encode()).hexdigest()[:8]
 
 
 def start_first(experiment: Experiment) -> int:
@@ -263,7 +289,7 @@ def outcome(job: Job, store: RunStore) -> Outcome:
     else:
         state = "failed" if status.state == "failed" else "stopped"
     accuracy: dict[str, tuple[float, float | None]] = {}
-    if runs:
+    if runs and job.has_mean:
         for level, values in experiment_scores(runs).groupby("level")["accuracy"]:
             accuracy[str(level)] = (float(values.mean()), float(values.std()) if len(values) > 1 else None)
     return Outcome(job, state, len(runs), status, accuracy)

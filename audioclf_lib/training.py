@@ -42,6 +42,8 @@ CHOICE_RULE = "highest window accuracy on the validation fold; among equals, low
 
 # Called after every epoch with the fit's configuration and its history so far (a dict per epoch).
 Progress = Callable[[FitConfig, list[dict[str, float]]], None]
+# Called in every step between the backward pass and the clipping of gradients, with the step's loss.
+Observer = Callable[[Tensor], None]
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -165,6 +167,7 @@ def train_epoch(
     epoch: int,
     epochs: int,
     average: AveragedModel | None = None,
+    observe: Observer | None = None,
 ) -> Epoch:
     """One pass over the training windows in random order.
 
@@ -188,6 +191,8 @@ def train_epoch(
         loss = F.cross_entropy(logits, target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if observe is not None:
+            observe(loss.detach())
         if recipe.clip_norm > 0:
             nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
         optimizer.step()
@@ -293,14 +298,7 @@ def _train(
     config: FitConfig, dataset: Dataset, store: RunStore, device: torch.device, progress: Progress | None
 ) -> Run:
     recipe, n_classes = config.recipe_settings, len(config.class_names)
-    torch.manual_seed(config.seed)
-    model = create_model(
-        config.model,
-        num_heads=config.num_heads,
-        num_classes=n_classes,
-        dropout=recipe.dropout,
-        activation=recipe.activation,
-    ).to(device)
+    model = fresh_model(config, device)
     optimizer = make_optimizer(model, recipe)
     average = make_average(model, recipe.averaging) if recipe.averaging > 0 else None
     state = _resume(store.load_checkpoint(config), model, optimizer, average)
@@ -311,21 +309,14 @@ def _train(
     kept: CNN | ConvTransformer = model if average is None else average.module  # type: ignore[assignment]
     scorer = network if average is None else (kept if network is model else accelerate(kept, device))
 
-    everything = all_windows(dataset, device)
-    splits = {"train": config.train_folds, "validation": (config.val_fold,), "test": (config.test_fold,)}
-    windows = {name: everything.of_clips(np.isin(dataset.folds, folds)) for name, folds in splits.items()}
-    training = windows["train"].subset(~windows["train"].is_silent) if recipe.drop_silent else windows["train"]
-    if len(training) == 0:
-        raise InputError(
-            f"every training window of data set {config.dataset!r} is silent; check the recordings, or set "
-            "drop_silent of the recipe to false"
-        )
+    windows = windows_by_split(config, dataset, device)
+    training = training_windows(config, windows["train"])
     scored = ["validation", "test"] if config.score_test else ["validation"]
 
     while state.epoch < config.epochs:
         start = time.perf_counter()
         # One number per epoch seeds all that is random in it, so resuming needs no generator's state.
-        torch.manual_seed(_epoch_seed(config.seed, state.epoch))
+        torch.manual_seed(epoch_seed(config.seed, state.epoch))
         row = train_epoch(
             model, network, optimizer, training, recipe, n_classes, state.epoch, config.epochs, average
         ).scores("train")
@@ -358,13 +349,49 @@ def _train(
     )
 
 
+def fresh_model(config: FitConfig, device: torch.device) -> CNN | ConvTransformer:
+    """The model with the weights that the fit begins with."""
+    torch.manual_seed(config.seed)
+    recipe = config.recipe_settings
+    return create_model(
+        config.model,
+        num_heads=config.num_heads,
+        num_classes=len(config.class_names),
+        dropout=recipe.dropout,
+        activation=recipe.activation,
+    ).to(device)
+
+
+def windows_by_split(config: FitConfig, dataset: Dataset, device: torch.device) -> dict[str, Windows]:
+    """All windows of the folds of ``train``, ``validation`` and ``test``."""
+    everything = all_windows(dataset, device)
+    splits = {"train": config.train_folds, "validation": (config.val_fold,), "test": (config.test_fold,)}
+    return {name: everything.of_clips(np.isin(dataset.folds, folds)) for name, folds in splits.items()}
+
+
+def training_windows(config: FitConfig, windows: Windows) -> Windows:
+    """Those windows of the training folds that the recipe trains on.
+
+    Raises:
+        InputError: the recipe leaves silent windows out, and all are silent.
+    """
+    training = windows.subset(~windows.is_silent) if config.recipe_settings.drop_silent else windows
+    if len(training) == 0:
+        raise InputError(
+            f"every training window of data set {config.dataset!r} is silent; check the recordings, or set "
+            "drop_silent of the recipe to false"
+        )
+    return training
+
+
 def history_columns(scored: list[str]) -> list[str]:
     """Columns of ``history.csv``, in order."""
     kinds = ("loss", "accuracy", "clip_accuracy")
     return ["epoch", "seconds", "learning_rate", *(f"{s}_{kind}" for s in ["train", *scored] for kind in kinds)]
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
+def epoch_seed(seed: int, epoch: int) -> int:
+    """What torch's generator is seeded with before an epoch, counted from 0."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from audioclf_lib.config import Experiment, FitConfig, Recipe, make_recipe
 from audioclf_lib.datasets import dataset_name
+from audioclf_lib.diagnosis import Case, planned_diagnosis, read_cases
 from audioclf_lib.evaluation import Level, Scores, best_fit, evaluate, experiment_scores
 from audioclf_lib.plan import Plan
 from audioclf_lib.statistics import (
@@ -204,6 +205,13 @@ def compare_kfold(results: Sequence[ExperimentResult]) -> list[PairTest]:
     return compare_averages(
         {name: result.answers for name, result in there.items()}, [(one.name, other.name) for one, other in pairs]
     )
+
+
+def gather_diagnosis(plan: Plan, runs_dir: Path | str) -> list[Case]:
+    """What is there of a plan's diagnosis; empty if it has none, or if nothing is known of its data set yet."""
+    diagnosis = planned_diagnosis(plan, runs_dir=runs_dir)
+    known = known_dataset(RunStore(runs_dir), dataset_name(plan.dataset))
+    return read_cases(diagnosis, known) if diagnosis and known else []
 
 
 def recipe_of(results: Sequence[ExperimentResult], model: str) -> Recipe:
