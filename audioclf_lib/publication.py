@@ -15,6 +15,7 @@ import pandas as pd
 
 from audioclf_lib.config import MODELS, PUBLISHED_DIR, Experiment, FitConfig
 from audioclf_lib.datasets import dataset_name
+from audioclf_lib.diagnosis import RESCORED, TRACE, planned_diagnosis
 from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import LEVELS, best_fit
 from audioclf_lib.plan import Plan, last_plan_path, save_plan
@@ -91,6 +92,8 @@ def publish(
     added = [fit for fit in fits if source.exists(fit) and not target.exists(fit)]
     for fit in added:
         target.adopt(source.load(fit))
+    for fit in fits:
+        _copy_traces(fit, source, target)
     published = [fit for fit in fits if target.exists(fit)]
     lost = _keep_best_weights(plan, known, source, target, copy=weights) if known else []
     if published or (to / RESULTS).exists():
@@ -107,8 +110,18 @@ def publish(
 
 
 def planned_fits(plan: Plan, known: KnownDataset) -> list[FitConfig]:
-    """Every fit that a plan asks for, each once: those of its experiments, then those of its checks."""
-    return _distinct_fits([*plan.experiments_list(), *plan.checks_list()], known)
+    """Every fit that a plan asks for, each once: those of its experiments, of its checks and of its diagnosis."""
+    diagnosis = planned_diagnosis(plan)
+    fits = _distinct_fits([*plan.experiments_list(), *plan.checks_list()], known)
+    return [*fits, *(case.config for case in diagnosis.cases(known))] if diagnosis else fits
+
+
+def _copy_traces(fit: FitConfig, source: RunStore, target: RunStore) -> None:
+    """What the diagnosis found out about a fit."""
+    for name in (RESCORED, TRACE):
+        table = source.load_trace(fit, name)
+        if table is not None and target.load_trace(fit, name) is None:
+            target.save_trace(fit, name, table)
 
 
 def _distinct_fits(experiments: Iterable[Experiment], known: KnownDataset) -> list[FitConfig]:
