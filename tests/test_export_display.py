@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -105,8 +106,13 @@ def test_table_cells_are_plain_text_unless_their_column_is_markdown() -> None:
 @given(st.lists(visible_text.filter(str.strip), min_size=1, max_size=20))
 @settings(max_examples=15, deadline=None)
 def test_escaped_text_is_shown_letter_by_letter(texts: list[str]) -> None:
+    """But for white space, of which each run is one space, except for spaces that do not break."""
     blocks = read_markdown("\n\n".join(escape_markdown(text) for text in texts))
-    assert [plain_text(block) for block in blocks] == [" ".join(text.split()) for text in texts]
+    assert [plain_text(block) for block in blocks] == [re.sub(r"[^\S\xa0]+", " ", text).strip() for text in texts]
+
+
+def test_spaces_that_do_not_break_are_kept_in_cells() -> None:
+    assert shown_cells(pd.DataFrame({"share": ["61.1\xa0%  (55\nto 66)"]}))[1][1] == ["61.1\xa0% (55 to 66)"]
 
 
 columns_in_em = st.lists(st.tuples(st.floats(0, 40), st.floats(0, 400)), min_size=1, max_size=20)

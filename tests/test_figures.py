@@ -79,6 +79,21 @@ def results() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def reliability(*bins: tuple[int, float, float], n_bins: int = 15) -> SimpleNamespace:
+    """A table with (count, confidence, accuracy) in the bins where the confidences fall; the other bins are empty."""
+    edges = np.linspace(0, 1, n_bins + 1)
+    table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "count": 0, "confidence": np.nan, "accuracy": np.nan})
+    for number, confidence, accuracy in bins:
+        row = int(np.ceil(confidence * n_bins)) - 1
+        table.loc[row, ["count", "confidence", "accuracy"]] = number, confidence, accuracy
+    table["count"] = table["count"].astype(int)
+    gaps = (table["confidence"] - table["accuracy"]).abs()
+    return SimpleNamespace(ece=float((gaps * table["count"]).sum() / table["count"].sum()), bins=table)
+
+
+BINS = [(20, 0.31, 0.25), (1234, 0.55, 0.70), (7, 0.9, 0.0), (300, 0.99, 1.0)]
+
+
 def attention(heads: int) -> np.ndarray:
     weights = RNG.random((heads, 33, 33))
     return weights / weights.sum(axis=2, keepdims=True)
@@ -108,6 +123,8 @@ DRAWINGS: dict[str, Callable[[Axes | None], Axes]] = {
     "f1 2": lambda ax: figures.plot_f1_bars(per_class(["dog", "cat"]), ax=ax),
     "f1 50": lambda ax: figures.plot_f1_bars(per_class(FIFTY), ax=ax),
     "comparison": lambda ax: figures.plot_comparison(results(), num_classes=10, reference={"CNN, split": 0.09}, ax=ax),
+    "reliability": lambda ax: figures.plot_reliability(reliability(*BINS), ax=ax),
+    "reliability of one answer": lambda ax: figures.plot_reliability(reliability((1, 0.2, 1.0)), ax=ax),
     "attention": lambda ax: figures.plot_attention(attention(1)[0], ax=ax),
     "attention of CLS": lambda ax: figures.plot_attention(attention(4)[:, 0], ax=ax),
     "architecture cnn": lambda ax: figures.plot_architecture(layers("cnn"), ax=ax),
@@ -364,6 +381,50 @@ def test_the_comparison_shows_means_fits_and_what_is_missing():
 
 
 # -------------------------------------------------------------------------------------------------------------- models
+
+
+def test_reliability_bars_are_the_accuracies_in_their_bins_and_empty_bins_have_none():
+    ax = figures.plot_reliability(reliability(*BINS))
+    bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in ax.patches]
+    assert len(bars) == len(BINS)
+    for (centre, height), (_, confidence, accuracy) in zip(bars, BINS, strict=True):
+        assert height == accuracy
+        assert abs(centre - confidence) <= 0.5 / 15
+
+
+def test_reliability_lines_lead_from_accuracy_to_confidence_and_add_up_to_the_error():
+    table = reliability(*BINS)
+    ax = figures.plot_reliability(table)
+    (lines,) = ax.collections
+    ends = [segment[:, 1] for segment in lines.get_segments()]
+    assert [sorted(pair) for pair in ends] == [sorted((a, c)) for _, c, a in BINS]
+    lengths = [abs(a - b) for a, b in ends]
+    counts = [count for count, *_ in BINS]
+    assert np.average(lengths, weights=counts) == pytest.approx(table.ece)
+    assert ax.get_title(loc="right") == f"ECE {table.ece:.3f}"
+    diagonal = next(line for line in ax.lines if len(line.get_xdata()) == 2)
+    assert np.array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+
+
+def test_reliability_counts_stand_above_and_the_largest_is_written():
+    ax = figures.plot_reliability(reliability(*BINS))
+    (strip,) = ax.child_axes
+    assert [bar.get_height() for bar in strip.patches] == [count for count, *_ in BINS]
+    assert strip.get_xlim() == ax.get_xlim()
+    assert texts(strip) == ["1,234"]
+
+
+@pytest.mark.parametrize("panels", [2, 4, 5, 8, 16])
+def test_reliability_panels_are_named_and_fit_the_page(panels):
+    tables = {f"Transformer, {panel} heads\nk-fold": reliability(*BINS) for panel in range(panels)}
+    figure = figures.plot_reliabilities(tables)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == list(tables)
+    assert all(ax.get_title(loc="right").startswith("ECE") for ax in figure.axes)
+    assert figure.get_figwidth() <= figures.TEXT_WIDTH
+    assert figure.get_figheight() <= 9
+    assert "<image" not in svg_of(figure)
+    bottom_of_column = figure.axes[-min(4, panels) :]
+    assert all(ax.get_xlabel() == "confidence" for ax in bottom_of_column)
 
 
 def test_attention_is_drawn_as_it_is_with_cls_first():

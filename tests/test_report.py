@@ -20,7 +20,7 @@ from synthetic import write_runs
 from audioclf_lib.plan import Plan, load_plan, save_plan
 from audioclf_lib.reporting.build import build_report
 from audioclf_lib.reporting.exporters import ReportPDFExporter
-from audioclf_lib.reporting.results import ExperimentResult, gather
+from audioclf_lib.reporting.results import ExperimentResult, compare_kfold, gather
 from audioclf_lib.reporting.sections import DEMO_NOTICE
 from audioclf_lib.store import RunStore
 from audioclf_lib.trials import COLUMNS as TRIAL_COLUMNS
@@ -145,6 +145,27 @@ def test_the_comparison_holds_every_experiments_mean(pdf: Path, built: Built) ->
         assert f"{100 * sum(values) / len(values):.1f}" in text
 
 
+def test_the_comparison_holds_intervals_averages_and_calibration_errors(pdf: Path, built: Built) -> None:
+    comparison = text_of(pdf).rpartition("All experiments on the test fold")[2].partition("Figure")[0]
+    for result in built.results:
+        intervals = [*result.intervals.values(), *([result.averaged_interval] if result.is_averaged else [])]
+        for low, high in intervals:
+            assert f"({100 * low:.1f} to {100 * high:.1f})" in comparison
+        assert f"{result.calibration.ece:.3f}" in comparison
+    assert sum(result.is_averaged for result in built.results) == 4
+
+
+def test_all_pairs_of_cross_validations_are_tested_and_no_split_is(pdf: Path, built: Built) -> None:
+    text = text_of(pdf).rpartition("Cross-validated experiments in pairs")[2].partition("By McNemar")[0]
+    tests = compare_kfold(built.results)
+    assert len(tests) == 6
+    for test in tests:
+        counts = rf"{test.right[0]} ?: ?{test.right[1]} {test.only[0]} ?: ?{test.only[1]}"
+        assert re.search(rf"{counts} {test.p:.3f} {test.p_holm:.3f}", text)
+    assert "split" not in text
+    assert "k-fold" not in text, "the pairs are architectures and head counts"
+
+
 def test_every_page_says_that_the_data_is_the_demo_set_and_has_its_number(pdf: Path) -> None:
     pages = len(PdfReader(pdf).pages)
     for page in range(1, pages + 1):
@@ -192,7 +213,9 @@ def test_captions_count_from_one_without_a_gap(pdf: Path, built: Built) -> None:
     for name, kind in (("Figure", "figure"), ("Table", "table")):
         numbers = [int(number) for number in re.findall(rf"{name} (\d+)\. [A-Z]", text)]
         assert numbers == list(range(1, kinds.count(kind) + 1))
-    assert kinds.count("figure") == 2 + 4 * 8 + 1, "two architectures, four for each experiment, the comparison"
+    assert kinds.count("figure") == 2 + 4 * 8 + 2, (
+        "two architectures, four for each experiment, comparison, reliability"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- HTML

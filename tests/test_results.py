@@ -18,6 +18,7 @@ from audioclf_lib.plan import Plan, load_plan
 from audioclf_lib.reporting.results import (
     ExperimentResult,
     KnownDataset,
+    compare_kfold,
     gather,
     gather_checks,
     known_dataset,
@@ -207,3 +208,28 @@ def test_titles_and_names_are_unique_in_a_plan_with_seeds() -> None:
     assert len({result.title for result in results}) == 16
     assert len({result.short_title for result in results}) == 16
     assert ExperimentResult(Experiment(model="transformer", seed=1), ()).name == "transformer-h1-kfold-seed1"
+
+
+def test_complete_cross_validations_with_the_same_seed_are_compared_and_never_a_split(store: RunStore) -> None:
+    plan = PLAN.changed(seeds=(0, 5))
+    write_runs(store, plan)
+    pairs = [test.names for test in compare_kfold(gather(plan, store.runs_dir))]
+    assert pairs == [
+        ("cnn-kfold", "transformer-h2-kfold"),
+        ("cnn-kfold-seed5", "transformer-h2-kfold-seed5"),
+    ]
+    (fit,) = store.find(model="cnn", seed=5, val_fold=4)
+    shutil.rmtree(fit.path)
+    pairs = [test.names for test in compare_kfold(gather(plan, store.runs_dir))]
+    assert pairs == [("cnn-kfold", "transformer-h2-kfold")], "one fit of the other is missing"
+
+
+def test_all_pairs_of_a_plan_are_one_family(store: RunStore) -> None:
+    """Head counts are compared with each other too, and each p is corrected for all pairs."""
+    kfold = [{"model": "cnn"}, *({"model": "transformer", "num_heads": heads} for heads in (1, 2, 4))]
+    plan = Plan(name="heads", epochs=1, experiments=tuple(each | {"protocol": "kfold"} for each in kfold))
+    write_runs(store, plan)
+    tests = compare_kfold(gather(plan, store.runs_dir))
+    assert len({frozenset(test.names) for test in tests}) == len(tests) == 6
+    lowest = min(tests, key=lambda test: test.p)
+    assert lowest.p_holm == pytest.approx(min(1, 6 * lowest.p))

@@ -266,4 +266,5 @@ def _file_name(part: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Each run of white space as one space; spaces that do not break stay what they are."""
+    return re.sub(r"[^\S\N{NO-BREAK SPACE}]+", " ", text).strip()

@@ -119,7 +119,7 @@ def _fit_table(table: Node, target: str) -> list[Node]:
     cells = [[plain_text(cell[4]) for cell in row] for row in rows]
     columns = list(zip(*cells, strict=True))
     natural = [max(map(_width, column)) for column in columns]
-    least = [max(_width(word) for cell in column for word in cell.split() or [""]) for column in columns]
+    least = [max(_width(word) for cell in column for word in _words(cell)) for column in columns]
     layout = choose_table_layout(natural, least)
     if layout is None:
         name = table["c"][0][0] or "a table without label"
@@ -144,6 +144,11 @@ def _rows(part: Node) -> list[Node]:
     """The cells of each row of a table's head or body: pandoc's Row is [attributes, cells]."""
     rows = part[1] if len(part) == 2 else [*part[2], *part[3]]
     return [row[1] for row in rows]
+
+
+def _words(cell: str) -> list[str]:
+    """What stands between spaces that break."""
+    return re.split(r"[^\S\N{NO-BREAK SPACE}]+", cell)
 
 
 def _width(text: str) -> float:

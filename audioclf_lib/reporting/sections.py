@@ -423,7 +423,8 @@ def show_original(results: Sequence[ExperimentResult]) -> None:
         return
     show_table(
         pd.DataFrame(rows),
-        caption="Window accuracy and AUC on the test fold, the original's beside ours.",
+        caption="Window accuracy and AUC on the test fold, the original's beside ours (mean ± standard deviation over "
+        "the fits, and in brackets the 95 % interval over test clips).",
         label="tbl:original",
         formats={"Original": ".1%", "Original AUC": ".2f", "Our AUC": ".2f"},
     )

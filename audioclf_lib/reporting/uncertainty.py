@@ -20,6 +20,7 @@ RELIABILITY = (
     f"accuracy of the answers in {N_BINS} bins of confidence (bars), its distance from their mean confidence (lines "
     "to the diagonal), and the number of answers in each bin (grey, the largest in figures)"
 )
+PANELS_PER_PAGE = 16
 
 
 def show_method() -> None:
@@ -76,25 +77,29 @@ def show_calibration(result: ExperimentResult) -> None:
 
 
 def show_calibrations(results: Sequence[ExperimentResult]) -> None:
-    """Reliability diagrams of all experiments in one figure, and their reading."""
+    """Reliability diagrams of all experiments, a page of panels in a figure, and their reading."""
     # The k-folds in front of the splits, so that like stands beside like.
     there = sorted((result for result in results if result.runs), key=lambda result: result.experiment.protocol)
-    if len(there) < 2:
-        for result in there:
-            show_calibration(result)
-        if not there:
-            show_text("No fit has been trained yet, so there are no confidences to look at.")
-        return
+    if not there:
+        show_text("No fit has been trained yet, so there are no confidences to look at.")
+    elif len(there) == 1:
+        show_calibration(there[0])
+    else:
+        for start in range(0, len(there), PANELS_PER_PAGE):
+            show_panels(there[start : start + PANELS_PER_PAGE], f"reliability-{start}" if start else "reliability")
+        show_text(verdicts.read_calibrations(there))
+
+
+def show_panels(results: Sequence[ExperimentResult], name: str) -> None:
     show_figure(
-        figures.plot_reliabilities({panel_title(result): result.calibration for result in there}),
+        figures.plot_reliabilities({panel_title(result): result.calibration for result in results}),
         caption=f"Reliability diagrams of the test windows, all fits of an experiment pooled: {RELIABILITY}. Fewer "
         "answers make the ECE larger by chance alone, so splits are not to be compared with cross-validations.",
-        label="fig:reliability",
-        name="reliability",
-        dataset=there[0].dataset,
-        width=f"{25 * min(4, len(there))}%",
+        label=f"fig:{name}",
+        name=name,
+        dataset=results[0].dataset,
+        width=f"{23 * min(4, len(results))}%",
     )
-    show_text(verdicts.read_calibrations(there))
 
 
 def panel_title(result: ExperimentResult) -> str:

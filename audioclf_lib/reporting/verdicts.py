@@ -48,7 +48,9 @@ def tell_method() -> str:
     )
 
 
-ECE_LATEX = r"\mathrm{ECE} = \sum_m \frac{|B_m|}{n} \left| \mathrm{accuracy}(B_m) - \mathrm{confidence}(B_m) \right|"
+ECE_LATEX = (
+    r"\mathrm{ECE} = \sum_m \frac{\lvert B_m \rvert}{n} \lvert \mathrm{accuracy}(B_m) - \mathrm{confidence}(B_m) \rvert"
+)
 
 
 # ------------------------------------------------------------------------------------------------------- intervals
