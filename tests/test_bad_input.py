@@ -58,13 +58,14 @@ class Refusal:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.monkeypatch, self.capsys = folder, monkeypatch, capsys
 
-    def __call__(self, arguments: list[str], culprit: str, remedy: str) -> None:
+    def __call__(self, arguments: list[str], culprit: str, remedy: str, *, after_progress: bool = False) -> None:
         before = snapshot(self.folder)
         self.capsys.readouterr()
         code = call(self.monkeypatch, *arguments)
         shown = self.capsys.readouterr()
         assert code == 2, shown
-        (sentence,) = shown.err.splitlines()
+        *progress, sentence = shown.err.splitlines()
+        assert bool(progress) == after_progress
         assert sentence.startswith("audioclf")
         assert culprit in sentence
         assert remedy in sentence
@@ -116,10 +117,18 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "change of what is no setting": (["suite", "--recipe-changes", '{"self": 1}'], "'self'", "known are dropout"),
     "change to NaN": (["suite", "--recipe-changes", '{"dropout": NaN}'], "dropout = nan", "finite number"),
     "change to infinity": (["suite", "--recipe-changes", '{"clip_norm": 1e999}'], "clip_norm = inf", "finite number"),
-    "truth for a number": (["suite", "--recipe-changes", '{"batch_size": true}'], "batch_size = True", "write a number"),
+    "truth for a number": (
+        ["suite", "--recipe-changes", '{"batch_size": true}'],
+        "batch_size = True",
+        "write a number",
+    ),
     "truth for a rate": (["suite", "--recipe-changes", '{"dropout": false}'], "dropout = False", "write a number"),
     "number for a truth": (["suite", "--recipe-changes", '{"drop_silent": 2}'], "drop_silent = 2", "boolean"),
-    "change without end": (["suite", "--recipe-changes", f'{{"batch_size": {HUGE}}}'], "batch_size", "write for example"),
+    "change without end": (
+        ["suite", "--recipe-changes", f'{{"batch_size": {HUGE}}}'],
+        "batch_size",
+        "write for example",
+    ),
     "unknown device": (["suite", "--device", "tpu"], "'tpu'", "'auto', 'cpu', 'cuda', 'mps'"),
     "device that is not present": (["suite", "--device", "mps"], "'mps'", "choose auto or one of"),
     "device that is not present, one run": (["run", "cnn-split", "--device", "mps"], "'mps'", "choose auto or one of"),
@@ -128,11 +137,19 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "unknown experiment": (["run", "rnn-kfold"], "'rnn-kfold'", "notebooks are 01_dataset"),
     "no head": (["run", "transformer-h0-kfold"], "num_heads = 0", "greater than or equal to 1"),
     "more heads than features": (["run", "transformer-h251-split"], "num_heads = 251", "less than or equal to 250"),
-    "heads without end": (["run", f"transformer-h{HUGE}-split"], "transformer-h999", "such as cnn-kfold"),
+    "heads without end": (["run", f"transformer-h{HUGE}-split"], "transformer-h999", "correct it"),
     "heads for the CNN": (["run", "cnn-h2-kfold"], "num_heads = 2", "leave num_heads"),
     "heads for the CNN as a parameter": (["run", "cnn-kfold", "-p", "num_heads=2"], "num_heads = 2", "out"),
-    "model against the name": (["run", "cnn-kfold", "-p", "model=transformer"], "cnn-kfold", "leave the parameter model out"),
-    "heads against the name": (["run", "transformer-h2-split", "-p", "num_heads=4"], "num_heads", "leave the parameter"),
+    "model against the name": (
+        ["run", "cnn-kfold", "-p", "model=transformer"],
+        "cnn-kfold",
+        "leave the parameter model out",
+    ),
+    "heads against the name": (
+        ["run", "transformer-h2-split", "-p", "num_heads=4"],
+        "num_heads",
+        "leave the parameter",
+    ),
     "parameter without a value": (["run", "cnn-kfold", "-p", "epochs"], "'epochs'", "write it as name=value"),
     "parameter that is no name": (["run", "cnn-kfold", "-p", "my epochs=3"], "'my epochs=3'", "write it as name=value"),
     "unknown parameter": (["run", "cnn-kfold", "-p", "colour=3"], "'colour'", "known are model, num_heads"),
@@ -141,7 +158,11 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "truth for epochs": (["run", "cnn-kfold", "-p", "epochs=true"], "epochs = True", "write a number"),
     "list for epochs": (["run", "cnn-kfold", "-p", "epochs=[1, 2]"], "epochs = [1, 2]", "valid integer"),
     "epochs without end": (["run", "cnn-kfold", "-p", f"epochs={HUGE}"], "epochs = '999", "exceeded maximum size"),
-    "validation on the test fold": (["run", "cnn-kfold", "-p", "val_folds=[1, 2]"], "val_folds = [1, 2]", "take it out"),
+    "validation on the test fold": (
+        ["run", "cnn-kfold", "-p", "val_folds=[1, 2]"],
+        "val_folds = [1, 2]",
+        "take it out",
+    ),
     "negative validation fold": (["run", "cnn-kfold", "-p", "val_folds=[-2]"], "val_folds.0 = -2", "greater than"),
     "truth for a fold": (["run", "cnn-kfold", "-p", "val_folds=[true]"], "val_folds = [True]", "write a number"),
     "fold twice": (["run", "cnn-kfold", "-p", "val_folds=[2, 2]"], "val_folds = [2, 2]", "name each once"),
@@ -150,11 +171,31 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "parameter that a notebook lacks": (["run", "11_cnn_split", "-p", "num_heads=2"], "'num_heads'", "it has dataset"),
     "unknown format": (["report", "--formats", "docx"], "'docx'", "choose from pdf, html"),
     "no format": (["report", "--formats", ""], "format ''", "choose from pdf, html"),
-    "title that rings": (["report", "--title", "Sounds\a"], "title has the control character U+0007", "take it out"),
-    "title that turns around": (["report", "--title", "a\u202etpircs"], "title has the control character U+202E", "take it"),
-    "author on two lines": (["report", "--authors", "A. B\nabstract: x"], "authors has the control character U+000A", "out"),
-    "course that isolates": (["report", "--course", "x\u2066y"], "course has the control character U+2066", "take it out"),
-    "date with an escape": (["report", "--date", "\x1b[2J1 June"], "date has the control character U+001B", "take it out"),
+    "title that rings": (
+        ["report", "--title", "Sounds\a"],
+        "text for title holds the control character U+0007",
+        "take it out",
+    ),
+    "title that turns around": (
+        ["report", "--title", "a\u202etpircs"],
+        "text for title holds the control character U+202E",
+        "take it",
+    ),
+    "author on two lines": (
+        ["report", "--authors", "A. B\nabstract: x"],
+        "text for authors holds the control character U+000A",
+        "out",
+    ),
+    "course that isolates": (
+        ["report", "--course", "x\u2066y"],
+        "text for course holds the control character U+2066",
+        "take it out",
+    ),
+    "date with an escape": (
+        ["report", "--date", "\x1b[2J1 June"],
+        "text for date holds the control character U+001B",
+        "take it out",
+    ),
 }
 
 
@@ -179,10 +220,18 @@ PLANS: dict[str, tuple[str | bytes, str, str]] = {
     "object to make": (ONE + "name: !!python/name:os.system", "not valid YAML", "correct line 2"),
     "impossible date": (ONE + "name: 2025-99-99", "not valid YAML", "correct"),
     "number without end": (ONE + f"epochs: {HUGE}", "not valid YAML", "correct"),
-    "hexadecimal number without end": (ONE + "epochs: 0x" + "f" * 5_000, "epochs = a number of too many digits", "100000"),
+    "hexadecimal number without end": (
+        ONE + "epochs: 0x" + "f" * 5_000,
+        "epochs = a number of too many digits",
+        "100000",
+    ),
     "nested without end": (ONE + f"name: {DEEP}", "not valid YAML", "correct"),
-    "a billion laughs": (f"a0: &a0 [ha]\n{LAUGHS}" + ONE + "epochs: *a9", "'a0'", "known are name, dataset"),
-    "a billion laughs for epochs": (f"epochs: &a0 [ha]\n{LAUGHS.replace('a9:', 'seeds:')}" + ONE, "plan", "known are"),
+    "a billion laughs": (f"a0: &a0 [ha]\n{LAUGHS}" + ONE + "epochs: *a9", "epochs = [[", "valid integer"),
+    "a billion laughs for seeds": (
+        f"a0: &a0 [ha]\n{LAUGHS.replace('a9:', 'seeds:')}" + ONE,
+        "seeds.0 = [",
+        "valid integer",
+    ),
     "unknown setting": (ONE + "epoch: 3", "'epoch'", "known are name, dataset, epochs"),
     "NaN": (ONE + "epochs: .nan", "epochs = nan", "finite number"),
     "truth for a number": (ONE + "epochs: yes", "epochs = True", "write a number"),
@@ -190,12 +239,16 @@ PLANS: dict[str, tuple[str | bytes, str, str]] = {
     "number for a text": (ONE + "dataset: 5", "dataset = 5", "valid string"),
     "no experiment": ("experiments: []", "experiments = []", "at least 1 item"),
     "experiments left out": ("epochs: 3", "'experiments' is missing", "give it a value"),
+    "number for a setting's name": ("experiments: [{1: cnn}]", "experiments = [{1: 'cnn'}]", "write name: value"),
     "unknown model": ("experiments: [{model: lstm, protocol: split}]", "'lstm'", "'cnn' or 'transformer'"),
     "experiment twice": (ONE.replace("}]", "}, {model: cnn, protocol: split}]"), "named twice", "name each once"),
-    "experiment with a slip": (ONE.replace("split}", "split, head: 2}"), "experiments.0.head", "known are"),
+    "experiment with a slip": (
+        ONE.replace("split}", "split, head: 2}"),
+        "setting 'head'",
+        "known are model, num_heads",
+    ),
     "name that turns around": (ONE + 'name: "a\\u202Eb"', "control character U+202E", "take it out"),
     "folder with NUL": (ONE + 'dataset: "a\\0b/c"', "'a\\x00b/c'", "correct it"),
-    "folder that is not there": (ONE + "dataset: ./sounds", "sounds", "check the name or the path"),
 }
 
 
@@ -204,8 +257,6 @@ PLANS: dict[str, tuple[str | bytes, str, str]] = {
 def test_plans(refuse: Refusal, place: Path, case: str, command: str) -> None:
     content, culprit, remedy = PLANS[case]
     (place / "mine.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    if (case, command) == ("folder that is not there", "report"):
-        pytest.skip("the runs of a data set can be reported without it")
     refuse([command, "--plan", "mine.yaml", "--runs-dir", "runs"], culprit, remedy)
 
 
@@ -218,6 +269,12 @@ PLACES: dict[str, tuple[Change, list[str], str, str]] = {
     "unknown plan, report": (lambda folder: None, ["report", "--plan", "best"], "'best'", "choose one of demo, full"),
     "plan that is not there": (lambda folder: None, ["suite", "--plan", "mine.yaml"], "mine.yaml", "check the path"),
     "plan that links to itself": (plan_loop, ["suite", "--plan", "mine.yaml"], "'mine.yaml'", "correct it"),
+    "plan of a folder that is not there": (
+        lambda folder: (folder / "mine.yaml").write_text(ONE + "dataset: ./elsewhere"),
+        ["suite", "--plan", "mine.yaml"],
+        "elsewhere' is neither",
+        "check the name or the path",
+    ),
     "plan that is a folder": (
         lambda folder: (folder / "mine.yaml").mkdir(),
         ["suite", "--plan", "mine.yaml"],
@@ -230,7 +287,12 @@ PLACES: dict[str, tuple[Change, list[str], str, str]] = {
         "runs/plan.yaml",
         "correct line 1",
     ),
-    "no notebook of that name": (lambda folder: None, ["run", "mine.ipynb"], "'mine.ipynb'", "notebooks are 01_dataset"),
+    "no notebook of that name": (
+        lambda folder: None,
+        ["run", "mine.ipynb"],
+        "'mine.ipynb'",
+        "notebooks are 01_dataset",
+    ),
     "notebook of 0 bytes": (
         lambda folder: (folder / "mine.ipynb").touch(),
         ["run", "mine.ipynb"],
@@ -252,7 +314,7 @@ PLACES: dict[str, tuple[Change, list[str], str, str]] = {
     "runs in a file": (
         lambda folder: (folder / "runs").touch(),
         ["suite", "--runs-dir", "runs", "--dataset", "sounds"],
-        "runs: File exists",
+        "cannot write runs",
         "choose another",
     ),
     "runs below a file": (
@@ -389,38 +451,62 @@ HEAD = b"filename,label,fold\n"
 # What is done to a good folder, what the sentence must name, and what it must say to do.
 FOLDER_FAULTS: dict[str, tuple[Change, str, str]] = {
     "missing folder": (shutil.rmtree, "sounds' is neither", "check the name or the path"),
-    "folder is a file": (lambda folder: shutil.rmtree(folder) or folder.touch(), "sounds' is neither", "check the name"),
-    "folder links to itself": (lambda folder: shutil.rmtree(folder) or folder.symlink_to(folder), "levels", "correct it"),
+    "folder is a file": (
+        lambda folder: shutil.rmtree(folder) or folder.touch(),
+        "sounds' is neither",
+        "check the name",
+    ),
+    "folder links to itself": (
+        lambda folder: shutil.rmtree(folder) or folder.symlink_to(folder),
+        "levels",
+        "correct it",
+    ),
     "no table": (lambda folder: (folder / "labels.csv").unlink(), "sounds has neither", "write a labels.csv"),
     "table links to itself": (link_to_itself("labels.csv"), "sounds has neither", "write a labels.csv"),
     "empty table": (write("labels.csv", b""), "no column 'filename'", "write a comma-separated table"),
     "table without rows": (write("labels.csv", HEAD), "no clips", "list at least one"),
     "table is no text": (write("labels.csv", HEAD + b"\xff\xfe\xfa,a,1\n"), "labels.csv cannot be read", "UTF-8"),
     "table in UTF-16": (write("labels.csv", "filename,label,fold\n".encode("utf-16")), "labels.csv cannot", "UTF-8"),
-    "table is a sound": (lambda folder: shutil.copy(folder / "low-1.wav", folder / "labels.csv"), "labels.csv", "table"),
+    "table is a sound": (
+        lambda folder: shutil.copy(folder / "low-1.wav", folder / "labels.csv"),
+        "labels.csv",
+        "table",
+    ),
     "line too long": (write("labels.csv", HEAD + b"a.wav,x,1\nb.wav,x,1,y\n"), "labels.csv, line 3", "quotes around"),
     "first line too long": (write("labels.csv", HEAD + b"x,a.wav,x,1\n"), "line 2: there are 4 entries", "put one in"),
-    "line too short": (write("labels.csv", HEAD + b"a.wav,x,1\nb.wav,x\n"), "line 3: there are 2 entries", "put one in"),
+    "line too short": (
+        write("labels.csv", HEAD + b"a.wav,x,1\nb.wav,x\n"),
+        "line 3: there are 2 entries",
+        "put one in",
+    ),
     "open quote": (write("labels.csv", HEAD + b'"a.wav,x,1\n'), "labels.csv cannot be read", "save it as"),
     "entry without end": (write("labels.csv", HEAD + b"a" * 200_000), "labels.csv cannot be read", "save it as"),
     "semicolons": (write("labels.csv", b"filename;label;fold\na.wav;x;1\n"), "'filename'", "comma-separated"),
-    "semicolons and a byte order mark": (write("labels.csv", b"\xef\xbb\xbffilename;label;fold\n"), "'filename'", "comma"),
+    "semicolons and a byte order mark": (
+        write("labels.csv", b"\xef\xbb\xbffilename;label;fold\n"),
+        "'filename'",
+        "comma",
+    ),
     "no filename column": (drop_column("filename"), "'filename'", "write a comma-separated table with"),
     "no label column": (drop_column("label"), "'label'", "write a comma-separated table with"),
     "no fold column": (drop_column("fold"), "'fold'", "write a comma-separated table with"),
-    "column twice": (write("labels.csv", b"filename,label,fold, label\na.wav,x,1,y\n"), "two columns 'label'", "write a"),
+    "column twice": (
+        write("labels.csv", b"filename,label,fold, label\na.wav,x,1,y\n"),
+        "two columns 'label'",
+        "write a",
+    ),
     "empty label": (put("label", "", row=1), "labels.csv, line 3", "fill it in or drop the line"),
     "empty filename": (put("filename", "", row=1), "labels.csv, line 3", "fill it in or drop the line"),
     "label that turns around": (put("label", "lo\u202ew"), "control character U+202E", "take it out"),
     "label on two lines": (put("label", "lo\nw"), "control character U+000A", "take it out"),
     "label without end": (put("label", LONG), "class 'xxx", "at most 100"),
     "label of an average": (put("label", "macro"), "class 'macro'", "give it another"),
-    "fold is a word": (put("fold", "train", row=2), "line 4: fold 'train'", "write 1, 2, 3"),
-    "fold is negative": (put("fold", "-1"), "line 2: fold '-1'", "write 1, 2, 3"),
-    "fold is broken": (put("fold", "1.5"), "line 2: fold '1.5'", "write 1, 2, 3"),
-    "fold is empty": (put("fold", ""), "line 2: fold ''", "write 1, 2, 3"),
-    "fold of another alphabet": (put("fold", "\N{ARABIC-INDIC DIGIT ONE}"), "line 2: fold", "write 1, 2, 3"),
-    "fold without end": (put("fold", HUGE), "line 2: fold '999", "write 1, 2, 3"),
+    "fold is a word": (put("fold", "train", row=2), "line 4: fold 'train'", "write such a number"),
+    "fold is negative": (put("fold", "-1"), "line 2: fold '-1'", "write such a number"),
+    "fold is broken": (put("fold", "1.5"), "line 2: fold '1.5'", "write such a number"),
+    "fold is empty": (put("fold", ""), "line 2: fold ''", "write such a number"),
+    "fold of another alphabet": (put("fold", "\N{ARABIC-INDIC DIGIT ONE}"), "line 2: fold", "write such a number"),
+    "fold without end": (put("fold", HUGE), "line 2: fold '999", "write such a number"),
     "two folds": (keep(lambda clips: clips["fold"] != "3"), "the folds [1, 2]", "3 or more"),
     "one class": (keep(lambda clips: clips["label"] == "low"), "['low']", "give two or more"),
     "clip listed twice": (put("filename", "low-1.wav", row=1), "'low-1.wav' twice", "list every clip once"),
@@ -428,17 +514,25 @@ FOLDER_FAULTS: dict[str, tuple[Change, str, str]] = {
     "one recording in two folds": (one_recording_in_two_folds, "'walk.wav' are in folds [1, 3]", "in one fold"),
     "class missing in a fold": (put("label", "low", row=3), "'high' in fold 2", "one of each class"),
     "missing file": (lambda folder: (folder / "high-2.wav").unlink(), "high-2.wav is missing", "restore the file"),
-    "file outside": (put("filename", "../secret.wav"), "line 2: filename '../secret.wav' leads out", "put the file into"),
+    "file outside": (
+        put("filename", "../secret.wav"),
+        "line 2: filename '../secret.wav' leads out",
+        "put the file into",
+    ),
     "file outside by a detour": (put("filename", "a/../../secret.wav"), "leads out of the folder", "put the file into"),
     "file outside by backslashes": (put("filename", "..\\secret.wav"), "leads out of the folder", "put the file into"),
     "file with an absolute path": (put("filename", "/etc/passwd"), "'/etc/passwd' leads out", "put the file into"),
     "file on a drive": (put("filename", "C:\\secret.wav"), "leads out of the folder", "put the file into"),
-    "file with NUL": (put("filename", "a\0b.wav"), "labels.csv", ""),
+    "file with NUL": (put("filename", "a\0b.wav"), "control character U+0000", "take it out"),
     "file with a bell": (put("filename", "low\a.wav"), "control character U+0007", "take it out"),
-    "file with an endless name": (put("filename", LONG), "cannot be", "readable sound file"),
-    "file is a folder": (put("filename", "."), "sounds", "restore the file"),
-    "file is a pipe": (pipe, "high-2.wav", "restore the file"),
-    "file links to itself": (link_to_itself("high-2.wav"), "high-2.wav", "restore the file"),
+    "file with an endless name": (put("filename", LONG), "cannot be opened (File name too long)", "correct its name"),
+    "file is a folder": (put("filename", "."), "sounds is no file", "put a sound file in its place"),
+    "file is a pipe": (pipe, "high-2.wav is no file", "put a sound file in its place"),
+    "file links to itself": (
+        link_to_itself("high-2.wav"),
+        "high-2.wav' cannot be opened (Too many",
+        "correct its name",
+    ),
     "0-byte file": (write("high-2.wav", b""), "high-2.wav is empty (0 bytes)", "export it anew or leave it out"),
     "truncated file": (truncate, "high-2.wav cannot be read", "give a WAV, FLAC, Ogg or MP3 file"),
     "file is text": (write("high-2.wav", b"no sound at all"), "high-2.wav cannot be read as sound", "give a WAV"),
@@ -483,10 +577,18 @@ def test_folds_that_are_not_there_are_told_before_anything_is_decoded(refuse: Re
 ESC50_FAULTS: dict[str, tuple[Change, str, str]] = {
     "no category column": (drop_column("category"), "'category'", "write a comma-separated table"),
     "no source column": (drop_column("src_file"), "'src_file'", "write a comma-separated table"),
-    "unknown class": (put("category", "unicorn", row=4), "esc50.csv, line 6: unknown category 'unicorn'", "dog, rooster"),
+    "unknown class": (
+        put("category", "unicorn", row=4),
+        "esc50.csv, line 6: unknown category 'unicorn'",
+        "dog, rooster",
+    ),
     "unknown fold": (put("fold", "6"), "esc50.csv, line 2: unknown fold '6'", "known are 1, 2, 3, 4, 5"),
     "file outside": (put("filename", "../../secret.wav"), "esc50.csv, line 2", "put the file into it"),
-    "missing clip": (lambda folder: (folder / "audio" / "2-2001-A-1.wav").unlink(), "2-2001-A-1.wav", "restore the file"),
+    "missing clip": (
+        lambda folder: (folder / "audio" / "2-2001-A-1.wav").unlink(),
+        "2-2001-A-1.wav",
+        "restore the file",
+    ),
     "no audio folder": (lambda folder: shutil.rmtree(folder / "audio"), "1-1000-A-0.wav", "restore the file"),
     "recording in two folds": (put("src_file", "2000"), "'2000' are in folds [1, 2]", "in one fold"),
 }
@@ -506,7 +608,10 @@ ESC10_FAULTS: dict[str, tuple[Change, str]] = {
     "0-byte file": (lambda clip: clip.write_bytes(b""), "1-100032-A.ogg' has the wrong checksum"),
     "missing clip": (lambda clip: clip.unlink(), "1-100032-A.ogg' is missing"),
     "missing class": (lambda clip: shutil.rmtree(clip.parent), "is missing, with 39 more"),
-    "clip that is not part of it": (lambda clip: shutil.copy(clip, clip.with_name("9-1-A.ogg")), "is no clip of ESC-10"),
+    "clip that is not part of it": (
+        lambda clip: shutil.copy(clip, clip.with_name("9-1-A.ogg")),
+        "is no clip of ESC-10",
+    ),
 }
 
 
@@ -554,10 +659,10 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "link": (link_outside, "'top/link', which would leave", SAFER),
     "bomb": (
         lambda: make_zip({"top/zeros": bytes(250_000_000)}, zipfile.ZIP_DEFLATED),
-        "1 files of 250 MB, more than the 200 MB",
+        "1 files of 250 MB, more than",
         "fetch it from its own site",
     ),
-    "too many files": (lambda: make_zip({f"top/{n}": b"" for n in range(2_001)}), "2001 files", "from its own site"),
+    "too many files": (lambda: make_zip({f"top/{n}": b"" for n in range(2_001)}), "2,001 files", "from its own site"),
     "web page": (lambda: b"<html>Too many requests</html>", "no whole zip archive", "try again later"),
     "nothing": (lambda: b"", "no whole zip archive", "try again later"),
     "damaged": (damaged, "no whole zip archive", "try again later"),
@@ -571,7 +676,7 @@ def test_archives(
 ) -> None:
     content, culprit, remedy = ARCHIVES[case]
     monkeypatch.setattr(esc, "ESC10_URL", serve(content()).url)
-    refuse(["data", "esc10"], culprit, remedy)
+    refuse(["data", "esc10"], culprit, remedy, after_progress=True)
 
 
 # --- run folders ---------------------------------------------------------------------------------------------------
@@ -704,7 +809,11 @@ def test_folders_and_files_of_strangers_are_left_alone(
 # --- by way of notebooks, and as processes of their own --------------------------------------------------------------
 
 NOTEBOOK_FAULTS: dict[str, tuple[list[str], str, str]] = {
-    "no epochs": (["11_cnn_split", "-p", "epochs=0", "-o", "out/mine.ipynb"], "epochs = 0", "greater than or equal to 1"),
+    "no epochs": (
+        ["11_cnn_split", "-p", "epochs=0", "-o", "out/mine.ipynb"],
+        "epochs = 0",
+        "greater than or equal to 1",
+    ),
     "fold that is not there": (["10_cnn_kfold", "-p", "val_folds=[7]", "-p", "dataset=sounds"], "fold 7", "[1, 2, 3]"),
     "0-byte file": (["01_dataset", "-p", "dataset=broken"], "high-2.wav is empty", "export it anew"),
     "title that turns around": (["90_report", "-p", "title=a\u202eb", "-p", "plan=demo"], "U+202E", "take it out"),
@@ -731,13 +840,15 @@ def test_a_notebook_shows_the_sentence_and_no_line_of_code(place: Path) -> None:
 
 @pytest.mark.parametrize("module", [True, False])
 def test_as_a_process_of_its_own(place: Path, module: bool) -> None:
-    program = [sys.executable, "-m", "audioclf_lib.cli"] if module else [str(Path(sys.executable).with_name("audioclf"))]
+    program = (
+        [sys.executable, "-m", "audioclf_lib.cli"] if module else [str(Path(sys.executable).with_name("audioclf"))]
+    )
     before = snapshot(place)
     done = subprocess.run([*program, "data", "no/such\nfolder"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "audioclf: 'no/such\\nfolder' is neither demo, nor esc10, nor a folder; check the name or the path\n"
+        f"audioclf: '{place}/no/such\\nfolder' is neither demo, nor esc10, nor a folder; check the name or the path\n"
     )
     assert snapshot(place) == before
 
@@ -816,7 +927,7 @@ ODD: dict[str, tuple[Change, str]] = {
     "a clip of 70 s": (rewrite("high-2.wav", 8_000, seconds=70), "sounds"),
     "file names with spaces": (rewrite("a high sound (2).wav"), "sounds"),
     "file names with letters of the world": (rewrite("Hühner 鶏 كلب 🐓.wav"), "sounds"),
-    "file names with quotes and commas": (rewrite("it's a \"high\", high sound.wav"), "sounds"),
+    "file names with quotes and commas": (rewrite('it\'s a "high", high sound.wav'), "sounds"),
     "file names that begin with a dash": (rewrite("-rf.wav"), "sounds"),
     "a folder with spaces": (rename_folder("My Sounds"), "My Sounds"),
     "a folder with letters of the world": (rename_folder("Geräusche 音"), "Geräusche 音"),
@@ -830,7 +941,10 @@ ODD: dict[str, tuple[Change, str]] = {
     "lines that end as on Windows": (retype(lambda text: text.replace("\n", "\r\n")), "sounds"),
     "spaces and blank lines": (retype(lambda text: text.replace(",", " , ").replace("\n", "\n\n,,\n")), "sounds"),
     "quotes around everything": (quote_everything, "sounds"),
-    "further columns": (lambda folder: table(folder, lambda clips: clips.assign(note="a, b", fold=clips["fold"])), "sounds"),
+    "further columns": (
+        lambda folder: table(folder, lambda clips: clips.assign(note="a, b", fold=clips["fold"])),
+        "sounds",
+    ),
     "folders inside, named as on Windows": (with_directories, "sounds"),
     "folds that do not follow each other": (retype(lambda text: text.replace(",3", ",999999")), "sounds"),
     "a clip that is linked": (linked, "sounds"),

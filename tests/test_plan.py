@@ -72,37 +72,6 @@ def test_a_saved_plan_is_read_back_the_same(
 ONE = "experiments: [{model: cnn, protocol: split}]\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("", "holds no settings"),
-        ("- a\n- b", "holds no settings"),
-        ("epochs: [", "is not valid YAML; correct line 1"),
-        (ONE + "epoch: 3", "unknown setting 'epoch'; known are name, dataset, epochs"),
-        (ONE + "epochs: 0", "epochs = 0 is not possible"),
-        (ONE + "epochs: many", "epochs = 'many' is not possible"),
-        (ONE + "seeds: []", "seeds = [] is not possible"),
-        (ONE + "seeds: [1, 1]", "1 is named twice"),
-        (ONE + "seeds: [-1]", "seed = -1 is not possible"),
-        (ONE + "recipe: best", "recipe = 'best' is not possible"),
-        (ONE + "recipe_changes: {dropot: 0.1}", "unknown setting 'dropot'"),
-        ("epochs: 3", "experiments"),
-        ("experiments: []", "experiments = [] is not possible"),
-        ("experiments: [{model: lstm, protocol: split}]", "lstm"),
-        ("experiments: [{model: cnn, num_heads: 2, protocol: split}]", "the CNN has no attention heads"),
-        ("experiments: [{model: cnn, protocol: split}, {model: cnn, protocol: split}]", "is named twice"),
-    ],
-)
-def test_a_wrong_plan_is_refused_in_one_sentence(tmp_path: Path, text: str, told: str) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
-    with pytest.raises(InputError) as error:
-        load_plan(path)
-    assert told in str(error.value)
-    assert "mine.yaml" in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 @pytest.mark.parametrize("name", ["nonsense", "missing.yaml", "../plans/demo", ""])
 def test_an_unknown_plan_is_refused_with_those_that_are_known(name: str) -> None:
     with pytest.raises(InputError, match=r"plan .*demo, full"):
