@@ -106,13 +106,15 @@ def run(
     given |= _parse_parameters(parameter or [])
     with _stopped_politely("run the same command again to go on"):
         from audioclf_lib.execution import NotebookError, run_notebook
-        from audioclf_lib.suite import NOTEBOOKS_DIR, experiment_job
+        from audioclf_lib.store import RunStore
+        from audioclf_lib.suite import NOTEBOOKS_DIR, experiment_job, outcome
         from audioclf_lib.training import choose_device
 
         experiment = _parse_experiment(target, given)
         if experiment:
             choose_device(experiment.device)  # raises if it is not present
             job = experiment_job(experiment)
+            outcome(job, RunStore(experiment.runs_dir))  # raises if a run that is there is damaged
             notebook, place, parameters = job.notebook, job.output, job.parameters
         else:
             notebook = _find_notebook(target, NOTEBOOKS_DIR)
@@ -297,7 +299,8 @@ def main() -> None:
             _stderr(str(error))
             code = BAD_INPUT
         else:
-            code = _refuse(command, f"{error.format_message().rstrip('.')}; `{command} --help` lists what there is")
+            message = error.format_message().replace("Value error, ", "").rstrip(".")
+            code = _refuse(command, f"{message}; `{command} --help` lists what there is")
     sys.exit(code or 0)
 
 

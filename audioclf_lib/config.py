@@ -65,12 +65,14 @@ class StrictModel(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Python takes True for 1, and so does pydantic: an epoch, a fold or a rate is never meant by it."""
+    def _refuse_what_pydantic_would_take(cls, value: Any, info: ValidationInfo) -> Any:
+        """Truth for a number, since Python takes True for 1; and settings whose names are no text, as YAML has them."""
         given = value if isinstance(value, (list, tuple)) else [value]
         wants_truth = cls.model_fields[str(info.field_name)].annotation is bool
         if not wants_truth and any(isinstance(item, bool) for item in given):
             raise ValueError("true and false are no value for it; write a number or a text")
+        if any(isinstance(item, dict) and not all(isinstance(key, str) for key in item) for item in given):
+            raise ValueError("the names of settings are texts; write name: value")
         return value
 
 

@@ -7,7 +7,7 @@ import unicodedata
 
 # Enough to know a value again; a plan of a few lines can hold one that would fill the memory when written out.
 _QUOTE = reprlib.Repr()
-_QUOTE.maxlevel, _QUOTE.maxlong = 3, 60
+_QUOTE.maxlevel, _QUOTE.maxlong = 2, 60
 _QUOTE.maxstring = _QUOTE.maxother = 200
 
 
@@ -64,4 +64,4 @@ def refuse_control_characters(what: str, text: str) -> None:
     for place, character in enumerate(text, start=1):
         if is_control(character):
             code = f"U+{ord(character):04X}"
-            raise InputError(f"{what} has the control character {code} at place {place}; take it out")
+            raise InputError(f"{what} holds the control character {code} at place {place}; take it out")

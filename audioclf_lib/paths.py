@@ -22,7 +22,9 @@ def user_path(text: str | Path) -> Path:
         return path
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{quote(str(text))} is no path that can be followed ({reason}); correct it") from None
+        raise InputError(
+            f"{quote(str(text))} is no path that can be followed ({reason.rstrip('.')}); correct it"
+        ) from None
     return path
 
 

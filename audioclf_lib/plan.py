@@ -23,6 +23,7 @@ from audioclf_lib.config import (
     ProtocolName,
     RecipeName,
     StrictModel,
+    model_label,
 )
 from audioclf_lib.errors import InputError, quote, refuse_control_characters
 from audioclf_lib.paths import user_path
@@ -37,6 +38,9 @@ class PlannedExperiment(StrictModel):
     model: ModelName
     num_heads: int | None = None
     protocol: ProtocolName
+
+    def __str__(self) -> str:
+        return f"{model_label(self.model, self.num_heads)}-{self.protocol}"
 
 
 class PlannedCheck(PlannedExperiment):
@@ -78,7 +82,8 @@ class Plan(StrictModel):
     def _named_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         repeated = next((value for index, value in enumerate(values) if value in values[:index]), None)
         if repeated is not None:
-            raise ValueError(f"{quote(repeated)} is named twice; name each once")
+            what = repeated if isinstance(repeated, PlannedExperiment) else quote(repeated)
+            raise ValueError(f"{what} is named twice; name each once")
         return values
 
     @model_validator(mode="after")
@@ -154,8 +159,8 @@ def read_settings(path: Path, what: str) -> dict[str, Any]:
         raise InputError(f"cannot read {what} {path}: {error.strerror}; check the file and its rights") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, or an impossible date
         where = getattr(error, "problem_mark", None)
-        line = f"line {where.line + 1}" if where else "the text"
-        raise InputError(f"{what} {path} is not valid YAML; correct {line}") from None
+        fault = f"correct line {where.line + 1}" if where else f"correct the text ({str(error)[:100]})"
+        raise InputError(f"{what} {path} is not valid YAML; {fault}") from None
     if not isinstance(values, dict):
         raise InputError(f"{what} {path} holds no settings; write lines such as `dataset: demo`")
     return {str(key): value for key, value in values.items()}

@@ -228,12 +228,14 @@ def run_suite(
     for job in todo:
         if not job.notebook.is_file():
             raise InputError(f"there is no notebook {job.notebook}; give the folder that has it, with --notebooks-dir")
+    store = RunStore(runs_dir)
+    for job in todo:
+        outcome(job, store)  # raises if a run that is there is damaged
     folder = runs_dir.resolve() / ".suite"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {runs_dir}: {error.strerror}; choose another --runs-dir") from None
-    store = RunStore(runs_dir)
     with hold_lease(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")):
         wait_for_orphan(folder, say)
         save_plan(plan, runs_dir / "plan.yaml")

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from audioclf_lib.config import DEFAULT_RUNS_DIR, RECIPES, Experiment, FitConfig, Recipe, make_recipe
 from audioclf_lib.errors import InputError
@@ -186,33 +184,6 @@ def test_changes_go_on_top_of_the_recipe() -> None:
     for name in RECIPES:
         changed = make_recipe(name, "transformer", {"learning_rate": 0.5})
         assert changed == make_recipe(name, "transformer").model_copy(update={"learning_rate": 0.5})
-
-
-fold_sets = st.sets(st.integers(0, 30), min_size=3, max_size=7)
-
-
-@given(folds=fold_sets, data=st.data())
-def test_the_fits_of_k_folds_validate_on_every_fold_but_the_test_fold(folds: set[int], data: st.DataObject) -> None:
-    test_fold = data.draw(st.sampled_from(sorted(folds)))
-    fits = Experiment(model="cnn", test_fold=test_fold).fits(Facts(folds=sorted(folds) * 3))
-    assert [fit.val_fold for fit in fits] == sorted(folds - {test_fold})
-    for fit in fits:
-        assert fit.test_fold == test_fold
-        assert set(fit.train_folds) == folds - {test_fold, fit.val_fold}
-    assert len({fit.fit_id for fit in fits}) == len(folds) - 1
-
-
-@given(folds=fold_sets, data=st.data())
-def test_the_split_is_the_k_fold_fit_that_validates_on_the_fold_after_the_test_fold(
-    folds: set[int], data: st.DataObject
-) -> None:
-    ordered = sorted(folds)
-    place = data.draw(st.integers(0, len(ordered) - 1))
-    values = {"model": "transformer", "num_heads": 2, "test_fold": ordered[place]}
-    (split,) = Experiment(protocol="split", **values).fits(Facts(folds=ordered))
-    assert split.val_fold == (ordered * 2)[place + 1]
-    (same,) = [f for f in Experiment(protocol="kfold", **values).fits(Facts(folds=ordered)) if f.fit_id == split.fit_id]
-    assert same == split
 
 
 def test_on_esc10_there_are_four_fits_and_one() -> None:

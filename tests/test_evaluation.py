@@ -248,15 +248,6 @@ def test_a_silent_window_has_no_vote_and_a_silent_clip_has_all() -> None:
     assert scores.accuracy == 1
 
 
-@given(seed=st.integers(0, 10_000), level=st.sampled_from(["window", "clip"]))
-@settings(max_examples=10, deadline=None)
-def test_the_order_of_rows_does_not_matter(seed: int, level: Any) -> None:
-    rows = draw(seed)
-    shuffled = rows.sample(frac=1, random_state=seed)
-    one, other = (evaluate(each, NAMES, level=level).summary() for each in (rows, shuffled))
-    pd.testing.assert_frame_equal(pd.json_normalize(one), pd.json_normalize(other))
-
-
 def test_scoring_leaves_the_predictions_as_they_are() -> None:
     rows = draw().sample(frac=1, random_state=0)
     before = rows.copy()

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from commands import call
 from conftest import PROJECT_ROOT
 from pypdf import PdfReader
 from shown import outputs_of
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_score, recall_score, roc_auc_score
 from synthetic import DEMO, SPLITS, write_run
-from test_cli import call
 
 from audioclf_lib.config import PUBLISHED_DIR, FitConfig
 from audioclf_lib.datasets import dataset_name
@@ -504,10 +504,10 @@ def test_the_command_says_what_is_published(
     fit = plan.experiments_list()[1].fits(DEMO)[0]
     readme = (PROJECT_ROOT / "README.md").read_bytes()
     arguments = ["publish", "--plan", "demo", "--runs-dir", bench.runs.runs_dir, "--to", bench.target.runs_dir]
-    assert call(*arguments, monkeypatch=monkeypatch) == 0
+    assert call(monkeypatch, *arguments) == 0
     assert "no fit of plan demo has been trained" in capsys.readouterr().out
     bench.train(fit)
-    assert call(*arguments, monkeypatch=monkeypatch) == 0
+    assert call(monkeypatch, *arguments) == 0
     shown = capsys.readouterr().out
     assert f"published: {fit.fit_id}" in shown
     assert f"1 of {len(planned_fits(plan, DEMO))} fits are in" in shown

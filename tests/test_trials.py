@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from commands import call
 from conftest import PROJECT_ROOT
 from shown import outputs_of
-from test_cli import call
 from tiny import make_dataset, with_other_sound
 
 from audioclf_lib.config import Experiment, Recipe
@@ -280,16 +280,16 @@ def test_the_command_trains_and_shows_the_record(
     path, record = tmp_path / "mine.yaml", tmp_path / RECORD
     arguments = ["trials", path, "--runs-dir", tmp_path / "runs", "--record", record]
     path.write_text("trials: []\n")
-    assert call(*arguments, monkeypatch=monkeypatch) == 0
+    assert call(monkeypatch, *arguments) == 0
     assert "no trials are listed" in capsys.readouterr().out
     assert not record.exists()
 
     monkeypatch.setattr("audioclf_lib.datasets.load_dataset", lambda name: DATASET)
     trials = ["{name: one, why: x, model: cnn, epochs: 1}", "{name: two, why: x, model: cnn, epochs: 2}"]
     path.write_text(f"dataset: demo\ntrials: [{', '.join(trials)}]\n")
-    assert call(*arguments, "--only", "three", monkeypatch=monkeypatch) == 2
+    assert call(monkeypatch, *arguments, "--only", "three") == 2
     assert "there is no trial 'three'; the list has one, two" in capsys.readouterr().err
-    assert call(*arguments, "--only", "one", monkeypatch=monkeypatch) == 0
+    assert call(monkeypatch, *arguments, "--only", "one") == 0
     shown = " ".join(capsys.readouterr().out.split())
     (row,) = read_record(record).to_dict(orient="records")
     assert f"one cnn 1 {100 * row['validation_window_accuracy']:.1f} %" in shown

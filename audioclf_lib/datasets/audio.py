@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 import torchaudio.functional
 
 from audioclf_lib.datasets.dataset import SAMPLE_RATE
-from audioclf_lib.errors import InputError
+from audioclf_lib.errors import InputError, quote
 
 # Raise it when a file would decode to other samples than before: fingerprints and cached clips depend on it.
 PREPARATION_VERSION = 1
@@ -68,9 +69,22 @@ def resample(waveform: torch.Tensor, rate: int) -> torch.Tensor:
     return resampled
 
 
+def check_file(path: Path) -> None:
+    """Raise InputError if ``path`` is no file: reading a pipe would wait for ever, and reading a device never end."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path} is missing; restore the file or take it out of the list") from None
+    except OSError as error:
+        raise InputError(
+            f"{quote(str(path))} cannot be opened ({error.strerror}); correct its name or rights"
+        ) from None
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is no file; put a sound file in its place or take it out of the list")
+
+
 def _open(path: Path) -> sf._SoundFileInfo:
-    if not path.is_file():
-        raise InputError(f"{path} is missing; restore the file or take it out of the list")
+    check_file(path)
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); export it anew or leave it out")
     try:

@@ -23,6 +23,8 @@ MIN_FOLDS = 3
 # What scores call their averages over classes; tables of scores have them beside the classes.
 AVERAGES = ("micro", "macro")
 
+MAX_NAME = 100  # of a class: figures and tables have to hold it
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -104,6 +106,10 @@ def check_clips(
     if len(class_names) < 2 or len(set(class_names)) != len(class_names):
         raise InputError(f"data set {name!r} has the classes {list(class_names)}; give two or more different ones")
     for class_name in class_names:
+        if len(class_name) > MAX_NAME:
+            raise InputError(
+                f"data set {name!r}: class {quote(class_name)} is too long; use at most {MAX_NAME} characters"
+            )
         refuse_control_characters(f"data set {name!r}: class {quote(class_name)}", class_name)
         if class_name in AVERAGES:
             raise InputError(

@@ -83,8 +83,9 @@ def unpack(archive: Path, target: Path) -> None:
             size = sum(member.file_size for member in members)  # no more than this can come out: zipfile stops there
             if size > MAX_BYTES or len(members) > MAX_FILES:
                 raise InputError(
-                    f"the archive would unpack to {len(members)} files of {size / 1e6:,.0f} MB, "
-                    f"more than the {MAX_BYTES / 1e6:,.0f} MB that the data set can have; fetch it from its own site"
+                    f"the archive would unpack to {len(members):,} files of {size / 1e6:,.0f} MB, more than the "
+                    f"{MAX_FILES:,} files or the {MAX_BYTES / 1e6:,.0f} MB that the data set can have; "
+                    "fetch it from its own site"
                 )
             for member, inside in [(member, _inside(member)) for member in members]:
                 path = target / inside

@@ -18,7 +18,7 @@ import torchaudio
 from tqdm import tqdm
 
 from audioclf_lib.datasets import cache
-from audioclf_lib.datasets.audio import PREPARATION_VERSION, read_clip
+from audioclf_lib.datasets.audio import PREPARATION_VERSION, check_file, read_clip
 from audioclf_lib.datasets.dataset import SAMPLE_RATE, Dataset, check_clips, check_samples
 from audioclf_lib.errors import InputError
 
@@ -100,13 +100,10 @@ def hash_files(paths: Iterable[Path]) -> list[str]:
 
 
 def _hash_file(path: Path) -> str:
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever, a device never end
-        raise InputError(f"{path} is no file; give a sound file in its place")
+    check_file(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; restore the file or take it out of the list") from None
     except OSError as error:
         raise InputError(f"{path} cannot be opened ({error.strerror}); make it a readable sound file") from None
 

@@ -82,7 +82,7 @@ def int_column(path: Path, column: pd.Series[str]) -> list[int]:
     for line, value in column.items():
         if not (value.isascii() and value.isdigit() and len(value) <= len(str(MAX_FOLD))):
             given = f"{column.name} {quote(value)}"
-            raise InputError(f"{path}, line {line}: {given} is no whole number up to {MAX_FOLD}; write 1, 2, 3, ...")
+            raise InputError(f"{path}, line {line}: {given} is none of 0, 1, 2, ... {MAX_FOLD}; write such a number")
     return [int(value) for value in column]
 
 

@@ -50,7 +50,7 @@ def build_report(
         if name not in EXPORTERS:
             raise InputError(f"unknown format {name!r}; choose from {', '.join(EXPORTERS)}")
     for name, text in front_matter.items():
-        refuse_control_characters(f"the report's {name}", text or "")
+        refuse_control_characters(f"the text for {name}", text or "")
     _check_place(output_dir)
     for result in gather(load_plan(plan), runs_dir):
         for run in result.runs:

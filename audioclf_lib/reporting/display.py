@@ -162,7 +162,7 @@ def show_front_matter(
     names = authors.split(";") if isinstance(authors, str) else authors
     plain = {"title": title, "subtitle": subtitle, "authors": "".join(names), "course": course, "date": date}
     for name, given in plain.items():
-        refuse_control_characters(f"the report's {name}", str(given))
+        refuse_control_characters(f"the text for {name}", str(given))
     front_matter: dict[str, Any] = {
         "title": title,
         "subtitle": subtitle,
