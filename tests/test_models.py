@@ -144,7 +144,7 @@ def test_attention_is_torchs_where_the_heads_divide_the_width(num_heads):
 )
 @torch.no_grad()
 def test_attention_is_that_of_a_loop_over_heads(num_heads, widths):
-    attention, x = make_attention(num_heads), torch.randn(3, 33, 250)
+    attention, x = make_attention(num_heads).double(), torch.randn(3, 33, 250, dtype=torch.float64)
     expected, weights = reference_attention(attention, x, widths)
     torch.testing.assert_close(attention(x), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(attention.attention_weights(x), torch.stack(weights, dim=1), atol=1e-5, rtol=1e-5)
