@@ -433,7 +433,7 @@ def show_original(results: Sequence[ExperimentResult]) -> None:
     if there and there[0].dataset == ORIGINAL_DATASET:
         show_text(observations.read_original(results))
         show_original_f1(results)
-    else:
+    elif there:
         show_text(
             "The original's numbers are of ESC-10; those of this report are of another data set, so the two columns "
             "must not be compared."
