@@ -24,6 +24,13 @@ def test_the_project_comes_with_the_eight_experiments(name: str, dataset: str, e
     assert [experiment.name for experiment in plan.experiments_list()] == EIGHT
     assert (plan.name, plan.dataset, plan.recipe) == (name, dataset, "tuned")
     assert epochs is None or plan.epochs == epochs
+    assert 0 < plan.diagnosis_epochs <= plan.epochs
+
+
+def test_a_plan_has_no_diagnosis_unless_it_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(ONE)
+    assert load_plan(path).diagnosis_epochs == 0
 
 
 def test_plans_are_found_by_name() -> None:
@@ -84,6 +91,7 @@ ONE = "experiments: [{model: cnn, protocol: split}]\n"
         (ONE + "seeds: []", "seeds = [] is not possible"),
         (ONE + "seeds: [1, 1]", "1 is named twice"),
         (ONE + "seeds: [-1]", "seed = -1 is not possible"),
+        (ONE + "diagnosis_epochs: -1", "diagnosis_epochs = -1 is not possible"),
         (ONE + "recipe: best", "recipe = 'best' is not possible"),
         (ONE + "recipe_changes: {dropot: 0.1}", "unknown setting 'dropot'"),
         ("epochs: 3", "experiments"),

@@ -120,7 +120,7 @@ def read_length(cases: Sequence[Case]) -> str:
 def read_missing_cases(cases: Sequence[Case]) -> str:
     """Which fits are not there, or not looked into; nothing if all are."""
     untrained = [case for case in cases if case.run is None]
-    if untrained and len(untrained) == len(cases):
+    if len(untrained) == len(cases):
         return "**Missing:** no fit of the diagnosis has been trained yet."
     unseen = [case for case in cases if case.run is not None and not case.is_complete]
     texts = []

@@ -59,33 +59,43 @@ def describe_changes(changes: dict[str, object]) -> str:
     return ", ".join(f"{name} = {json.dumps(value).strip(chr(34))}" for name, value in changes.items()) or "none"
 
 
-def show_diagnosis(cases: Sequence[Case], heading_level: int = 1) -> None:
-    """The report's section: one figure, one table, their reading, and the inside of the Transformer; or nothing."""
-    if not cases:
+def show_diagnosis(cases: Sequence[Case] | None, heading_level: int = 1) -> None:
+    """The report's section: one figure, one table, their reading, and the inside of the Transformer.
+
+    Args:
+        cases: of the plan's diagnosis; None if it has none, and then nothing is shown.
+        heading_level: of the section.
+    """
+    if cases is None:
         return
     show_text(f"{'#' * heading_level} Why the original failed")
-    show_text(
-        "The recipe of the original report is trained as it is written, and with one change at a time. "
-        + readings.read_length(cases)
-    )
+    if any(case.run for case in cases):
+        show_text(
+            "The original report's recipe is trained as it is written, and with one change at a time. "
+            f"{readings.read_length(cases)}"
+        )
     show_curves(cases)
     show_scores(cases)
     show_readings(cases)
     show_internals(cases)
 
 
+def show_length(cases: Sequence[Case]) -> None:
+    """How long the fits are, and on which folds."""
+    show_text(readings.read_length(cases))
+
+
 def show_curves(cases: Sequence[Case]) -> None:
-    """Window accuracy over the epochs, all variants beside as written."""
+    """Window accuracy over the epochs, all variants beside as written; what is missing is named."""
     if missing := readings.read_missing_cases(cases):
         show_text(missing)
-    there = [case for case in cases if case.run is not None]
-    if not there:
-        return
     histories: dict[str, dict[str, pd.DataFrame]] = {}
-    for case in there:
+    for case in cases:
         if case.run is not None:
             histories.setdefault(readings.model_title(case), {})[case.variant.name] = case.run.history
-    config = there[0].config
+    if not histories:
+        return
+    config = cases[0].config
     show_figure(
         figures.plot_variants(
             histories, num_classes=len(config.class_names), names=[variant.name for variant in VARIANTS]

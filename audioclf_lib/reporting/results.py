@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from audioclf_lib.config import Experiment, FitConfig, Recipe, make_recipe
+from audioclf_lib.config import DatasetFacts, Experiment, FitConfig, Recipe, make_recipe
 from audioclf_lib.datasets import dataset_name
 from audioclf_lib.diagnosis import Case, planned_diagnosis, read_cases
 from audioclf_lib.evaluation import Level, Scores, best_fit, evaluate, experiment_scores
@@ -128,11 +128,26 @@ def gather(plan: Plan, runs_dir: Path | str) -> list[ExperimentResult]:
     return [gather_experiment(experiment, store, known) for experiment in plan.experiments_list(runs_dir=runs_dir)]
 
 
-def gather_diagnosis(plan: Plan, runs_dir: Path | str) -> list[Case]:
-    """What is there of a plan's diagnosis; empty if it has none, or if nothing is known of its data set yet."""
+def gather_diagnosis(plan: Plan, runs_dir: Path | str) -> list[Case] | None:
+    """What is there of a plan's diagnosis: None if it has none, nothing if not even the data set's folds are known."""
     diagnosis = planned_diagnosis(plan, runs_dir=runs_dir)
+    if diagnosis is None:
+        return None
     known = known_dataset(RunStore(runs_dir), dataset_name(plan.dataset))
-    return read_cases(diagnosis, known) if diagnosis and known else []
+    return read_cases(diagnosis, known) if known else []
+
+
+def split_beside_kfold(split: Experiment, dataset: DatasetFacts) -> tuple[ExperimentResult, ExperimentResult]:
+    """The k-fold experiment with that one of its fits that has the split's validation fold, and the split.
+
+    Raises:
+        InputError: the fit has not been trained.
+    """
+    kfold = Experiment(**(split.model_dump() | {"protocol": "kfold"}))
+    (config,) = split.fits(dataset)
+    (partner,) = (fit for fit in kfold.fits(dataset) if fit.val_fold == config.val_fold)
+    store = RunStore(split.runs_dir)
+    return ExperimentResult(kfold, (store.load(partner),)), ExperimentResult(split, (store.load(config),))
 
 
 def recipe_of(results: Sequence[ExperimentResult], model: str) -> Recipe:
