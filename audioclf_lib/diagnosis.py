@@ -8,6 +8,7 @@ attention and CLS outputs in the first steps of training (``trace_fit``).
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +49,8 @@ from audioclf_lib.training import (
 )
 
 TRACE_EPOCHS = 2
-PROBES_PER_EPOCH = 16
-PROBE_WINDOWS = 64
+PROBES_PER_EPOCH = 8
+PROBE_WINDOWS = 32
 REESTIMATE_WINDOWS = 512
 RESCORED, TRACE = "reestimated", "trace"  # names of the tables beside the run folders
 
@@ -289,7 +290,7 @@ def trace_fit(run: Run, dataset: Dataset, device: torch.device, epochs: int = TR
 
     Returns:
         A row per step: epoch (from 1), step (from 1, over all epochs), windows, loss, and the gradient's norm before
-        clipping by part of the model: gradient_base, gradient_layer1, gradient_layer2, gradient_classifier. In about
+        clipping by part of the model: gradient_base, gradient_layer1, gradient_layer2, gradient_classifier. In up to
         ``PROBES_PER_EPOCH`` steps of an epoch, :func:`probe` of the weights before the step; NaN in the others.
     """
     config = run.config
@@ -318,12 +319,12 @@ class _Recorder:
 
     def __call__(self, loss: Tensor) -> None:
         batch_size = self.config.recipe_settings.batch_size
-        steps = -(-len(self.training) // batch_size)  # of an epoch
+        steps = math.ceil(len(self.training) / batch_size)  # of an epoch
         epoch, step = divmod(len(self.rows), steps)
         row: dict[str, float] = {"epoch": epoch + 1, "step": len(self.rows) + 1}
         row["windows"] = min(batch_size, len(self.training) - step * batch_size)
         row |= {"loss": loss.item()} | gradient_norms(self.model)
-        if step % max(1, steps // PROBES_PER_EPOCH) == 0:
+        if step % math.ceil(steps / PROBES_PER_EPOCH) == 0:
             row |= self._probe()
         self.rows.append(row)
 

@@ -25,6 +25,7 @@ DATASET = "my-sounds"
 PLAN = """
 dataset: ./My Sounds
 epochs: 1
+diagnosis_epochs: 1
 experiments:
   - {model: cnn, protocol: kfold}
   - {model: cnn, protocol: split}

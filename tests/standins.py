@@ -14,9 +14,10 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from audioclf_lib.config import FitConfig
 from audioclf_lib.datasets import Dataset
+from audioclf_lib.diagnosis import planned_diagnosis
 from audioclf_lib.plan import Plan
 from audioclf_lib.store import RunStore
-from audioclf_lib.suite import DATASET_NOTEBOOK, EXPERIMENT_NOTEBOOKS
+from audioclf_lib.suite import DATASET_NOTEBOOK, DIAGNOSIS_NOTEBOOK, EXPERIMENT_NOTEBOOKS
 
 KERNELSPEC = {"name": "audioclf", "display_name": "audioclf", "language": "python"}
 
@@ -59,7 +60,7 @@ class Scene:
         self.runs_dir = folder / "my runs"  # users' folders have spaces
         self.notebooks.mkdir(parents=True)
         self.wish({})
-        names = {DATASET_NOTEBOOK: "dataset"} | {
+        names = {DATASET_NOTEBOOK: "dataset", DIAGNOSIS_NOTEBOOK: "diagnosis"} | {
             file: "-".join(experiment) for experiment, file in EXPERIMENT_NOTEBOOKS.items()
         }
         for file, name in names.items():
@@ -69,7 +70,7 @@ class Scene:
     def parameters(name: str) -> str:
         if name == "dataset":
             return 'dataset = "demo"'
-        return PARAMETERS + ("num_heads = 1\n" if name.startswith("transformer") else "")
+        return PARAMETERS + ("num_heads = 1\n" if name.startswith(("transformer", "diagnosis")) else "")
 
     def setting(self, name: str) -> str:
         return f"SCENE, NAME = {str(self.folder)!r}, {name!r}"
@@ -98,6 +99,9 @@ class Scene:
             for experiment in [*plan.experiments_list(), *plan.checks_list()]
             for fit in experiment.fits(dataset)
         }
+        diagnosis = planned_diagnosis(plan, runs_dir=self.runs_dir)
+        if diagnosis is not None:
+            fits |= {case.config.fit_id: case.config for case in diagnosis.cases(dataset)}
         store = RunStore(self.runs_dir)
         for fit in fits.values():
             if not store.exists(fit):

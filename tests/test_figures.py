@@ -482,3 +482,72 @@ def test_the_largest_loss_of_any_panel_is_within_the_shared_axis():
     assert panels[0].get_ylim()[1] > 2.9
     without_a_reference = figures.plot_learning_curves({"fit": history * 100}).axes[0]
     assert without_a_reference.get_ylim()[1] > 290
+
+
+# ---------------------------------------------------------------------------------------------------------- diagnosis
+
+VARIANTS = ["as written", "one", "two", "three", "four", "five", "all", "too fast"]
+
+
+def trace(steps: int = 8, probe_every: int = 2) -> pd.DataFrame:
+    """Two epochs of steps; a probe in some of them."""
+    columns = {"epoch": np.arange(steps) * 2 // steps + 1, "step": np.arange(1, steps + 1)}
+    columns |= {name: RNG.uniform(1e-9, 9, steps) for name in figures.PART_LABELS}
+    probed = np.arange(steps) % probe_every == 0
+    for name, most in (("entropy_layer1", np.log(33)), ("entropy_layer2", np.log(33)), ("similarity", 1)):
+        columns[name] = np.where(probed, RNG.uniform(0, most, steps), np.nan)
+    return pd.DataFrame(columns)
+
+
+@pytest.mark.parametrize("epochs", [1, 6])
+def test_variants_are_drawn_as_their_histories_say_with_a_row_per_architecture(epochs):
+    data = {
+        "CNN": {name: history(epochs) for name in VARIANTS[:-1]},
+        "Other": {name: history(epochs) for name in VARIANTS},
+    }
+    figure = figures.plot_variants(data, num_classes=4, names=VARIANTS)
+    assert len(figure.axes) == 6
+    for row, variants in enumerate(data.values()):
+        for column, split in enumerate(SPLITS):
+            drawn = [line.get_xydata() for line in figure.axes[3 * row + column].lines]
+            for frame in variants.values():
+                expected = frame[["epoch", f"{split}_accuracy"]].to_numpy()
+                assert any(np.array_equal(line, expected) for line in drawn)
+            assert any(line[:, 1].tolist() == [0.25, 0.25] for line in drawn), "chance"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == VARIANTS
+    assert "<image" not in svg_of(figure)
+    assert plt.get_fignums() == []
+
+
+def test_a_variant_keeps_its_look_whether_or_not_others_are_there():
+    whole = figures.plot_variants({"CNN": {name: history(3) for name in VARIANTS}}, num_classes=4, names=VARIANTS)
+    part = figures.plot_variants({"CNN": {"all": history(3)}}, num_classes=4, names=VARIANTS)
+    (entry,) = part.legends[0].get_lines()
+    assert entry.get_color() == whole.legends[0].get_lines()[VARIANTS.index("all")].get_color()
+
+
+def test_the_inside_of_training_is_drawn_as_the_traces_say():
+    data = {"one": trace(), "two": trace(6, 3)}
+    figure = figures.plot_inside_training(data)
+    assert len(figure.axes) == 6
+    for column, (title, frame) in enumerate(data.items()):
+        gradients, entropies, similarity = (figure.axes[2 * row + column] for row in range(3))
+        assert gradients.get_title(loc="left") == title
+        assert gradients.get_yscale() == "log"
+        probes = frame.dropna()
+        for ax, names, rows in (
+            (gradients, figures.PART_LABELS, frame),
+            (entropies, ("entropy_layer1", "entropy_layer2"), probes),
+            (similarity, ("similarity",), probes),
+        ):
+            drawn = [line.get_xydata() for line in ax.lines]
+            for name in names:
+                assert any(np.array_equal(line, rows[["step", name]]) for line in drawn)
+        assert any(line.get_ydata()[0] == pytest.approx(np.log(33)) for line in entropies.lines), "uniform"
+    assert "<image" not in svg_of(figure)
+
+
+def test_a_gradient_of_nothing_does_not_break_the_logarithmic_axis():
+    frame = trace()
+    frame["gradient_base"] = 0.0
+    svg_of(figures.plot_inside_training({"one": frame}))

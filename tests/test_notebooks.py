@@ -1,4 +1,4 @@
-"""The six notebooks: committed as the design says, and run by the suite, by papermill and from any folder."""
+"""The seven notebooks: committed as the design says, and run by the suite, by papermill and from any folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from conftest import PROJECT_ROOT
 from nbformat import NotebookNode
 from small_suite import CLASSES, DATASET, SmallSuite, notebook_path, run_program, small_suite
 
+from audioclf_lib.config import Recipe
+from audioclf_lib.diagnosis import VARIANTS
 from audioclf_lib.execution import run_notebook
 from audioclf_lib.store import RunStore
 
@@ -22,6 +25,7 @@ PARAMETERS = {
     "11_cnn_split": COMMON,
     "20_transformer_kfold": [*COMMON, "val_folds", "num_heads"],
     "21_transformer_split": [*COMMON, "num_heads"],
+    "30_diagnosis": ["dataset", "epochs", "seed", "test_fold", "num_heads", "device", "runs_dir"],
     "90_report": ["plan", "runs_dir", "title", "authors", "course", "date"],
 }
 EXPERIMENTS = ["cnn-kfold", "cnn-split", "transformer-h4-split"]
@@ -87,7 +91,7 @@ def test_code_is_short_and_defines_nothing(committed: NotebookNode) -> None:
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, forbidden)]
 
 
-@pytest.mark.parametrize("name", [name for name in PARAMETERS if name[0] in "12"])
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if name[0] in "123"])
 def test_an_experiment_is_checked_before_anything_is_loaded(name: str) -> None:
     notebook = nbformat.read(notebook_path(name), as_version=4)
     (parameters,) = parameters_cells(notebook)
@@ -96,9 +100,9 @@ def test_an_experiment_is_checked_before_anything_is_loaded(name: str) -> None:
     (assignment,) = ast.parse(experiment.source).body
     assert isinstance(assignment, ast.Assign)
     assert isinstance(assignment.value, ast.Call)
-    assert ast.unparse(assignment.value.func) == "Experiment"
+    assert ast.unparse(assignment.value.func) == ("Diagnosis" if name == "30_diagnosis" else "Experiment")
     given = {ast.unparse(keyword.value) for keyword in assignment.value.keywords}
-    assert given > {line.split(" =")[0] for line in parameters.source.splitlines()[1:]}
+    assert given >= {line.split(" =")[0] for line in parameters.source.splitlines()[1:]}
 
 
 # ---------------------------------------------------------------------------------------------------- run in a suite
@@ -123,7 +127,7 @@ def cell_with(notebook: NotebookNode, code: str) -> NotebookNode:
     return next(cell for cell in code_cells(notebook) if code in cell.source)
 
 
-@pytest.mark.parametrize("name", ["dataset", *EXPERIMENTS])
+@pytest.mark.parametrize("name", ["dataset", *EXPERIMENTS, "diagnosis"])
 def test_everything_shown_is_known_to_the_report_and_figures_are_vectors(
     executed: dict[str, NotebookNode], name: str
 ) -> None:
@@ -182,7 +186,8 @@ def training_lines(notebook: NotebookNode) -> list[str]:
 def test_every_fit_is_trained_once_and_shared_by_the_protocols(
     suite: SmallSuite, executed: dict[str, NotebookNode]
 ) -> None:
-    assert [run.config.model_label for run in suite.runs()] == ["cnn", "cnn", "transformer-h4"]
+    tuned = [run.config.model_label for run in suite.runs() if run.config.recipe == "tuned"]
+    assert tuned == ["cnn", "cnn", "transformer-h4"]
     cnn = training_lines(executed["cnn-kfold"]) + training_lines(executed["cnn-split"])
     assert len(set(cnn)) == len(cnn) == 2, "each in whichever of the two came first"
     assert len(training_lines(executed["transformer-h4-split"])) == 1
@@ -192,6 +197,26 @@ def test_batch_output_is_plain_lines(executed: dict[str, NotebookNode]) -> None:
     for name in EXPERIMENTS:
         outputs = cell_with(executed[name], "TrainingProgress()").outputs
         assert {output.output_type for output in outputs} <= {"stream"}
+
+
+def test_the_diagnosis_trains_looks_inside_and_finds_one_fit_for_both_protocols(
+    suite: SmallSuite, executed: dict[str, NotebookNode]
+) -> None:
+    notebook = executed["diagnosis"]
+    fits = [run for run in suite.runs() if run.config.recipe == "as-written"]
+    assert len(fits) == 2 * len(VARIANTS) - 1
+    inside = reports(cell_with(notebook, "show_internals"))
+    assert [report["kind"] for report in inside] == ["figure", "text"]
+    for kind in ("svg", "pdf", "png"):
+        for figure in ("curves", "inside"):
+            assert (suite.folder / "figures" / DATASET / "diagnosis" / f"{figure}.{kind}").stat().st_size > 0
+    table, reading = cell_with(notebook, "show_one_fit").outputs
+    for run in fits:
+        named = f"`{run.config.fit_id}`" in table.data["text/markdown"]
+        assert named == (run.config.recipe_settings == Recipe())
+        right = int(np.trace(run.metrics["scores"]["test"]["window"]["confusion"]))
+        assert not named or f"{right} of 12 test windows are right" in reading.data["text/markdown"]
+    assert "is not the k-fold fit" not in reading.data["text/markdown"]
 
 
 # --------------------------------------------------------------------------------------------------- run by yourself

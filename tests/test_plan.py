@@ -24,6 +24,13 @@ def test_the_project_comes_with_the_eight_experiments(name: str, dataset: str, e
     assert [experiment.name for experiment in plan.experiments_list()] == EIGHT
     assert (plan.name, plan.dataset, plan.recipe) == (name, dataset, "tuned")
     assert epochs is None or plan.epochs == epochs
+    assert 0 < plan.diagnosis_epochs <= plan.epochs
+
+
+def test_a_plan_has_no_diagnosis_unless_it_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(ONE)
+    assert load_plan(path).diagnosis_epochs == 0
 
 
 def test_the_full_plan_checks_the_cnn_and_a_transformer_on_another_test_fold() -> None:

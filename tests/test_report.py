@@ -15,12 +15,12 @@ import pytest
 from bs4 import BeautifulSoup
 from pypdf import PdfReader
 from small_suite import CLASSES, SmallSuite, small_suite
-from synthetic import write_runs
+from synthetic import write_diagnosis, write_runs
 
 from audioclf_lib.plan import Plan, load_plan, save_plan
 from audioclf_lib.reporting.build import build_report
 from audioclf_lib.reporting.exporters import ReportPDFExporter
-from audioclf_lib.reporting.results import ExperimentResult, compare_kfold, gather
+from audioclf_lib.reporting.results import ExperimentResult, compare_kfold, gather, gather_diagnosis
 from audioclf_lib.reporting.sections import DEMO_NOTICE
 from audioclf_lib.store import RunStore
 from audioclf_lib.trials import COLUMNS as TRIAL_COLUMNS
@@ -79,6 +79,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("report")
     plan = load_plan("demo")
     write_runs(RunStore(folder / "runs"), plan)
+    write_diagnosis(RunStore(folder / "runs"), plan)
     return build(folder, plan, "pdf", "html")
 
 
@@ -174,6 +175,19 @@ def test_every_page_says_that_the_data_is_the_demo_set_and_has_its_number(pdf: P
         assert page == 1 or re.search(rf"\b{page} ?/ ?{pages}\b", text)
 
 
+def test_why_the_original_failed_has_a_section_with_its_scores(pdf: Path, built: Built) -> None:
+    text = text_of(pdf)
+    section = text[text.rindex("Why the original failed") :]
+    cases = gather_diagnosis(load_plan("demo"), built.folder / "runs")
+    assert cases is not None
+    assert len(cases) == 15
+    for case in cases:
+        assert case.run is not None
+        assert case.variant.name in section
+        assert f"{100 * case.run.metrics['scores']['test']['window']['accuracy']:.1f}" in section
+    assert "Missing:" not in text
+
+
 # ------------------------------------------------------------------------------------------------------ how it looks
 
 
@@ -213,9 +227,8 @@ def test_captions_count_from_one_without_a_gap(pdf: Path, built: Built) -> None:
     for name, kind in (("Figure", "figure"), ("Table", "table")):
         numbers = [int(number) for number in re.findall(rf"{name} (\d+)\. [A-Z]", text)]
         assert numbers == list(range(1, kinds.count(kind) + 1))
-    assert kinds.count("figure") == 2 + 4 * 8 + 2, (
-        "two architectures, four for each experiment, comparison, reliability"
-    )
+    drawn = "two architectures, four for each experiment, the comparison, reliability, and two of the diagnosis"
+    assert kinds.count("figure") == 2 + 4 * 8 + 2 + 2, drawn
 
 
 # --------------------------------------------------------------------------------------------------------------- HTML
@@ -262,7 +275,8 @@ def incomplete(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Built:
 def test_missing_experiments_and_fits_are_named(incomplete: Built) -> None:
     require("pdftotext")
     text = text_of(incomplete.pdf)
-    assert text.count("Missing:") == 8
+    assert text.count("Missing:") == 8 + 1, "all experiments, and the diagnosis as a whole"
+    assert "no fit of the diagnosis has been trained yet" in text
     for result in incomplete.results:
         assert re.search(rf"\d\.\d {re.escape(result.title)}", text)
     partly = r"Missing: of Transformer, 2 heads: 4-fold cross-validation, .{,40} validation folds? 2 and 5"
@@ -280,7 +294,8 @@ def test_same_runs_make_the_same_pdf(incomplete: Built) -> None:
 def test_without_any_run_there_is_a_report_of_the_method(tmp_path: Path) -> None:
     text = BeautifulSoup(build(tmp_path, load_plan("demo"), "html").html, "html.parser").get_text(" ")
     assert "No fit has been trained yet" in " ".join(text.split())
-    assert text.count("Missing:") == 8
+    assert text.count("Missing:") == 8 + 1
+    assert "no fit of the diagnosis has been trained yet" in " ".join(text.split())
     assert "128,682" in text
 
 
@@ -292,6 +307,7 @@ def test_a_plan_of_one_experiment_with_another_seed_has_a_report(tmp_path: Path)
     assert "Missing:" not in text
     assert "eight experiments" not in text
     assert "tuning trials" not in text
+    assert "Why the original failed" not in text, "the plan has no diagnosis"
 
 
 def test_checks_and_trials_are_shown_apart(tmp_path: Path) -> None:

@@ -114,6 +114,33 @@ def test_checks_run_last_and_under_names_of_their_own(tmp_path: Path, dataset: D
     assert load_plan(scene.runs_dir / "plan.yaml") == plan
 
 
+def test_a_diagnosis_comes_last_has_a_place_in_the_results_and_no_mean(tmp_path: Path, dataset: Dataset) -> None:
+    plan = PLAN.changed(diagnosis_epochs=1)
+    scene = Scene(tmp_path)
+    scene.train(plan, dataset)
+    lines: list[str] = []
+    outcomes = run_suite(plan, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks, jobs=1, say=lines.append)
+    assert scene.calls() == ["cnn-kfold", "dataset", "cnn-split", "diagnosis"]
+    assert states(outcomes) == ALL_DONE | {"diagnosis": "done"}
+    last = outcomes[-1]
+    assert (last.fits_done, last.accuracy) == (len(last.job.fits), {}), "fits of different recipes have no mean"
+    assert lines[-1].startswith("diagnosis: done in ")
+    assert "right on the test fold" not in lines[-1]
+    executed = nbformat.read(last.job.output, as_version=4)
+    given = executed.metadata.papermill.parameters
+    assert (given["epochs"], given["num_heads"], given["runs_dir"]) == (1, 1, str(scene.runs_dir))
+
+
+def test_another_length_of_the_diagnosis_makes_another_job_of_it_alone(dataset: Dataset) -> None:
+    def jobs(plan: Plan) -> dict[str, str]:
+        return {job.title: job.id for job in plan_jobs(plan, dataset)}
+
+    short, long = (jobs(PLAN.changed(diagnosis_epochs=epochs)) for epochs in (1, 2))
+    assert [title for title in short if short[title] != long[title]] == ["diagnosis"]
+    assert jobs(PLAN.changed(diagnosis_epochs=50)) == long, "it is never longer than the plan's fits"
+    assert "diagnosis" not in jobs(PLAN)
+
+
 def test_a_failure_is_told_and_stops_nothing_else(scene: Scene) -> None:
     scene.wish({"cnn-kfold": "fail"})
     lines: list[str] = []
