@@ -96,13 +96,14 @@ ONE = "experiments: [{model: cnn, protocol: split}]\n"
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        (ONE + "diagnosis_epochs: -1", "diagnosis_epochs = -1 is not possible"),
         (ONE + "checks: [{model: cnn, protocol: split}]", "checks"),
         (ONE + "checks: [{model: cnn, protocol: split, test_fold: 1}]", "a check has the plan's own test fold 1"),
         (ONE + "checks: [{model: cnn, num_heads: 2, protocol: split, test_fold: 2}]", "the CNN has no attention heads"),
         (ONE + f"checks: [{', '.join(2 * ['{model: cnn, protocol: split, test_fold: 2}'])}]", "is named twice"),
     ],
 )
-def test_a_wrong_check_is_refused_in_one_sentence(tmp_path: Path, text: str, told: str) -> None:
+def test_a_wrong_check_or_diagnosis_is_refused_in_one_sentence(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(InputError) as error:
