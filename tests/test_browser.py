@@ -21,7 +21,16 @@ from standins import wait_until
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; `make setup` installs it")
 
 NOTEBOOK = "11_cnn_split"
-FIGURES = ("cnn-architecture", "curves", "confusion", "confusion-percent", "confusion-clips", "roc", "f1")
+FIGURES = (
+    "cnn-architecture",
+    "curves",
+    "confusion",
+    "confusion-percent",
+    "confusion-clips",
+    "roc",
+    "f1",
+    "reliability",
+)
 SETTINGS = {
     # A notebook of this length is otherwise drawn only as far as it is scrolled into view.
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
