@@ -17,7 +17,7 @@ SUITE_OPTIONS += --epochs "$(EPOCHS)"
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test bench lab clean lock system-packages
+.PHONY: help setup report test bench audit lab clean lock system-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -52,6 +52,10 @@ test: setup ## check style, types, layers and notebooks, then run all tests
 bench: setup ## measure training and scoring speed beside PyTorch and Lightning, into benchmarks/results.json
 	@$(BIN)/python -m pip install -q --require-hashes -r benchmarks/requirements.lock
 	$(BIN)/python benchmarks/bench.py
+
+audit: setup ## look for known vulnerabilities in what is pinned; needs the network
+	@$(BIN)/python -m pip install -q pip-audit
+	@$(BIN)/python .ci/audit.py
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks

@@ -31,17 +31,24 @@ def test_conda_and_pip_install_the_same() -> None:
     assert pip["pip"] == [*REQUIREMENTS, "-e ."]
 
 
-def test_the_lock_pins_everything_with_hashes_and_names_no_address() -> None:
-    text = (PROJECT_ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize(
+    ("lock", "requirements"),
+    [
+        ("requirements.lock", REQUIREMENTS),
+        ("benchmarks/requirements.lock", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["bench"]),
+    ],
+)
+def test_locks_pin_everything_with_hashes_and_name_no_address(lock: str, requirements: list[str]) -> None:
+    text = (PROJECT_ROOT / lock).read_text()
     assert "://" not in text
     assert not re.search(r"^\s*--(?!hash=sha256:)", text, re.MULTILINE), "no option but hashes"
     entries = [entry for entry in re.split(r"\n(?=\S)", text) if entry.strip()]
     pinned = set()
     for entry in entries:
         assert re.match(r"[\w.\-]+==\S+", entry), entry.splitlines()[0]
-        assert "--hash=sha256:" in entry, entry.splitlines()[0]
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry), entry.splitlines()[0]
         pinned.add(name_of(entry))
-    assert {name_of(requirement) for requirement in REQUIREMENTS} <= pinned
+    assert {name_of(requirement) for requirement in requirements} <= pinned
 
 
 def test_torch_and_torchaudio_are_one_pair() -> None:
@@ -49,7 +56,9 @@ def test_torch_and_torchaudio_are_one_pair() -> None:
     assert versions["torch"] == versions["torchaudio"]
 
 
-@pytest.mark.parametrize("target", ["help", "setup", "report", "test", "lab", "clean", "lock", "system-packages"])
+@pytest.mark.parametrize(
+    "target", ["help", "setup", "report", "test", "bench", "audit", "lab", "clean", "lock", "system-packages"]
+)
 def test_make_has_the_target_and_help_explains_it(target: str) -> None:
     def make(*arguments: str) -> str:
         command = ["make", "--no-print-directory", "-C", str(PROJECT_ROOT), *arguments]
