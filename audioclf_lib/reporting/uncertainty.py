@@ -63,10 +63,10 @@ def ratio(counts: tuple[int, int]) -> str:
 
 def show_calibration(result: ExperimentResult) -> None:
     """Reliability diagram of one experiment and its reading."""
+    pooled = ", all fits pooled" if len(result.runs) > 1 else ""
     show_figure(
         figures.plot_reliability(result.calibration),
-        caption=f"{escape_markdown(result.title)}: reliability diagram of the test windows, all fits pooled: "
-        f"{RELIABILITY}.",
+        caption=f"{escape_markdown(result.title)}: reliability diagram of the test windows{pooled}: {RELIABILITY}.",
         label=f"fig:{result.name}-reliability",
         name="reliability",
         dataset=result.dataset,
