@@ -351,6 +351,19 @@ def test_p_values_are_rounded_but_not_to_zero(p: float, text: str) -> None:
     assert observations.p_value(p) == text
 
 
+@pytest.mark.parametrize(("skill", "where"), [(0.35, "inside"), (0.95, "outside")])
+def test_the_originals_accuracy_is_placed_inside_or_outside_our_interval(
+    store: RunStore, skill: float, where: str
+) -> None:
+    shown = result(store, protocol="kfold", n_classes=10, skills=[skill] * 4)
+    low, high = shown.intervals["window"]
+    assert (low <= 305 / 720 <= high) == (where == "inside"), "the original's 305 of 720 windows"
+    text = observations.read_original([shown])
+    assert f"lies {where} our interval of {100 * low:.1f} to {100 * high:.1f}\N{NO-BREAK SPACE}%" in text
+    points = 100 * (np.mean(shown.values("window")) - 305 / 720)
+    assert f"{abs(points):.1f} points {'above' if points > 0 else 'below'}" in text
+
+
 def test_the_abstract_counts_experiments_and_fits_once(store: RunStore) -> None:
     both = [result(store, protocol=protocol, epochs=7) for protocol in ("kfold", "split")]
     text = observations.write_abstract(both)

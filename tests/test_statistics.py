@@ -83,6 +83,8 @@ def test_an_average_gives_every_fit_and_every_window_with_sound_the_same_weight(
     labels = runs[0].predictions.groupby("clip_id")["y_true"].first()
     answers = gather_answers(runs)
     assert answers.clip_ids == tuple(sorted(expected))
+    for position, clip in enumerate(answers.clip_ids):
+        np.testing.assert_allclose(answers.clips[:, position], expected[clip])
     right = [np.mean(expected[clip], axis=0).argmax() == labels[clip] for clip in answers.clip_ids]
     assert answers.averaged_right.tolist() == right
     assert 0 < sum(right) < 30, "neither is trivial"
