@@ -63,7 +63,7 @@ def between(interval: Interval) -> str:
 
 def p_value(p: float) -> str:
     """``0.034``, ``< 0.001``."""
-    return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
+    return f"{p:.3f}" if p >= 0.0005 else f"<{NBSP}0.001"
 
 
 def equals(p: float) -> str:

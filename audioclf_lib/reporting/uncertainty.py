@@ -12,7 +12,7 @@ import pandas as pd
 from audioclf_lib import figures
 from audioclf_lib.reporting import verdicts
 from audioclf_lib.reporting.display import escape_markdown, show_equation, show_figure, show_table, show_text
-from audioclf_lib.reporting.phrases import p_value
+from audioclf_lib.reporting.phrases import NBSP, p_value
 from audioclf_lib.reporting.results import ExperimentResult, compare_kfold
 from audioclf_lib.statistics import N_BINS
 
@@ -58,7 +58,7 @@ def show_differences(results: Sequence[ExperimentResult]) -> None:
 
 
 def ratio(counts: tuple[int, int]) -> str:
-    return f"{counts[0]} : {counts[1]}"
+    return f"{counts[0]}{NBSP}:{NBSP}{counts[1]}"
 
 
 def show_calibration(result: ExperimentResult) -> None:

@@ -49,7 +49,7 @@ def tell_method() -> str:
 
 
 ECE_LATEX = (
-    r"\mathrm{ECE} = \sum_m \frac{\lvert B_m \rvert}{n} \lvert \mathrm{accuracy}(B_m) - \mathrm{confidence}(B_m) \rvert"
+    r"\mathrm{ECE} = \sum_m \frac{\left|B_m\right|}{n} \left|\mathrm{accuracy}(B_m) - \mathrm{confidence}(B_m)\right|"
 )
 
 
