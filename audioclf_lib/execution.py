@@ -32,7 +32,7 @@ from traitlets.config import Config
 from audioclf_lib.config import StrictModel
 from audioclf_lib.errors import InputError
 from audioclf_lib.lease import hold_lease
-from audioclf_lib.paths import folder_for
+from audioclf_lib.paths import folder_for, replace_file
 
 KERNEL_NAME = "audioclf"  # installed into the environment by `make setup`
 OUT_OF_MEMORY = "the kernel died; most often because memory ran out"
@@ -230,7 +230,7 @@ def _recorded(output: Path) -> Iterator[None]:
 def record_status(output: Path, state: State, **details: Any) -> Status:
     """Write ``X.status.json``."""
     status = Status(state=state, host=socket.gethostname(), pid=os.getpid(), **details)
-    _write_text(status_path(output), status.model_dump_json(indent=2))
+    replace_file(status_path(output), status.model_dump_json(indent=2).encode())
     return status
 
 
@@ -252,12 +252,6 @@ def _last_started_cell(notebook: Path) -> int | None:
             if cell.metadata.get("papermill", {}).get("status") not in (None, "pending"):
                 number = count
     return number
-
-
-def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
 
 
 def _both(first: Callable[[str], None], second: Callable[[str], None] | None) -> Callable[[str], None]:

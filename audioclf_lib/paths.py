@@ -1,7 +1,9 @@
-"""Paths as users give them, and folders that are made for something that may yet fail."""
+"""Paths as users give them, files that are replaced as a whole, and folders made for something that may yet fail."""
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +28,21 @@ def user_path(text: str | Path) -> Path:
             f"{quote(str(text))} is no path that can be followed ({reason.rstrip('.')}); correct it"
         ) from None
     return path
+
+
+def replace_file(path: Path, content: bytes | memoryview) -> None:
+    """Write a file under a temporary name, then rename it; its folder is made where it is missing.
+
+    Raises:
+        OSError: the disk is full or the file cannot be written; what was there before stays.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -5,8 +5,6 @@ The plans that come with the project are ``workflow/plans/<name>.yaml``.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from audioclf_lib.config import (
     model_label,
 )
 from audioclf_lib.errors import InputError, quote, refuse_control_characters
-from audioclf_lib.paths import user_path
+from audioclf_lib.paths import replace_file, user_path
 
 PLANS_DIR = PROJECT_ROOT / "workflow" / "plans"
 DATASET_NAMES = ("demo", "esc10")  # a folder of such a name is given as ./demo
@@ -175,10 +173,7 @@ def save_plan(plan: Plan, path: Path | str) -> None:
     path = Path(path)
     text = yaml.safe_dump(plan.model_dump(mode="json", exclude_none=True), sort_keys=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as draft:
-            draft.write(text)
-        os.replace(draft.name, path)
+        replace_file(path, text.encode())
     except OSError as error:
         raise InputError(f"cannot write plan {path}: {error.strerror}; choose another folder") from None
 

@@ -18,6 +18,7 @@ from audioclf_lib.datasets import dataset_name
 from audioclf_lib.diagnosis import RESCORED, TRACE, planned_diagnosis
 from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import LEVELS, best_fit
+from audioclf_lib.paths import replace_file
 from audioclf_lib.plan import Plan, last_plan_path, save_plan
 from audioclf_lib.reporting.display import NO_VALUE
 from audioclf_lib.reporting.original import ORIGINAL, ORIGINAL_DATASET
@@ -30,7 +31,7 @@ from audioclf_lib.reporting.phrases import (
     percent_with_std,
 )
 from audioclf_lib.reporting.results import ExperimentResult, KnownDataset, known_dataset
-from audioclf_lib.store import Run, RunStore, replace_file
+from audioclf_lib.store import Run, RunStore
 
 RESULTS = "results.csv"
 START, END = "<!-- results: written by `audioclf publish` from results.csv -->", "<!-- end of results -->"
@@ -238,5 +239,8 @@ def refresh_readme(path: Path, table: str) -> bool:
     _, end, after = rest.partition(END)
     if not (start and end):
         return False
-    replace_file(path, f"{before}{START}\n\n{table}\n\n{END}{after}".encode())
+    try:
+        replace_file(path, f"{before}{START}\n\n{table}\n\n{END}{after}".encode())
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; free space or make it writable") from None
     return True

@@ -28,6 +28,7 @@ from torch import Tensor
 from audioclf_lib.config import SCHEMA_VERSION, FitConfig
 from audioclf_lib.errors import InputError
 from audioclf_lib.lease import hold_lease
+from audioclf_lib.paths import replace_file
 
 CONFIG, HISTORY, PREDICTIONS, METRICS = "config.json", "history.csv", "predictions.parquet", "metrics.json"
 WEIGHTS, ENVIRONMENT, CHECKPOINT = "weights.safetensors", "environment.json", "checkpoint.pt"
@@ -158,24 +159,18 @@ class RunStore:
             InputError: the disk is full or the folder cannot be written.
         """
         target = self.path(config)
-        draft = target.with_name(f".{config.fit_id}.{uuid.uuid4().hex}.draft")
-        with _explained(target):
-            try:
-                draft.mkdir(parents=True)
-                write_json(draft / CONFIG, config.model_dump(mode="json"))
-                history.to_csv(draft / HISTORY, index=False)
-                # Probabilities are all different: a dictionary of them makes the file a third larger.
-                repetitive = [name for name in map(str, predictions) if not name.startswith("p_")]
-                predictions.to_parquet(draft / PREDICTIONS, index=False, compression="zstd", use_dictionary=repetitive)
-                write_json(draft / METRICS, metrics)
-                # By way of memory, here and in checkpoints: a full disk is an OSError only where Python writes.
-                (draft / WEIGHTS).write_bytes(
-                    safetensors.save({name: tensor.contiguous() for name, tensor in weights.items()})
-                )
-                write_json(draft / ENVIRONMENT, environment)
-                self._publish(draft, target)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
+        with self._drafted(target) as draft:
+            write_json(draft / CONFIG, config.model_dump(mode="json"))
+            history.to_csv(draft / HISTORY, index=False)
+            # Probabilities are all different: a dictionary of them makes the file a third larger.
+            repetitive = [name for name in map(str, predictions) if not name.startswith("p_")]
+            predictions.to_parquet(draft / PREDICTIONS, index=False, compression="zstd", use_dictionary=repetitive)
+            write_json(draft / METRICS, metrics)
+            # By way of memory, here and in checkpoints: a full disk is an OSError only where Python writes.
+            (draft / WEIGHTS).write_bytes(
+                safetensors.save({name: tensor.contiguous() for name, tensor in weights.items()})
+            )
+            write_json(draft / ENVIRONMENT, environment)
         self.drop_checkpoint(config)
         return read_run(target)
 
@@ -186,22 +181,11 @@ class RunStore:
             InputError: the run folder is damaged, the disk is full or the folder cannot be written.
         """
         target = self.path(run.config)
-        if run.path.name != run.config.fit_id:
-            raise InputError(f"{run.path} holds the fit {run.config.fit_id}; remove the folder and train the fit again")
-        for name in (HISTORY, PREDICTIONS, METRICS, ENVIRONMENT):
-            if not (run.path / name).is_file():
-                raise InputError(f"{run.path / name} is missing; remove the folder {run.path} and train the fit again")
-        if self.exists(run.config):
-            return read_run(target)
-        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.draft")
-        with _explained(target):
-            try:
-                draft.mkdir(parents=True)
+        run.check()
+        if not self.exists(run.config):
+            with self._drafted(target) as draft:
                 for name in (CONFIG, HISTORY, PREDICTIONS, METRICS, ENVIRONMENT):
                     shutil.copyfile(run.path / name, draft / name)
-                self._publish(draft, target)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
         return read_run(target)
 
     def adopt_weights(self, run: Run) -> bool:
@@ -218,7 +202,8 @@ class RunStore:
             return True
         if not run.has_weights or run.metrics != own.metrics:
             return False
-        replace_file(own.path / WEIGHTS, (run.path / WEIGHTS).read_bytes())
+        with _explained(own.path / WEIGHTS):
+            replace_file(own.path / WEIGHTS, (run.path / WEIGHTS).read_bytes())
         return True
 
     def drop_weights(self, config: FitConfig) -> None:
@@ -232,7 +217,8 @@ class RunStore:
             InputError: the disk is full or the file cannot be written.
         """
         path = self.runs_dir / name
-        replace_file(path, table.to_csv(index=False, lineterminator="\n").encode())
+        with _explained(path):
+            replace_file(path, table.to_csv(index=False, lineterminator="\n").encode())
         return path
 
     def read_table(self, name: str, columns: Mapping[str, str]) -> pd.DataFrame | None:
@@ -250,6 +236,18 @@ class RunStore:
             return None
         except (ValueError, KeyError) as error:
             raise InputError(f"{path} is damaged ({error}); restore it from git, or remove it") from None
+
+    @contextmanager
+    def _drafted(self, target: Path) -> Iterator[Path]:
+        """A folder under a temporary name for the block to fill; it becomes ``target`` when the block is through."""
+        draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.draft")
+        with _explained(target):
+            try:
+                draft.mkdir(parents=True)
+                yield draft
+                self._publish(draft, target)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
 
     @staticmethod
     def _publish(draft: Path, target: Path) -> None:
@@ -272,17 +270,10 @@ class RunStore:
 
     def save_checkpoint(self, config: FitConfig, state: dict[str, Any]) -> None:
         """Replace the fit's checkpoint by ``state`` (tensors, numbers, texts, lists and dicts of them)."""
-        folder = self._partial(config)
+        folder, buffer = self._partial(config), io.BytesIO()
+        torch.save(state, buffer)
         with _explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            draft = folder / f"{CHECKPOINT}.{uuid.uuid4().hex}"
-            try:
-                buffer = io.BytesIO()
-                torch.save(state, buffer)
-                draft.write_bytes(buffer.getbuffer())
-                os.replace(draft, folder / CHECKPOINT)
-            finally:
-                draft.unlink(missing_ok=True)
+            replace_file(folder / CHECKPOINT, buffer.getbuffer())
 
     def load_checkpoint(self, config: FitConfig) -> dict[str, Any] | None:
         """The fit's last checkpoint on the CPU, or None if there is none or it is damaged (then it starts anew)."""
@@ -298,17 +289,10 @@ class RunStore:
 
     def save_trace(self, config: FitConfig, name: str, table: pd.DataFrame) -> None:
         """Keep a table about a fit that is no artefact of its run folder; one of that name is replaced as a whole."""
-        path = self._trace(config, name)
-        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        path, buffer = self._trace(config, name), io.BytesIO()
+        table.to_parquet(buffer, compression="zstd")
         with _explained(path):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                buffer = io.BytesIO()
-                table.to_parquet(buffer, compression="zstd")
-                draft.write_bytes(buffer.getbuffer())
-                os.replace(draft, path)
-            finally:
-                draft.unlink(missing_ok=True)
+            replace_file(path, buffer.getbuffer())
 
     def load_trace(self, config: FitConfig, name: str) -> pd.DataFrame | None:
         """The table of that name about a fit; None if there is none or it is damaged (then it is made anew)."""
@@ -387,22 +371,6 @@ def _damaged(path: Path, reason: object) -> InputError:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it.
-
-    Raises:
-        InputError: the disk is full or the file cannot be written.
-    """
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with _explained(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(content)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
 
 
 @contextmanager

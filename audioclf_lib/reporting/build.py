@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT
 from audioclf_lib.errors import InputError, refuse_control_characters
 from audioclf_lib.execution import run_notebook
+from audioclf_lib.paths import replace_file
 from audioclf_lib.plan import load_plan
 from audioclf_lib.reporting.exporters import ReportHTMLExporter, TypstPDFExporter
 from audioclf_lib.reporting.results import gather
@@ -75,13 +75,8 @@ def _check_place(folder: Path) -> None:
 
 def _write(path: Path, content: bytes) -> Path:
     """Replace a file as a whole."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
-        os.replace(draft, path)
+        replace_file(path, content)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
-    finally:
-        draft.unlink(missing_ok=True)
     return path
