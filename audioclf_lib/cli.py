@@ -51,8 +51,18 @@ RecipeChangesOption = Annotated[
     str | None, typer.Option(help='Recipe settings to change, as a JSON object: {"dropout": 0.3}.')
 ]
 DeviceOption = Annotated[DeviceName, typer.Option(help="Where to compute.")]
+
+
+def _given_path(path: Path | None) -> Path | None:
+    """Every path that a user gives goes through this."""
+    return None if path is None else user_path(path)
+
+
 RunsDirOption = Annotated[
-    Path, typer.Option(help="Where run folders and executed notebooks are kept.", show_default="report/runs")
+    Path,
+    typer.Option(
+        help="Where run folders and executed notebooks are kept.", show_default="report/runs", callback=_given_path
+    ),
 ]
 
 
@@ -84,12 +94,14 @@ def run(
     recipe: RecipeOption = None,
     recipe_changes: RecipeChangesOption = None,
     device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
-    runs_dir: Annotated[Path | None, typer.Option(help="Where run folders are kept.")] = None,
+    runs_dir: Annotated[Path | None, typer.Option(help="Where run folders are kept.", callback=_given_path)] = None,
     parameter: Annotated[
         list[str] | None,
         typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Any parameter of the notebook; may be repeated."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the executed notebook goes.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the executed notebook goes.", callback=_given_path)
+    ] = None,
 ) -> None:
     """Run one notebook in batch, as an experiment of the suite or with parameters of your own."""
     given: dict[str, Any] = {
@@ -100,7 +112,7 @@ def run(
         "recipe": recipe,
         "recipe_changes": recipe_changes,
         "device": device,
-        "runs_dir": str(user_path(runs_dir).resolve()) if runs_dir else None,
+        "runs_dir": str(runs_dir.resolve()) if runs_dir else None,
     }
     given = {name: value for name, value in given.items() if value is not None}
     given |= _parse_parameters(parameter or [])
@@ -120,7 +132,7 @@ def run(
             notebook = _find_notebook(target, NOTEBOOKS_DIR)
             place, parameters = Path(f"{notebook.stem}-executed.ipynb"), given
         try:
-            executed = run_notebook(notebook, user_path(output) if output else place, parameters, on_wait=_say_waiting)
+            executed = run_notebook(notebook, output or place, parameters, on_wait=_say_waiting)
         except NotebookError as error:
             _stderr(f"{notebook.name}: {error}\nsee {_shown(error.notebook)}")
             raise typer.Exit(FAILED) from None
@@ -145,12 +157,11 @@ def suite(
         typer.Option(min=1, help="Notebooks at once; they share the cores.", show_default="one per core, or per GPU"),
     ] = None,
     notebooks_dir: Annotated[
-        Path, typer.Option(help="Where the notebooks are.", show_default="notebooks")
+        Path, typer.Option(help="Where the notebooks are.", show_default="notebooks", callback=_given_path)
     ] = PROJECT_ROOT / "notebooks",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run and what is done.")] = False,
 ) -> None:
     """Run all experiments of a plan; what is done is skipped, and an interrupted suite goes on where it stopped."""
-    runs_dir = user_path(runs_dir)
     chosen = load_plan(plan).changed(
         dataset=resolve_dataset(dataset) if dataset else None,
         epochs=epochs,
@@ -187,11 +198,10 @@ def report(
     date: Annotated[str | None, typer.Option(help="Date on the title page.")] = None,
     formats: Annotated[str, typer.Option(help="pdf, html, or both separated by a comma.")] = "pdf,html",
     output_dir: Annotated[
-        Path, typer.Option(help="Where report.pdf and report.html go.", show_default="report")
+        Path, typer.Option(help="Where report.pdf and report.html go.", show_default="report", callback=_given_path)
     ] = PROJECT_ROOT / "report",
 ) -> None:
     """Make the report of finished runs as PDF and HTML; missing runs are named in it."""
-    runs_dir, output_dir = user_path(runs_dir), user_path(output_dir)
     last = runs_dir / "plan.yaml"
     chosen = plan or (str(last.resolve()) if last.exists() else "demo")
     if Path(chosen).suffix in (".yaml", ".yml"):
@@ -224,7 +234,7 @@ def publish(
     plan: Annotated[str, typer.Option("--plan", help="Whose fits are published.")] = "full",
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     to: Annotated[
-        Path, typer.Option(help="Where they are published.", show_default="report/published")
+        Path, typer.Option(help="Where they are published.", show_default="report/published", callback=_given_path)
     ] = PUBLISHED_DIR,
     weights: Annotated[
         bool, typer.Option(help="Also keep the weights of the best CNN and the best Transformer.")
@@ -253,11 +263,19 @@ def publish(
 @app.command()
 def trials(
     file: Annotated[
-        Path, typer.Argument(help="The list of trials, like workflow/trials.yaml.", show_default="workflow/trials.yaml")
+        Path,
+        typer.Argument(
+            help="The list of trials, like workflow/trials.yaml.",
+            show_default="workflow/trials.yaml",
+            callback=_given_path,
+        ),
     ] = PROJECT_ROOT / "workflow" / "trials.yaml",
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     record: Annotated[
-        Path, typer.Option(help="Where every trial is recorded.", show_default="report/published/trials.csv")
+        Path,
+        typer.Option(
+            help="Where every trial is recorded.", show_default="report/published/trials.csv", callback=_given_path
+        ),
     ] = PUBLISHED_DIR / "trials.csv",
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Train this trial; may be repeated.")] = None,
     device: DeviceOption = "auto",

@@ -12,7 +12,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from audioclf_lib.errors import InputError, quote
 from audioclf_lib.paths import user_path
@@ -23,7 +32,7 @@ RecipeName = Literal["as-written", "tuned"]
 Activation = Literal["none", "relu"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
-MODELS: tuple[str, ...] = get_args(ModelName)
+MODELS: tuple[ModelName, ...] = get_args(ModelName)
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 RECIPES: tuple[str, ...] = get_args(RecipeName)
 
@@ -37,6 +46,13 @@ SCHEMA_VERSION = 1
 
 MAX_FOLD = 999_999  # numbers of folds, not how many there are
 Fold = Annotated[int, Field(ge=0, le=MAX_FOLD)]
+
+
+def _runs_dir(value: Any) -> Any:
+    return user_path(value) if isinstance(value, (str, Path)) and value else value or DEFAULT_RUNS_DIR
+
+
+RunsDir = Annotated[Path, BeforeValidator(_runs_dir)]  # the project's own where nothing is given
 
 
 class DatasetFacts(Protocol):
@@ -224,6 +240,11 @@ def model_label(model: str, num_heads: int | None) -> str:
     return model if num_heads is None else f"{model}-h{num_heads}"
 
 
+def architecture_title(model: str, num_heads: int | None) -> str:
+    """An architecture with its head count for headings: ``CNN``, ``Transformer, 2 heads``."""
+    return "CNN" if model == "cnn" else f"Transformer, {count_heads(num_heads or 1)}"
+
+
 class Experiment(StrictModel):
     """What one notebook runs: an architecture with its head count, under a protocol.
 
@@ -255,7 +276,7 @@ class Experiment(StrictModel):
     recipe: RecipeName = "tuned"
     recipe_changes: dict[str, Any] = Field(default_factory=dict)
     device: DeviceName = "auto"
-    runs_dir: Path = DEFAULT_RUNS_DIR
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR
 
     @field_validator("dataset", mode="before")
     @classmethod
@@ -271,11 +292,6 @@ class Experiment(StrictModel):
             return json.loads(value or "{}")
         except (ValueError, RecursionError) as error:  # not JSON, a number of too many digits, too many brackets
             raise ValueError(f'not a JSON object ({error}); write for example {{"dropout": 0.2}}') from None
-
-    @field_validator("runs_dir", mode="before")
-    @classmethod
-    def _default_runs_dir(cls, value: Any) -> Any:
-        return user_path(value) if isinstance(value, (str, Path)) and value else value or DEFAULT_RUNS_DIR
 
     @field_validator("val_folds", mode="before")
     @classmethod
@@ -321,12 +337,6 @@ class Experiment(StrictModel):
     def full_name(self) -> str:
         """The name with the particulars: ``cnn-split-test3``, ``cnn-kfold-seed1``."""
         return self.name + "".join(f"-{key.removesuffix('_fold')}{value}" for key, value in self.particulars.items())
-
-    @property
-    def title(self) -> str:
-        """For headings, e.g. ``CNN, 4-fold cross-validation`` is written by the report from this and the folds."""
-        architecture = "CNN" if self.model == "cnn" else f"Transformer, {count_heads(self.num_heads or 1)}"
-        return f"{architecture}, {'k-fold' if self.protocol == 'kfold' else 'train-test split'}"
 
     @property
     def named_folds(self) -> list[int]:

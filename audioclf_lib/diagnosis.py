@@ -10,13 +10,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from audioclf_lib.acceleration import accelerate
@@ -29,6 +29,7 @@ from audioclf_lib.config import (
     Experiment,
     FitConfig,
     ModelName,
+    RunsDir,
     StrictModel,
 )
 from audioclf_lib.datasets import Dataset
@@ -127,16 +128,11 @@ class Diagnosis(StrictModel):
     test_fold: int = 1
     num_heads: int = 1
     device: DeviceName = "auto"
-    runs_dir: Path = DEFAULT_RUNS_DIR
-
-    @field_validator("runs_dir", mode="before")
-    @classmethod
-    def _default_runs_dir(cls, value: Any) -> Any:
-        return value or DEFAULT_RUNS_DIR
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR
 
     @model_validator(mode="after")
     def _possible(self) -> Diagnosis:
-        for model in ("cnn", "transformer"):
+        for model in MODELS:
             self.experiment(model, AS_WRITTEN)  # an Experiment rejects what cannot be run
         return self
 
@@ -161,10 +157,9 @@ class Diagnosis(StrictModel):
         Raises:
             InputError: a test fold that the data set does not have.
         """
-        models: tuple[ModelName, ...] = ("cnn", "transformer")
         return [
             Case(model, variant, self.experiment(model, variant).fits(dataset)[0])
-            for model in models
+            for model in MODELS
             for variant in VARIANTS
             if model in variant.models
         ]
@@ -221,13 +216,11 @@ def read_cases(diagnosis: Diagnosis, dataset: DatasetFacts) -> list[Case]:
     """All cases with what is there of each; nothing is computed."""
     store = RunStore(diagnosis.runs_dir)
     return [
-        Case(
-            case.model,
-            case.variant,
-            case.config,
-            store.load(case.config) if store.exists(case.config) else None,
-            store.load_trace(case.config, RESCORED),
-            store.load_trace(case.config, TRACE),
+        replace(
+            case,
+            run=store.load(case.config) if store.exists(case.config) else None,
+            rescored=store.load_trace(case.config, RESCORED),
+            trace=store.load_trace(case.config, TRACE),
         )
         for case in diagnosis.cases(dataset)
     ]

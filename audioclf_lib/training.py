@@ -175,6 +175,7 @@ def train_epoch(
         model: holds the parameters.
         network: what computes them: ``model`` itself, or its fast path.
         average: running mean of the weights to update after every step.
+        observe: called in every step, when gradients are there and not yet clipped.
 
     Raises:
         InputError: the loss is no longer a finite number.

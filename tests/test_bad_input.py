@@ -84,6 +84,14 @@ def refuse(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 # --- parameters ----------------------------------------------------------------------------------------------------
 
 # Arguments, what the sentence must name, and what it must say to do.
+CONTROL_CHARACTERS = {
+    "title that rings": ("title", "Sounds\a", "U+0007"),
+    "title that turns around": ("title", "a\u202etpircs", "U+202E"),
+    "author on two lines": ("authors", "A. B\nabstract: x", "U+000A"),
+    "course that isolates": ("course", "x\u2066y", "U+2066"),
+    "date with an escape": ("date", "\x1b[2J1 June", "U+001B"),
+}
+
 PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "unknown command": (["sweet"], "'sweet'", "`audioclf --help` lists"),
     "unknown option": (["suite", "--epocs", "3"], "--epocs", "Possible options: --epochs"),
@@ -170,34 +178,15 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "validation fold that is not there": (["run", "cnn-kfold", "-p", "val_folds=[7]"], "fold 7", "its folds are [1, 2"),
     "parameter that a notebook lacks": (["run", "11_cnn_split", "-p", "num_heads=2"], "'num_heads'", "it has dataset"),
     "unknown plan to publish": (["publish", "--plan", "nonsense"], "'nonsense'", "choose one of"),
+    "unknown home to publish to": (["publish", "--to", "~no-such-user/published"], "'~no-such-user", "correct it"),
+    "unknown home of a record": (["trials", "--record", "~no-such-user/trials.csv"], "'~no-such-user", "correct it"),
     "no list of trials": (["trials", "no/list.yaml"], "list of trials", "check the file"),
     "unknown format": (["report", "--formats", "docx"], "'docx'", "choose from pdf, html"),
     "no format": (["report", "--formats", ""], "format ''", "choose from pdf, html"),
-    "title that rings": (
-        ["report", "--title", "Sounds\a"],
-        "text for title holds the control character U+0007",
-        "take it out",
-    ),
-    "title that turns around": (
-        ["report", "--title", "a\u202etpircs"],
-        "text for title holds the control character U+202E",
-        "take it",
-    ),
-    "author on two lines": (
-        ["report", "--authors", "A. B\nabstract: x"],
-        "text for authors holds the control character U+000A",
-        "out",
-    ),
-    "course that isolates": (
-        ["report", "--course", "x\u2066y"],
-        "text for course holds the control character U+2066",
-        "take it out",
-    ),
-    "date with an escape": (
-        ["report", "--date", "\x1b[2J1 June"],
-        "text for date holds the control character U+001B",
-        "take it out",
-    ),
+    **{
+        name: (["report", f"--{field}", text], f"text for {field} holds the control character {code}", "take it out")
+        for name, (field, text, code) in CONTROL_CHARACTERS.items()
+    },
 }
 
 

@@ -123,6 +123,12 @@ def test_impossible_settings_are_refused_in_one_sentence(wrong: dict[str, Any], 
     assert "\n" not in str(error.value)
 
 
+def test_a_home_in_runs_dir_is_the_users_as_for_experiments() -> None:
+    diagnosis = Diagnosis(runs_dir="~/my runs")
+    assert diagnosis.runs_dir == Path.home() / "my runs"
+    assert diagnosis.runs_dir == diagnosis.experiment("cnn", AS_WRITTEN).runs_dir
+
+
 def test_a_plans_diagnosis_is_never_longer_than_its_fits() -> None:
     plan = load_plan("full").changed(diagnosis_epochs=8, seeds=(3, 4))
     for epochs, expected in ((100, 8), (2, 2)):

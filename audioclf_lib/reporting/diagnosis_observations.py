@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from audioclf_lib.config import architecture_title
 from audioclf_lib.diagnosis import ALL_REMEDIES, AS_WRITTEN, HIGH_RATE, REMEDIES, Case
 from audioclf_lib.reporting.observations import above_chance
 from audioclf_lib.reporting.original import ORIGINAL
 from audioclf_lib.reporting.phrases import NBSP, count, enumerate_words, percent, quote
-from audioclf_lib.reporting.results import ExperimentResult, heads
+from audioclf_lib.reporting.results import ExperimentResult
 from audioclf_lib.store import Run
 
 ORIGINAL_TEST_WINDOWS = 720
@@ -24,7 +25,7 @@ STATISTICS = REMEDIES[0]
 
 def model_title(case: Case) -> str:
     """``CNN``, ``Transformer, 1 head``."""
-    return "CNN" if case.model == "cnn" else f"Transformer, {heads(case.config.num_heads or 1)}"
+    return architecture_title(case.model, case.config.num_heads)
 
 
 @dataclass(frozen=True)

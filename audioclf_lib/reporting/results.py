@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from audioclf_lib.config import DatasetFacts, Experiment, FitConfig, Recipe, make_recipe
+from audioclf_lib.config import DatasetFacts, Experiment, FitConfig, Recipe, architecture_title, make_recipe
 from audioclf_lib.datasets import dataset_name
 from audioclf_lib.diagnosis import Case, planned_diagnosis, read_cases
 from audioclf_lib.evaluation import Level, Scores, best_fit, evaluate, experiment_scores
@@ -80,7 +80,7 @@ class ExperimentResult:
     @property
     def architecture(self) -> str:
         """``CNN``, ``Transformer, 2 heads``."""
-        return "CNN" if self.experiment.model == "cnn" else f"Transformer, {heads(self.experiment.num_heads or 1)}"
+        return architecture_title(self.experiment.model, self.experiment.num_heads)
 
     @property
     def particulars(self) -> list[str]:
@@ -159,11 +159,6 @@ class ExperimentResult:
 
 def fit_label(run: Run) -> str:
     return f"validation fold {run.config.val_fold}"
-
-
-def heads(num_heads: int) -> str:
-    """``1 head``, ``2 heads``."""
-    return f"{num_heads} head" if num_heads == 1 else f"{num_heads} heads"
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
