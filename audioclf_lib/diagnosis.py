@@ -75,7 +75,12 @@ class Variant:
     traced: bool = False
 
 
-AS_WRITTEN = Variant("as written", {}, "what the original report describes, with Adam at 0.001", traced=True)
+AS_WRITTEN = Variant(
+    "as written",
+    {},
+    "what the original report describes; it states no learning rate, so Adam's usual 0.001",
+    traced=True,
+)
 REMEDIES = (
     Variant(
         "statistics re-estimated",
@@ -101,7 +106,6 @@ ALL_REMEDIES = Variant(
     {key: value for remedy in REMEDIES for key, value in remedy.changes.items()},
     "whether they add up",
 )
-# The report does not say at what rate its Transformers were trained.
 HIGH_RATE = Variant(
     "rate ten times as high",
     {"learning_rate": 1e-2},

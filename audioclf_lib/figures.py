@@ -866,12 +866,13 @@ def plot_inside_training(traces: Mapping[str, pd.DataFrame], *, tokens: int = 33
         draw_level(similarity, 1, "all windows alike" if first else "")
         set_panel_title(gradients, title)
         style_axes(gradients, "", "gradient norm" if first else "")
-        style_axes(entropies, "", "attention (nats)" if first else "")
-        style_axes(similarity, "step", "similarity of CLS" if first else "")
+        style_axes(entropies, "", "CLS entropy (nats)" if first else "")
+        style_axes(similarity, "step", "CLS similarity" if first else "")
         for ax in (gradients, entropies, similarity):
             for step in trace["step"][trace["epoch"].diff() > 0]:
                 ax.axvline(step - 0.5, color=LIGHT_GREY, linewidth=1.2, zorder=0)
             ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+    figure.align_ylabels(panels[:, 0])
     panels[1, 0].set_ylim(0, 1.15 * math.log(tokens))
     panels[2, 0].set_ylim(min(0, panels[2, 0].get_ylim()[0]), 1.15)
     handles = [

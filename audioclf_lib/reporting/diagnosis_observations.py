@@ -37,7 +37,7 @@ class CaseScores:
         train, validation, test, test_clip: accuracies, of windows unless clips are named.
         again_test, again_test_clip: of the same weights with statistics re-estimated; NaN if not scored.
         answer, answer_share: the most frequent answer on test windows and its share.
-        guesses: guessing would get as many test clips right in more than 5 of 100 cases.
+        learns, guesses: whether the last epoch's training clips, and no test clips, are told from guessing.
     """
 
     model: str
@@ -51,7 +51,13 @@ class CaseScores:
     again_test_clip: float
     answer: str
     answer_share: float
+    learns: bool
     guesses: bool
+
+
+def in_words(case: Case) -> str:
+    """``CNN``, ``Transformer with 1 head``."""
+    return model_title(case).replace(", ", " with ")
 
 
 def score_cases(cases: Sequence[Case]) -> list[CaseScores]:
@@ -78,7 +84,8 @@ def score_case(case: Case, run: Run) -> CaseScores:
         again_test_clip=again["clip_accuracy"],
         answer=answer,
         answer_share=share,
-        guesses=is_guessing(run),
+        learns=not is_guessing(run, "train", run.history["train_clip_accuracy"].iloc[-1]),
+        guesses=is_guessing(run, "test", kept["test_clip_accuracy"]),
     )
 
 
@@ -90,10 +97,10 @@ def favourite_answer(run: Run) -> tuple[str, float]:
     return run.config.class_names[counts.argmax()], float(counts.max() / counts.sum())
 
 
-def is_guessing(run: Run) -> bool:
-    """Whether guessing would get as many test clips right; not windows, since those of a clip are not independent."""
-    score = run.metrics["scores"]["test"]["clip"]
-    return not above_chance(score["accuracy"] * score["n"], score["n"], len(run.config.class_names))
+def is_guessing(run: Run, split: str, clip_accuracy: float) -> bool:
+    """Whether guessing would get as many clips right; not windows, since those of a clip are not independent."""
+    n = int(run.metrics["scores"][split]["clip"]["n"])
+    return not above_chance(clip_accuracy * n, n, len(run.config.class_names))
 
 
 # ------------------------------------------------------------------------------------------------------ what was tried
@@ -142,7 +149,7 @@ def read_as_written(cases: Sequence[Case]) -> str:
         scores, last = score_case(case, case.run), case.run.history.iloc[-1]
         verdict = "is not to be told from guessing" if scores.guesses else "is more than guessing gives"
         sentences.append(
-            f"As written, the {scores.model} has {percent(last['train_accuracy'])} of the training windows right in "
+            f"As written, the {in_words(case)} has {percent(last['train_accuracy'])} of the training windows right in "
             f"epoch {int(last['epoch'])}. With the weights of epoch {scores.epoch}, which are kept, "
             f"{percent(scores.validation)} of the validation and {percent(scores.test)} of the test windows are right; "
             f"{percent(scores.test_clip)} of the test clips are, which {verdict}. On test windows, "
@@ -179,6 +186,8 @@ def read_statistics(written: CaseScores) -> str:
     verdict = "training had found more than the evaluation showed"
     if after < before:
         verdict = "here the statistics gathered in training were no hindrance"
+    elif written.answer_share >= ALIKE and written.learns:
+        verdict = "one answer for every window can come from the evaluation alone, while training learns"
     return (
         f"The weights kept of the fit as written, none of them changed, have {percent(after)} instead of "
         f"{percent(before)} of the test windows right once batch norm's statistics are re-estimated without dropout: "
@@ -249,18 +258,21 @@ def read_high_rate(cases: Sequence[Case]) -> str:
     scores, last = score_case(case, case.run), case.run.history.iloc[-1]
     n_classes = len(case.run.config.class_names)
     text = (
-        f"At a rate of {HIGH_RATE.changes['learning_rate']:g}, ten times as high, the {scores.model} ends with "
+        f"At a rate of {HIGH_RATE.changes['learning_rate']:g}, ten times as high, the {in_words(case)} ends with "
         f"{percent(last['train_accuracy'])} of the training windows right and a training loss of "
         f"{last['train_loss']:.2f} (guessing costs $\\ln {n_classes} = {math.log(n_classes):.2f}$). With the weights "
         f"kept, {percent(scores.test)} of the test windows are right; {percent(scores.answer_share)} of the answers "
         f"are {quote(scores.answer)}."
     )
-    if scores.guesses and scores.answer_share >= ALIKE:
+    if not scores.learns and scores.guesses and scores.answer_share >= ALIKE:
         return (
-            f"{text} One answer for every window is what the original reports of all its Transformers. It does not say "
-            "at what rate they were trained: a rate this high is enough to explain it."
+            f"{text} Guessing in training and in testing, with one answer for every window, is what the original "
+            "reports of all its Transformers. It does not say at what rate they were trained: one as high as this is "
+            "enough to explain it."
         )
-    return f"{text} The original's one answer for every window is not seen here, so this rate does not explain it."
+    return (
+        f"{text} The original's Transformers guessed in training too, with one answer: this rate does not explain it."
+    )
 
 
 # ---------------------------------------------------------------------------------------------- inside the Transformer
