@@ -35,7 +35,7 @@ class CaseScores:
     Attributes:
         model: as titled; variant: its name; epoch: that was kept.
         train, validation, test, test_clip: accuracies, of windows unless clips are named.
-        again_test, again_test_clip: of the same weights with statistics re-estimated; NaN if not scored.
+        again_test: of the same weights with statistics re-estimated; NaN if not scored.
         answer, answer_share: the most frequent answer on test windows and its share.
         learns, guesses: whether the last epoch's training clips, and no test clips, are told from guessing.
     """
@@ -48,7 +48,6 @@ class CaseScores:
     test: float
     test_clip: float
     again_test: float
-    again_test_clip: float
     answer: str
     answer_share: float
     learns: bool
@@ -68,9 +67,6 @@ def score_cases(cases: Sequence[Case]) -> list[CaseScores]:
 def score_case(case: Case, run: Run) -> CaseScores:
     epoch = int(run.metrics["chosen"]["epoch"])
     kept = run.history.iloc[epoch - 1]
-    again = {"accuracy": math.nan, "clip_accuracy": math.nan}
-    if case.rescored is not None:
-        again = {name: float(case.rescored[name]["test"]) for name in again}
     answer, share = favourite_answer(run)
     return CaseScores(
         model=model_title(case),
@@ -80,8 +76,7 @@ def score_case(case: Case, run: Run) -> CaseScores:
         validation=float(kept["validation_accuracy"]),
         test=float(kept["test_accuracy"]),
         test_clip=float(kept["test_clip_accuracy"]),
-        again_test=again["accuracy"],
-        again_test_clip=again["clip_accuracy"],
+        again_test=math.nan if case.rescored is None else float(case.rescored["accuracy"]["test"]),
         answer=answer,
         answer_share=share,
         learns=not is_guessing(run, "train", run.history["train_clip_accuracy"].iloc[-1]),

@@ -123,7 +123,6 @@ def show_scores(cases: Sequence[Case]) -> None:
         "test": "Test",
         "again_test": "Test, re-estimated",
         "test_clip": "Test clips",
-        "again_test_clip": "Clips, re-estimated",
         "answer_share": "One answer",
     }
     shown = pd.DataFrame(map(asdict, scores))[list(columns)].rename(columns=columns)
