@@ -160,7 +160,7 @@ def with_one_answer(case: Case, store: RunStore, *, train: float = 0.1, test: fl
 def test_a_rate_at_which_training_guesses_and_gives_one_answer_explains_the_original(store: RunStore) -> None:
     case = case_of(Diagnosis(epochs=2).cases(DEMO), HIGH_RATE.name)
     text = readings.read_high_rate([with_one_answer(case, store)])
-    assert "enough to explain it" in text
+    assert "is enough to explain it" in text
     assert "100.0\N{NO-BREAK SPACE}% of the answers are *baby cry*" in text
     assert rf"\ln 10 = {math.log(10):.2f}" in text
 

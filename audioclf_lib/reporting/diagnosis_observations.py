@@ -14,7 +14,7 @@ from audioclf_lib.config import architecture_title
 from audioclf_lib.diagnosis import ALL_REMEDIES, AS_WRITTEN, HIGH_RATE, REMEDIES, Case
 from audioclf_lib.reporting.observations import above_chance
 from audioclf_lib.reporting.original import ORIGINAL
-from audioclf_lib.reporting.phrases import NBSP, count, enumerate_words, percent, quote
+from audioclf_lib.reporting.phrases import NBSP, count, enumerate_words, percent, quote, with_heads
 from audioclf_lib.reporting.results import ExperimentResult
 from audioclf_lib.store import Run
 
@@ -52,11 +52,6 @@ class CaseScores:
     answer_share: float
     learns: bool
     guesses: bool
-
-
-def in_words(case: Case) -> str:
-    """``CNN``, ``Transformer with 1 head``."""
-    return model_title(case).replace(", ", " with ")
 
 
 def score_cases(cases: Sequence[Case]) -> list[CaseScores]:
@@ -144,8 +139,8 @@ def read_as_written(cases: Sequence[Case]) -> str:
         scores, last = score_case(case, case.run), case.run.history.iloc[-1]
         verdict = "is not to be told from guessing" if scores.guesses else "is more than guessing gives"
         sentences.append(
-            f"As written, the {in_words(case)} has {percent(last['train_accuracy'])} of the training windows right in "
-            f"epoch {int(last['epoch'])}. With the weights of epoch {scores.epoch}, which are kept, "
+            f"As written, the {with_heads(scores.model)} has {percent(last['train_accuracy'])} of the training windows "
+            f"right in epoch {int(last['epoch'])}. With the weights of epoch {scores.epoch}, which are kept, "
             f"{percent(scores.validation)} of the validation and {percent(scores.test)} of the test windows are right; "
             f"{percent(scores.test_clip)} of the test clips are, which {verdict}. On test windows, "
             f"{percent(scores.answer_share)} of the answers are {quote(scores.answer)}."
@@ -253,8 +248,8 @@ def read_high_rate(cases: Sequence[Case]) -> str:
     scores, last = score_case(case, case.run), case.run.history.iloc[-1]
     n_classes = len(case.run.config.class_names)
     text = (
-        f"At a rate of {HIGH_RATE.changes['learning_rate']:g}, ten times as high, the {in_words(case)} ends with "
-        f"{percent(last['train_accuracy'])} of the training windows right and a training loss of "
+        f"At a rate of {HIGH_RATE.changes['learning_rate']:g}, ten times as high, the {with_heads(scores.model)} ends "
+        f"with {percent(last['train_accuracy'])} of the training windows right and a training loss of "
         f"{last['train_loss']:.2f} (guessing costs $\\ln {n_classes} = {math.log(n_classes):.2f}$). With the weights "
         f"kept, {percent(scores.test)} of the test windows are right; {percent(scores.answer_share)} of the answers "
         f"are {quote(scores.answer)}."

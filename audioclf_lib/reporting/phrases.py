@@ -71,9 +71,14 @@ def equals(p: float) -> str:
     return f"p{NBSP}{p_value(p)}" if p_value(p).startswith("<") else f"p{NBSP}={NBSP}{p_value(p)}"
 
 
+def with_heads(architecture: str) -> str:
+    """An architecture's title within a sentence: ``Transformer, 2 heads`` -> ``Transformer with 2 heads``."""
+    return architecture.replace(", ", " with ")
+
+
 def in_words(result: ExperimentResult) -> str:
     """The architecture within a sentence: ``the CNN``, ``the Transformer with 2 heads (seed 1)``."""
-    model = escape_markdown(result.architecture.replace(", ", " with "))
+    model = escape_markdown(with_heads(result.architecture))
     seed = f" (seed {result.experiment.seed})" if result.experiment.seed else ""
     return f"the {model}{seed}"
 
