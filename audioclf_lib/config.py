@@ -171,7 +171,7 @@ TUNED: dict[str, Any] = {
     "mixing": 0.2,
     "reestimate_windows": 512,
 }
-TUNED_TRANSFORMER: dict[str, Any] = {"encoder_rate": 0.1, "weight_decay": 0.1}
+TUNED_TRANSFORMER: dict[str, Any] = {"encoder_rate": 0.1, "weight_decay": 0.1, "stretch": 1.25}
 
 
 def make_recipe(name: str, model: str, changes: dict[str, Any] | None = None) -> Recipe:
