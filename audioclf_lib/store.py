@@ -17,18 +17,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from safetensors import SafetensorError
-from safetensors import torch as safetensors
-from torch import Tensor
 
 from audioclf_lib.config import SCHEMA_VERSION, FitConfig
 from audioclf_lib.errors import InputError
 from audioclf_lib.lease import hold_lease
 from audioclf_lib.paths import replace_file
+
+if (
+    TYPE_CHECKING
+):  # imported where weights and checkpoints are read or written: to see what is there, torch is too heavy
+    from torch import Tensor
 
 CONFIG, HISTORY, PREDICTIONS, METRICS = "config.json", "history.csv", "predictions.parquet", "metrics.json"
 WEIGHTS, ENVIRONMENT, CHECKPOINT = "weights.safetensors", "environment.json", "checkpoint.pt"
@@ -93,6 +95,8 @@ class Run:
             raise InputError(
                 f"{self.path} holds no {WEIGHTS}: published runs keep few; train the fit in another runs_dir"
             )
+        from safetensors import torch as safetensors
+
         try:
             return safetensors.load_file(self.path / WEIGHTS)
         except (OSError, SafetensorError) as error:
@@ -158,6 +162,8 @@ class RunStore:
         Raises:
             InputError: the disk is full or the folder cannot be written.
         """
+        from safetensors import torch as safetensors
+
         target = self.path(config)
         with self._drafted(target) as draft:
             write_json(draft / CONFIG, config.model_dump(mode="json"))
@@ -270,6 +276,8 @@ class RunStore:
 
     def save_checkpoint(self, config: FitConfig, state: dict[str, Any]) -> None:
         """Replace the fit's checkpoint by ``state`` (tensors, numbers, texts, lists and dicts of them)."""
+        import torch
+
         folder, buffer = self._partial(config), io.BytesIO()
         torch.save(state, buffer)
         with _explained(folder):
@@ -277,6 +285,8 @@ class RunStore:
 
     def load_checkpoint(self, config: FitConfig) -> dict[str, Any] | None:
         """The fit's last checkpoint on the CPU, or None if there is none or it is damaged (then it starts anew)."""
+        import torch
+
         path = self._partial(config) / CHECKPOINT
         if not path.exists():
             return None

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, DeviceName, Experiment, FitConfig
 from audioclf_lib.datasets import Dataset, load_dataset
-from audioclf_lib.diagnosis import Diagnosis, planned_diagnosis
 from audioclf_lib.engine import log_path, run_snakemake, wait_for_orphan
 from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import experiment_scores
@@ -27,6 +26,7 @@ from audioclf_lib.lease import hold_lease
 from audioclf_lib.plan import Plan, save_plan
 from audioclf_lib.store import RunStore
 from audioclf_lib.training import choose_device
+from audioclf_lib.variants import Diagnosis, planned_diagnosis
 
 NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
 THIS_MACHINE = "laptop"  # of the profiles
