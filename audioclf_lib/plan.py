@@ -202,6 +202,7 @@ class Sweep:
     Attributes:
         plans: by what tells each from the others, e.g. ``tuned-test3``; the name of a single plan is empty. A check on
             a plan's own test fold is left out where there are several test folds.
+        marks: the parts of those names, e.g. ``{"recipe": "tuned", "test_fold": "test3"}``.
 
     Raises:
         InputError: an unknown or impossible setting.
@@ -209,17 +210,21 @@ class Sweep:
 
     settings: dict[str, Any]
     plans: dict[str, Plan] = field(init=False)
+    marks: list[dict[str, str]] = field(init=False)
 
     def __post_init__(self) -> None:
         plans: dict[str, Plan] = {}
+        marks: list[dict[str, str]] = []
         for values in spell_out(self.settings, CHOICES):
             if "test_fold" in self._lists:
                 values["checks"] = _checks_elsewhere(values)
-            name = "-".join(self.marks(values).values())
+            marks.append(self._marks(values))
+            name = "-".join(marks[-1].values())
             if name in plans:
                 raise InputError(f"plan: {name} is meant twice; name each value once")
             plans[name] = Plan(**values)
         object.__setattr__(self, "plans", plans)
+        object.__setattr__(self, "marks", marks)
 
     @property
     def _lists(self) -> dict[str, list[Any]]:
@@ -227,8 +232,8 @@ class Sweep:
         lists = {name: _values(name, self.settings[name]) for name in CHOICES if name in self.settings}
         return {name: values for name, values in lists.items() if len(values) > 1}
 
-    def marks(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """What tells a plan with these values from the others, e.g. ``{"recipe": "tuned", "test_fold": "test3"}``."""
+    def _marks(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """What tells a plan with these values from the others."""
         marks = {name: str(values[name]) for name in self._lists}
         if "dataset" in marks:
             folders = Counter(Path(str(each)).name for each in self._lists["dataset"])

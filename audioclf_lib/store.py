@@ -13,7 +13,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,6 +146,26 @@ class RunStore:
         pattern = f"{dataset or '*'}/*/{CONFIG}"
         runs = [read_run(path.parent) for path in sorted(self.runs_dir.glob(pattern)) if path.parent.name[0] != "."]
         return [run for run in runs if all(getattr(run.config, key) == value for key, value in criteria.items())]
+
+    def newest(self, dataset: str, label: str, limit: int) -> list[Run]:
+        """The last finished fits of an architecture, without a look at all others.
+
+        Args:
+            dataset: name of the data set.
+            label: of the architecture, as run folders begin: ``cnn``, ``transformer-h2``; ``*`` stands for any text.
+            limit: how many at most; folders that are damaged are passed over.
+        """
+        configs = (self.runs_dir / dataset).glob(f"{label}-val*/{CONFIG}")
+        times = {path.parent: path.stat().st_mtime for path in configs}
+        runs: list[Run] = []
+        for path in sorted(times, key=lambda path: (-times[path], path.name)):
+            if len(runs) == limit:
+                break
+            with suppress(InputError):
+                run = read_run(path)
+                _ = run.environment
+                runs.append(run)
+        return runs
 
     def save(
         self,

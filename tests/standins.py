@@ -14,9 +14,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from audioclf_lib.config import FitConfig
 from audioclf_lib.datasets import Dataset
+from audioclf_lib.jobs import DATASET_NOTEBOOK, DIAGNOSIS_NOTEBOOK, EXPERIMENT_NOTEBOOKS
 from audioclf_lib.plan import Plan
 from audioclf_lib.store import RunStore
-from audioclf_lib.suite import DATASET_NOTEBOOK, DIAGNOSIS_NOTEBOOK, EXPERIMENT_NOTEBOOKS
 from audioclf_lib.variants import planned_diagnosis
 
 KERNELSPEC = {"name": "audioclf", "display_name": "audioclf", "language": "python"}

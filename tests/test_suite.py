@@ -18,18 +18,12 @@ from standins import Scene, wait_until
 
 from audioclf_lib.config import Experiment
 from audioclf_lib.datasets import Dataset, load_dataset
+from audioclf_lib.durations import describe_seconds
+from audioclf_lib.forecast import forecast
+from audioclf_lib.jobs import plan_jobs, start_first
 from audioclf_lib.plan import Plan, load_plan, save_plan
 from audioclf_lib.store import RunStore
-from audioclf_lib.suite import (
-    Outcome,
-    default_jobs,
-    describe_accuracy,
-    describe_seconds,
-    inspect_suite,
-    plan_jobs,
-    run_suite,
-    start_first,
-)
+from audioclf_lib.suite import Outcome, default_jobs, describe_accuracy, run_suite
 
 PLAN = Plan(
     name="small",
@@ -271,8 +265,9 @@ def test_a_suite_waits_for_the_snakemake_of_a_killed_one(scene: Scene) -> None:
 
 
 def test_a_look_at_the_plan_changes_nothing(tmp_path: Path) -> None:
-    outcomes = inspect_suite(PLAN, runs_dir=tmp_path / "runs")
-    assert states(outcomes) == {"dataset": "not run", "cnn-split": "not run", "cnn-kfold": "not run"}
+    expected = forecast(PLAN, runs_dir=tmp_path / "runs")
+    assert [job.title for job in expected.jobs] == ["dataset", "cnn-split", "cnn-kfold"]
+    assert (expected.done, expected.trained, len(expected.fits)) == (set(), set(), 4)
     assert list(tmp_path.iterdir()) == []
 
 
