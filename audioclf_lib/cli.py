@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,17 +21,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, PUBLISHED_DIR, DeviceName, Experiment, RecipeName
+from audioclf_lib.durations import describe_estimate, describe_seconds
 from audioclf_lib.errors import InputError, one_line, quote
 from audioclf_lib.paths import user_path
-from audioclf_lib.plan import Plan, load_plan, resolve_dataset
+from audioclf_lib.plan import Sweep, absolute_plan, load_plan, load_sweep, resolve_dataset
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from audioclf_lib.datasets import Dataset
+    from audioclf_lib.forecast import Forecast
+    from audioclf_lib.jobs import Job
     from audioclf_lib.suite import Outcome
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+MAX_ROWS = 40  # of a dry run's table; beyond that, runs of one kind share a row
 
 app = typer.Typer(
     help="Audio classification as a course report: data, experiments in notebooks, and the report made of them.",
@@ -118,8 +122,9 @@ def run(
     given |= _parse_parameters(parameter or [])
     with _stopped_politely("run the same command again to go on"):
         from audioclf_lib.execution import NotebookError, run_notebook
+        from audioclf_lib.jobs import NOTEBOOKS_DIR, experiment_job
         from audioclf_lib.store import RunStore
-        from audioclf_lib.suite import NOTEBOOKS_DIR, experiment_job, outcome
+        from audioclf_lib.suite import outcome
         from audioclf_lib.training import choose_device
 
         experiment = _parse_experiment(target, given)
@@ -159,10 +164,13 @@ def suite(
     notebooks_dir: Annotated[
         Path, typer.Option(help="Where the notebooks are.", show_default="notebooks", callback=_given_path)
     ] = PROJECT_ROOT / "notebooks",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run and what is done.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would run, what is done, and how long the rest may take."),
+    ] = False,
 ) -> None:
     """Run all experiments of a plan; what is done is skipped, and an interrupted suite goes on where it stopped."""
-    chosen = load_plan(plan).changed(
+    chosen = load_sweep(plan).changed(
         dataset=resolve_dataset(dataset) if dataset else None,
         epochs=epochs,
         seeds=_parse_seeds(seeds),
@@ -171,13 +179,18 @@ def suite(
         recipe_changes=_parse_object(recipe_changes),
     )
     with _stopped_politely("run the same command again to go on"):
-        from audioclf_lib.suite import inspect_suite, run_suite
-
         console = _console()
         console.print(_describe_plan(chosen), highlight=False)
         if dry_run:
-            console.print(_suite_table(inspect_suite(chosen, runs_dir=runs_dir)))
+            from audioclf_lib.forecast import forecast
+
+            expected = forecast(chosen, runs_dir=runs_dir, device=device, jobs=jobs)
+            console.print(_forecast_table(expected))
+            for line in _describe_forecast(expected):
+                console.print(line, highlight=False)
             return
+        from audioclf_lib.suite import run_suite
+
         outcomes = run_suite(chosen, runs_dir=runs_dir, device=device, jobs=jobs, notebooks_dir=notebooks_dir, say=_say)
         console.print(_suite_table(outcomes))
         failures = [outcome for outcome in outcomes if outcome.state != "done"]
@@ -203,9 +216,7 @@ def report(
 ) -> None:
     """Make the report of finished runs as PDF and HTML; missing runs are named in it."""
     last = runs_dir / "plan.yaml"
-    chosen = plan or (str(last.resolve()) if last.exists() else "demo")
-    if Path(chosen).suffix in (".yaml", ".yml"):
-        chosen = str(Path(chosen).resolve())
+    chosen = plan or (str(last) if last.exists() else "demo")
     load_plan(chosen)
     with _stopped_politely("run the same command again"):
         from audioclf_lib.execution import NotebookError
@@ -213,7 +224,7 @@ def report(
 
         try:
             files = build_report(
-                chosen,
+                absolute_plan(chosen),
                 runs_dir=runs_dir,
                 output_dir=output_dir,
                 formats=[name.strip() for name in formats.split(",")],
@@ -418,13 +429,27 @@ def _parse_object(text: str | None) -> dict[str, Any] | None:
     return value
 
 
-def _describe_plan(plan: Plan) -> str:
-    seeds = f"seed {plan.seeds[0]}" if len(plan.seeds) == 1 else f"seeds {', '.join(map(str, plan.seeds))}"
+def _describe_plan(sweep: Sweep) -> str:
+    plans = list(sweep.plans.values())
+    plan, n_checks = plans[0], max(len(each.checks) for each in plans)
     epochs = "1 epoch" if plan.epochs == 1 else f"{plan.epochs} epochs"
-    checks = {0: "", 1: " and 1 check"}.get(len(plan.checks), f" and {len(plan.checks)} checks")
-    what = f"{len(plan.experiments)} experiments{checks}, {epochs}, {seeds}, recipe {plan.recipe}"
-    what += ", and a diagnosis" if plan.diagnosis_epochs else ""
-    return escape(f"plan {plan.name} on {plan.dataset}: {what}")
+    checks = {0: "", 1: " and 1 check"}.get(n_checks, f" and {n_checks} checks")
+    what = [f"{len(plan.experiments)} experiments{checks}", epochs, _counted("seed", plan.seeds)]
+    what.append(_counted("recipe", dict.fromkeys(each.recipe for each in plans)))
+    if any("learning_rate" in marks for marks in sweep.marks):
+        what.append(_counted("learning rate", dict.fromkeys(each.recipe_changes["learning_rate"] for each in plans)))
+    if any("test_fold" in marks for marks in sweep.marks):
+        what.append(_counted("test fold", dict.fromkeys(each.test_fold for each in plans)))
+    diagnosis = ", and a diagnosis" if plan.diagnosis_epochs else ""
+    several = f" ({len(plans)} plans)" if len(plans) > 1 else ""
+    where = " and ".join(dict.fromkeys(each.dataset for each in plans))
+    return escape(f"plan {plan.name} on {where}: {', '.join(what)}{diagnosis}{several}")
+
+
+def _counted(name: str, values: Iterable[object]) -> str:
+    """``seed 0``, ``seeds 0, 1``."""
+    texts = list(map(str, values))
+    return f"{name}{'' if len(texts) == 1 else 's'} {', '.join(texts)}"
 
 
 def _dataset_table(dataset: Dataset, data_dir: Path) -> Table:
@@ -448,8 +473,47 @@ def _dataset_table(dataset: Dataset, data_dir: Path) -> Table:
     return table
 
 
+def _forecast_table(expected: Forecast) -> Table:
+    """A row for each run, or, where that would be too many, for each kind of run."""
+    from audioclf_lib.jobs import distinct_fits
+
+    rows: dict[str, list[Job]] = {}
+    for job in expected.jobs:
+        rows.setdefault(job.title if len(expected.jobs) <= MAX_ROWS else job.kind, []).append(job)
+    table = Table(title="What is done", box=box.SIMPLE, title_justify="left")
+    for name in ("experiment", "runs", "fits"):
+        table.add_column(name, justify="left" if name == "experiment" else "right", no_wrap=True)
+    for name, jobs in rows.items():
+        fits = distinct_fits(jobs)
+        n_done = sum(job.key in expected.done for job in jobs)
+        trained = f"{sum(key in expected.trained for key in fits)}/{len(fits)}" if fits else "–"
+        table.add_row(escape(name), f"{n_done}/{len(jobs)}", trained)
+    return table
+
+
+def _describe_forecast(expected: Forecast) -> list[str]:
+    """What is left, and how long that takes as far as finished fits tell."""
+    left = len(expected.jobs) - len(expected.done)
+    lines = [
+        f"{left} of {len(expected.jobs)} runs are to do; "
+        f"{len(expected.trained)} of {len(expected.fits)} different fits are trained"
+    ]
+    if expected.seconds is None and expected.paces:
+        return [*lines, "no finished fit tells how long an epoch takes, so the time is not known"]
+    if expected.seconds is not None:
+        at_once = "one run at a time" if expected.at_once == 1 else f"{expected.at_once} runs at a time"
+        lines.append(f"about {describe_estimate(expected.seconds)} of training left, {at_once}, reckoned from")
+    for (dataset, label), pace in expected.paces.items():
+        if pace is None:
+            lines.append(f"  {label} on {dataset}: no finished fit tells how long an epoch takes, so it is not counted")
+        else:
+            which = f"{pace.source}, median of {pace.runs}" if pace.runs > 1 else f"{pace.source}, one"
+            lines.append(f"  {label} on {dataset}: {pace.seconds:.2g} s an epoch ({which}, on {pace.device})")
+    return [escape(line) for line in lines]
+
+
 def _suite_table(outcomes: Sequence[Outcome]) -> Table:
-    from audioclf_lib.suite import describe_accuracy, describe_seconds
+    from audioclf_lib.suite import describe_accuracy
 
     table = Table(
         title="Accuracy on the test fold (mean ± standard deviation over the fits)",
@@ -459,9 +523,9 @@ def _suite_table(outcomes: Sequence[Outcome]) -> Table:
     for name in ("experiment", "status", "time", "fits", "windows", "clips"):
         table.add_column(name, justify="left" if name in ("experiment", "status") else "right", no_wrap=True)
     for outcome in outcomes:
-        if outcome.job.fits:
+        if outcome.job.fits and not (outcome.job.for_others and outcome.state == "done"):
             table.add_row(
-                outcome.job.title,
+                escape(outcome.job.title),
                 outcome.state,
                 describe_seconds(outcome.status.seconds) if outcome.status else "–",
                 f"{outcome.fits_done}/{len(outcome.job.fits)}",
@@ -500,9 +564,11 @@ def _failure_table(failures: Sequence[Outcome]) -> Table:
                 what += f"\nsee {_shown(failed_path(outcome.job.output))}"
         elif outcome.state == "stopped":
             what = "stopped before it was done; run the same command again to go on"
+        elif outcome.job.after:
+            what = "was not started, since not all runs of its folds are done"
         else:
             what = "was not started"
-        table.add_row(outcome.job.title, escape(cell), escape(what))
+        table.add_row(escape(outcome.job.title), escape(cell), escape(what))
     return table
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, get_args
 
@@ -66,6 +67,16 @@ class DatasetFacts(Protocol):
     def folds(self) -> Iterable[int]: ...
     @property
     def class_names(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """What is known of a data set without its recordings: from run folders, or before anything is decoded."""
+
+    name: str
+    fingerprint: str
+    folds: tuple[int, ...]
+    class_names: tuple[str, ...]
 
 
 class StrictModel(BaseModel):

@@ -1,8 +1,8 @@
-"""Why the original failed: its recipe beside the same recipe with one change at a time, and a look inside.
+"""Why the original failed: a look inside its recipe and the same recipe with one change at a time.
 
-Every variant is an ordinary fit on the folds of the train-test split. Two tables are kept beside the run folders: the
-scores of a fit's weights with batch-norm statistics re-estimated (``rescore``), and, for some Transformers, gradients,
-attention and CLS outputs in the first steps of training (``trace_fit``).
+The variants are in :mod:`audioclf_lib.variants`, and each is an ordinary fit. Two tables are kept beside the run
+folders: the scores of a fit's weights with batch-norm statistics re-estimated (``rescore``), and, for some
+Transformers, gradients, attention and CLS outputs in the first steps of training (``trace_fit``).
 """
 
 from __future__ import annotations
@@ -10,31 +10,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
 from audioclf_lib.acceleration import accelerate
 from audioclf_lib.batches import Windows, normalise
-from audioclf_lib.config import (
-    DEFAULT_RUNS_DIR,
-    MODELS,
-    DatasetFacts,
-    DeviceName,
-    Experiment,
-    FitConfig,
-    ModelName,
-    RunsDir,
-    StrictModel,
-)
+from audioclf_lib.config import FitConfig
 from audioclf_lib.datasets import Dataset
 from audioclf_lib.models import ConvTransformer, EncoderLayer
-from audioclf_lib.plan import Plan
 from audioclf_lib.store import Run, RunStore
 from audioclf_lib.training import (
     REFERENCE,
@@ -48,186 +34,11 @@ from audioclf_lib.training import (
     training_windows,
     windows_by_split,
 )
+from audioclf_lib.variants import REESTIMATE_WINDOWS, RESCORED, TRACE, Case, Diagnosis, read_cases
 
 TRACE_EPOCHS = 2
 PROBES_PER_EPOCH = 8
 PROBE_WINDOWS = 32
-REESTIMATE_WINDOWS = 512
-RESCORED, TRACE = "reestimated", "trace"  # names of the tables beside the run folders
-
-
-@dataclass(frozen=True)
-class Variant:
-    """The recipe as written with some settings changed.
-
-    Attributes:
-        name: for tables and legends.
-        changes: recipe settings on top of ``as-written``.
-        reason: why it might matter, one line.
-        models: architectures that it is tried with.
-        traced: whether the first steps of its Transformer are looked into.
-    """
-
-    name: str
-    changes: dict[str, Any]
-    reason: str
-    models: tuple[str, ...] = MODELS
-    traced: bool = False
-
-
-AS_WRITTEN = Variant(
-    "as written",
-    {},
-    "what the original report describes; it states no learning rate, so Adam's usual 0.001",
-    traced=True,
-)
-REMEDIES = (
-    Variant(
-        "statistics re-estimated",
-        {"reestimate_windows": REESTIMATE_WINDOWS},
-        "batch norm gathers its statistics under dropout, and they are wrong without it",
-    ),
-    Variant("silent windows left out", {"drop_silent": True}, "a silent window holds no class: its label is noise"),
-    Variant(
-        "warm-up",
-        {"schedule": "one-cycle", "warmup": 0.2},
-        "full steps from fresh weights can throw a post-norm Transformer off; the rate rises first and then falls",
-        traced=True,
-    ),
-    Variant(
-        "augmentation",
-        {"random_crops": True, "gain_db": 6.0, "flip_polarity": True},
-        "few clips: position, loudness and sign of a window mean nothing",
-    ),
-    Variant("mixing", {"mixing": 0.2}, "windows between two classes keep the network from learning clips by heart"),
-)
-ALL_REMEDIES = Variant(
-    f"all {len(REMEDIES)} remedies",
-    {key: value for remedy in REMEDIES for key, value in remedy.changes.items()},
-    "whether they add up",
-)
-HIGH_RATE = Variant(
-    "rate ten times as high",
-    {"learning_rate": 1e-2},
-    "no remedy but a suspicion: the original does not state its learning rate",
-    models=("transformer",),
-    traced=True,
-)
-VARIANTS = (AS_WRITTEN, *REMEDIES, ALL_REMEDIES, HIGH_RATE)
-
-
-# ----------------------------------------------------------------------------------------------- what is looked into
-
-
-class Diagnosis(StrictModel):
-    """What the diagnosis notebook runs; see :class:`audioclf_lib.config.Experiment` for the settings.
-
-    Raises:
-        InputError: an unknown or impossible value.
-    """
-
-    dataset: str = "demo"
-    epochs: int = 8
-    seed: int = 0
-    test_fold: int = 1
-    num_heads: int = 1
-    device: DeviceName = "auto"
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR
-
-    @model_validator(mode="after")
-    def _possible(self) -> Diagnosis:
-        for model in MODELS:
-            self.experiment(model, AS_WRITTEN)  # an Experiment rejects what cannot be run
-        return self
-
-    def experiment(self, model: ModelName, variant: Variant) -> Experiment:
-        return Experiment(
-            model=model,
-            num_heads=self.num_heads if model == "transformer" else None,
-            protocol="split",
-            dataset=self.dataset,
-            epochs=self.epochs,
-            seed=self.seed,
-            test_fold=self.test_fold,
-            recipe="as-written",
-            recipe_changes=variant.changes,
-            device=self.device,
-            runs_dir=self.runs_dir,
-        )
-
-    def cases(self, dataset: DatasetFacts) -> list[Case]:
-        """One case for each architecture and variant, none of them trained.
-
-        Raises:
-            InputError: a test fold that the data set does not have.
-        """
-        return [
-            Case(model, variant, self.experiment(model, variant).fits(dataset)[0])
-            for model in MODELS
-            for variant in VARIANTS
-            if model in variant.models
-        ]
-
-
-def planned_diagnosis(
-    plan: Plan, device: DeviceName = "auto", runs_dir: Path | str = DEFAULT_RUNS_DIR
-) -> Diagnosis | None:
-    """The diagnosis of a plan, never longer than the plan's own fits; None if the plan has none."""
-    if not plan.diagnosis_epochs:
-        return None
-    return Diagnosis(
-        dataset=plan.dataset,
-        epochs=min(plan.diagnosis_epochs, plan.epochs),
-        seed=plan.seeds[0],
-        test_fold=plan.test_fold,
-        device=device,
-        runs_dir=Path(runs_dir),
-    )
-
-
-@dataclass(frozen=True)
-class Case:
-    """One architecture trained by one variant of the recipe.
-
-    Attributes:
-        model: ``"cnn"`` or ``"transformer"``.
-        variant: what was changed.
-        config: the fit.
-        run: the finished fit, if it is there.
-        rescored: a row per split (index ``validation``, ``test``) with loss, accuracy and clip_accuracy of the kept
-            weights after batch-norm statistics were re-estimated.
-        trace: see :func:`trace_fit`.
-    """
-
-    model: ModelName
-    variant: Variant
-    config: FitConfig
-    run: Run | None = None
-    rescored: pd.DataFrame | None = None
-    trace: pd.DataFrame | None = None
-
-    @property
-    def is_traced(self) -> bool:
-        return self.variant.traced and self.model == "transformer"
-
-    @property
-    def is_complete(self) -> bool:
-        missing_trace = self.is_traced and self.trace is None
-        return self.run is not None and self.rescored is not None and not missing_trace
-
-
-def read_cases(diagnosis: Diagnosis, dataset: DatasetFacts) -> list[Case]:
-    """All cases with what is there of each; nothing is computed."""
-    store = RunStore(diagnosis.runs_dir)
-    return [
-        replace(
-            case,
-            run=store.load(case.config) if store.exists(case.config) else None,
-            rescored=store.load_trace(case.config, RESCORED),
-            trace=store.load_trace(case.config, TRACE),
-        )
-        for case in diagnosis.cases(dataset)
-    ]
 
 
 def examine_cases(diagnosis: Diagnosis, dataset: Dataset) -> list[Case]:

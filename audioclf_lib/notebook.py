@@ -10,6 +10,7 @@ from IPython import get_ipython
 from IPython.display import HTML, DisplayHandle, display
 
 from audioclf_lib.config import FitConfig
+from audioclf_lib.durations import describe_estimate
 from audioclf_lib.errors import InputError
 
 # papermill writes this line on top of the cell that it injects.
@@ -107,10 +108,3 @@ def describe_epoch(config: FitConfig, history: list[dict[str, float]]) -> str:
         f"{describe_estimate(left)} left" if left else "done",
     ]
     return "; ".join(parts)
-
-
-def describe_estimate(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -13,9 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from audioclf_lib.config import MODELS, PUBLISHED_DIR, Experiment, FitConfig
+from audioclf_lib.config import MODELS, PUBLISHED_DIR, Experiment, FitConfig, KnownDataset
 from audioclf_lib.datasets import dataset_name
-from audioclf_lib.diagnosis import RESCORED, TRACE, planned_diagnosis
 from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import LEVELS, best_fit
 from audioclf_lib.paths import replace_file
@@ -30,8 +29,9 @@ from audioclf_lib.reporting.phrases import (
     percent,
     percent_with_std,
 )
-from audioclf_lib.reporting.results import ExperimentResult, KnownDataset, known_dataset
+from audioclf_lib.reporting.results import ExperimentResult, known_dataset
 from audioclf_lib.store import Run, RunStore
+from audioclf_lib.variants import RESCORED, TRACE, planned_diagnosis
 
 RESULTS = "results.csv"
 START, END = "<!-- results: written by `audioclf publish` from results.csv -->", "<!-- end of results -->"

@@ -13,22 +13,24 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from safetensors import SafetensorError
-from safetensors import torch as safetensors
-from torch import Tensor
 
 from audioclf_lib.config import SCHEMA_VERSION, FitConfig
 from audioclf_lib.errors import InputError
 from audioclf_lib.lease import hold_lease
 from audioclf_lib.paths import replace_file
+
+if (
+    TYPE_CHECKING
+):  # imported where weights and checkpoints are read or written: to see what is there, torch is too heavy
+    from torch import Tensor
 
 CONFIG, HISTORY, PREDICTIONS, METRICS = "config.json", "history.csv", "predictions.parquet", "metrics.json"
 WEIGHTS, ENVIRONMENT, CHECKPOINT = "weights.safetensors", "environment.json", "checkpoint.pt"
@@ -93,6 +95,8 @@ class Run:
             raise InputError(
                 f"{self.path} holds no {WEIGHTS}: published runs keep few; train the fit in another runs_dir"
             )
+        from safetensors import torch as safetensors
+
         try:
             return safetensors.load_file(self.path / WEIGHTS)
         except (OSError, SafetensorError) as error:
@@ -143,6 +147,26 @@ class RunStore:
         runs = [read_run(path.parent) for path in sorted(self.runs_dir.glob(pattern)) if path.parent.name[0] != "."]
         return [run for run in runs if all(getattr(run.config, key) == value for key, value in criteria.items())]
 
+    def newest(self, dataset: str, label: str, limit: int) -> list[Run]:
+        """The last finished fits of an architecture, without a look at all others.
+
+        Args:
+            dataset: name of the data set.
+            label: of the architecture, as run folders begin: ``cnn``, ``transformer-h2``; ``*`` stands for any text.
+            limit: how many at most; folders that are damaged are passed over.
+        """
+        configs = (self.runs_dir / dataset).glob(f"{label}-val*/{CONFIG}")
+        times = {path.parent: path.stat().st_mtime for path in configs}
+        runs: list[Run] = []
+        for path in sorted(times, key=lambda path: (-times[path], path.name)):
+            if len(runs) == limit:
+                break
+            with suppress(InputError):
+                run = read_run(path)
+                _ = run.environment
+                runs.append(run)
+        return runs
+
     def save(
         self,
         config: FitConfig,
@@ -158,6 +182,8 @@ class RunStore:
         Raises:
             InputError: the disk is full or the folder cannot be written.
         """
+        from safetensors import torch as safetensors
+
         target = self.path(config)
         with self._drafted(target) as draft:
             write_json(draft / CONFIG, config.model_dump(mode="json"))
@@ -270,6 +296,8 @@ class RunStore:
 
     def save_checkpoint(self, config: FitConfig, state: dict[str, Any]) -> None:
         """Replace the fit's checkpoint by ``state`` (tensors, numbers, texts, lists and dicts of them)."""
+        import torch
+
         folder, buffer = self._partial(config), io.BytesIO()
         torch.save(state, buffer)
         with _explained(folder):
@@ -277,6 +305,8 @@ class RunStore:
 
     def load_checkpoint(self, config: FitConfig) -> dict[str, Any] | None:
         """The fit's last checkpoint on the CPU, or None if there is none or it is damaged (then it starts anew)."""
+        import torch
+
         path = self._partial(config) / CHECKPOINT
         if not path.exists():
             return None

@@ -1,70 +1,33 @@
 """Run a plan: every experiment's notebook through papermill, as jobs of a Snakemake workflow.
 
-A job's id names what determines its result, so a job whose executed notebook and fits are there is done, and a
-changed plan makes other jobs. An experiment's split protocol shares a fit with its k-fold protocol: k-fold jobs have
-the higher priority, and where both run at once, the fit's lock in ``store`` lets one of them train it. (An input
-dependency would leave the split out after its k-fold failed.)
+An experiment's split protocol shares a fit with its k-fold protocol: k-fold jobs have the higher priority, and where
+both run at once, the fit's lock in ``store`` lets one of them train it. (An input dependency would leave the split out
+after its k-fold failed.) Where folds are spread there is one, on the run of the one fold that trains the split's fit.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, DeviceName, Experiment, FitConfig
-from audioclf_lib.datasets import Dataset, load_dataset
-from audioclf_lib.diagnosis import Diagnosis, planned_diagnosis
+from audioclf_lib.config import DEFAULT_RUNS_DIR, DeviceName
+from audioclf_lib.datasets import load_dataset
+from audioclf_lib.durations import describe_seconds
 from audioclf_lib.engine import log_path, run_snakemake, wait_for_orphan
 from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import experiment_scores
 from audioclf_lib.execution import Status, failed_path, read_status, status_path
+from audioclf_lib.jobs import MIN_AT_ONCE, NOTEBOOKS_DIR, Job, distinct_fits, jobs_at_once, suite_jobs, usable_cores
 from audioclf_lib.lease import hold_lease
-from audioclf_lib.plan import Plan, save_plan
+from audioclf_lib.plan import Plan, Sweep, save_plan
 from audioclf_lib.store import RunStore
 from audioclf_lib.training import choose_device
 
-NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
 THIS_MACHINE = "laptop"  # of the profiles
-DATASET_NOTEBOOK = "01_dataset.ipynb"
-EXPERIMENT_NOTEBOOKS = {
-    ("cnn", "kfold"): "10_cnn_kfold.ipynb",
-    ("cnn", "split"): "11_cnn_split.ipynb",
-    ("transformer", "kfold"): "20_transformer_kfold.ipynb",
-    ("transformer", "split"): "21_transformer_split.ipynb",
-}
-DIAGNOSIS_NOTEBOOK = "30_diagnosis.ipynb"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One notebook to run.
-
-    Attributes:
-        id: readable, and the same for the same result, e.g. ``cnn-kfold-seed0-tuned-e12-1a2b3c4d``.
-        title: short name for progress lines, e.g. ``cnn-kfold``.
-        notebook, output: what is run, and where the executed notebook goes.
-        parameters: for papermill.
-        fits: what it trains, if it is not trained yet.
-        priority: jobs of higher priority start first.
-        has_mean: the fits differ in their validation fold only, so that their mean says something.
-    """
-
-    id: str
-    title: str
-    notebook: Path
-    output: Path
-    parameters: dict[str, Any]
-    fits: tuple[FitConfig, ...]
-    priority: int
-    has_mean: bool = True
-
-    def is_done(self, store: RunStore) -> bool:
-        return self.output.exists() and all(store.exists(fit) for fit in self.fits)
 
 
 @dataclass(frozen=True)
@@ -86,113 +49,8 @@ class Outcome:
     accuracy: dict[str, tuple[float, float | None]]
 
 
-def plan_jobs(
-    plan: Plan,
-    dataset: Dataset,
-    *,
-    runs_dir: Path = DEFAULT_RUNS_DIR,
-    device: DeviceName = "auto",
-    notebooks_dir: Path = NOTEBOOKS_DIR,
-) -> list[Job]:
-    """The plan's jobs: a look at the data set, the experiments in the plan's order, its checks, and its diagnosis.
-
-    Raises:
-        InputError: a fold that the data set does not have.
-    """
-    folder = runs_dir.resolve() / dataset.name / "notebooks"
-    look = f"dataset-{dataset.fingerprint[:8]}"
-    first = Job(
-        id=look,
-        title="dataset",
-        notebook=notebooks_dir / DATASET_NOTEBOOK,
-        output=folder / f"{look}.ipynb",
-        parameters={"dataset": plan.dataset},
-        fits=(),
-        priority=2,
-    )
-    experiments, checks = (
-        [experiment_job(each, dataset, notebooks_dir=notebooks_dir) for each in listed(device, runs_dir.resolve())]
-        for listed in (plan.experiments_list, plan.checks_list)
-    )
-    diagnosis = planned_diagnosis(plan, device, runs_dir.resolve())
-    last = [diagnosis_job(diagnosis, dataset, notebooks_dir)] if diagnosis else []
-    return [first, *experiments, *(replace(job, priority=0) for job in checks), *last]
-
-
-def experiment_job(
-    experiment: Experiment, dataset: Dataset | None = None, *, notebooks_dir: Path = NOTEBOOKS_DIR
-) -> Job:
-    """The job that runs an experiment; loads its data set unless given.
-
-    Raises:
-        InputError: a fold that the data set does not have, or a data set that cannot be used.
-    """
-    dataset = dataset or load_dataset(experiment.dataset, with_folds=experiment.named_folds)
-    fits = tuple(experiment.fits(dataset))
-    job_id = f"{experiment.name}-seed{experiment.seed}-{experiment.recipe}-e{experiment.epochs}-{digest_of(fits)}"
-    return Job(
-        id=job_id,
-        title=experiment.full_name,
-        notebook=notebooks_dir / EXPERIMENT_NOTEBOOKS[experiment.model, experiment.protocol],
-        output=experiment.runs_dir.resolve() / dataset.name / "notebooks" / f"{job_id}.ipynb",
-        parameters=notebook_parameters(experiment),
-        fits=fits,
-        priority=start_first(experiment),
-    )
-
-
-def diagnosis_job(diagnosis: Diagnosis, dataset: Dataset, notebooks_dir: Path = NOTEBOOKS_DIR) -> Job:
-    """The job that runs a diagnosis, after all experiments."""
-    fits = tuple(case.config for case in diagnosis.cases(dataset))
-    job_id = f"diagnosis-seed{diagnosis.seed}-e{diagnosis.epochs}-{digest_of(fits)}"
-    return Job(
-        id=job_id,
-        title="diagnosis",
-        notebook=notebooks_dir / DIAGNOSIS_NOTEBOOK,
-        output=diagnosis.runs_dir.resolve() / dataset.name / "notebooks" / f"{job_id}.ipynb",
-        parameters=diagnosis.model_dump(mode="json"),
-        fits=fits,
-        priority=-1,
-        has_mean=False,
-    )
-
-
-def digest_of(fits: Sequence[FitConfig]) -> str:
-    """Eight characters that stand for these fits."""
-    return hashlib.sha256(" ".join(fit.fit_id for fit in fits).encode()).hexdigest()[:8]
-
-
-def start_first(experiment: Experiment) -> int:
-    """Priority of an experiment: the longest first, so that no core waits for it in the end; split after k-fold.
-
-    A split's fit is one of the k-fold's, and is there when its turn comes. A plan's checks have priority 0.
-    """
-    if experiment.protocol == "split":
-        return 1
-    return 4 if experiment.model == "transformer" else 3
-
-
-def notebook_parameters(experiment: Experiment) -> dict[str, Any]:
-    """An experiment as parameters of its notebook."""
-    parameters: dict[str, Any] = {
-        "dataset": experiment.dataset,
-        "epochs": experiment.epochs,
-        "seed": experiment.seed,
-        "test_fold": experiment.test_fold,
-        "recipe": experiment.recipe,
-        "recipe_changes": json.dumps(experiment.recipe_changes),
-        "device": experiment.device,
-        "runs_dir": str(experiment.runs_dir),
-    }
-    if experiment.model == "transformer":
-        parameters["num_heads"] = experiment.num_heads
-    if experiment.val_folds is not None:
-        parameters["val_folds"] = list(experiment.val_folds)
-    return parameters
-
-
 def run_suite(
-    plan: Plan,
+    plan: Plan | Sweep,
     *,
     runs_dir: Path = DEFAULT_RUNS_DIR,
     device: DeviceName = "auto",
@@ -202,7 +60,7 @@ def run_suite(
     notebooks_dir: Path = NOTEBOOKS_DIR,
     say: Callable[[str], None] = print,
 ) -> list[Outcome]:
-    """Run all of a plan that is not done yet; a failed experiment does not stop the others.
+    """Run all of a plan, or of a sweep's plans, that is not done yet; a failed experiment does not stop the others.
 
     Args:
         plan: what to run; written to ``<runs_dir>/plan.yaml``, which ``audioclf report`` reads.
@@ -215,7 +73,7 @@ def run_suite(
         say: called with one line whenever a notebook starts or ends.
 
     Returns:
-        One outcome for each job, in the plan's order, checks last.
+        One outcome for each job, in the plan's order.
 
     Raises:
         InputError: the data set or the plan cannot be used, or ``runs_dir`` cannot be written.
@@ -223,14 +81,15 @@ def run_suite(
     """
     if on == THIS_MACHINE:
         choose_device(device)  # raises if it is not present; other machines have other devices
-    dataset = load_dataset(plan.dataset, with_folds=[plan.test_fold])
-    todo = plan_jobs(plan, dataset, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir)
+    # The data sets are decoded here, once, and not by all notebooks that start together.
+    todo = suite_jobs(plan, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir, read=load_dataset)
     for job in todo:
         if not job.notebook.is_file():
             raise InputError(f"there is no notebook {job.notebook}; give the folder that has it, with --notebooks-dir")
     store = RunStore(runs_dir)
-    for job in todo:
-        outcome(job, store)  # raises if a run that is there is damaged
+    for fit in distinct_fits(todo).values():
+        if store.exists(fit):
+            _ = store.load(fit).metrics  # raises if a run that is there is damaged
     folder = runs_dir.resolve() / ".suite"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -242,9 +101,9 @@ def run_suite(
         _forget_incomplete(todo, store)
         progress = _Progress(todo, store, say)
         cores = cores or usable_cores()
-        jobs = jobs or default_jobs(device, cores)
+        jobs = jobs or default_jobs(device, cores, jobs_at_once(todo))
         threads = max(1, cores // jobs)
-        settings = {"jobs": _write_jobs(todo, folder), "runs_dir": str(runs_dir.resolve()), "threads": threads}
+        settings = {"jobs": _write_jobs(todo, store, folder), "runs_dir": str(runs_dir.resolve()), "threads": threads}
         code = run_snakemake(folder, settings, profile=on, cores=threads * jobs, tick=progress.update)
         progress.update()
         outcomes = [outcome(job, store) for job in todo]
@@ -255,28 +114,15 @@ def run_suite(
     return outcomes
 
 
-def inspect_suite(plan: Plan, *, runs_dir: Path = DEFAULT_RUNS_DIR) -> list[Outcome]:
-    """What is done of a plan, running nothing and writing nothing.
+def default_jobs(device: DeviceName, cores: int, at_once: int = MIN_AT_ONCE) -> int:
+    """Notebooks at once: one on an accelerator, which they would share; on the CPU one per core, if there are as many.
 
-    Raises:
-        InputError: the data set or the plan cannot be used.
+    One thread per fit wastes nothing on waiting for another thread.
+
+    Args:
+        at_once: how many can work at the same time, see ``jobs_at_once``.
     """
-    store = RunStore(runs_dir)
-    dataset = load_dataset(plan.dataset, with_folds=[plan.test_fold])
-    return [outcome(job, store) for job in plan_jobs(plan, dataset, runs_dir=runs_dir)]
-
-
-def default_jobs(device: DeviceName, cores: int) -> int:
-    """Notebooks at once: one on an accelerator, which they would share; on the CPU one per core, four at most.
-
-    One thread per fit wastes nothing on waiting for another thread, and a plan's k-fold experiments are four.
-    """
-    return min(cores, 4) if choose_device(device).type == "cpu" else 1
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, at_once) if choose_device(device).type == "cpu" else 1
 
 
 def outcome(job: Job, store: RunStore) -> Outcome:
@@ -305,29 +151,27 @@ def describe_accuracy(accuracy: tuple[float, float | None] | None) -> str:
     return f"{100 * mean:.1f} %" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f} %"
 
 
-def describe_seconds(seconds: float) -> str:
-    """``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 class _Progress:
     """Says once for each notebook that it started and how it ended."""
 
     def __init__(self, jobs: Sequence[Job], store: RunStore, say: Callable[[str], None]) -> None:
-        self._jobs = {job.id: job for job in jobs}
+        self._files = [(job, str(status_path(job.output))) for job in jobs]
         self._store = store
         self._say = say
-        self._seen = {job.id: read_status(job.output) for job in jobs}
+        self._stamps = {file: _stamp(file) for _, file in self._files}
+        self._seen = {file: read_status(job.output) for job, file in self._files}
 
     def update(self) -> None:
-        for job_id, job in self._jobs.items():
-            before, now = self._seen[job_id], read_status(job.output)
+        """Read the status files that were replaced since the last time: there may be thousands."""
+        for job, file in self._files:
+            stamp = _stamp(file)
+            if stamp == self._stamps[file]:
+                continue
+            self._stamps[file] = stamp
+            before, now = self._seen[file], read_status(job.output)
             if now is None or now == before:
                 continue
-            self._seen[job_id] = now
+            self._seen[file] = now
             if before is None or before.pid != now.pid:
                 self._say(f"{job.title}: started")
             if now.state != "running":
@@ -346,6 +190,15 @@ class _Progress:
         return f"done in {time}; right on the test fold: {scores}"
 
 
+def _stamp(file: str) -> tuple[int, int] | None:
+    """What changes whenever a file is replaced by another; None where there is none."""
+    try:
+        facts = os.stat(file)  # noqa: PTH116 (a path's own takes five times as long)
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_ino
+
+
 def _forget_incomplete(jobs: Sequence[Job], store: RunStore) -> None:
     """Remove executed notebooks whose fits are gone, and what is known of earlier attempts at unfinished jobs."""
     for job in jobs:
@@ -354,16 +207,19 @@ def _forget_incomplete(jobs: Sequence[Job], store: RunStore) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _write_jobs(jobs: Sequence[Job], folder: Path) -> str:
+def _write_jobs(jobs: Sequence[Job], store: RunStore, folder: Path) -> str:
+    """The list for Snakemake; a job that only trains fits for others is left out where they are there."""
+    listed = {job.key: job for job in jobs if not (job.for_others and job.is_done(store))}
     path = folder / "jobs.json"
     fields = {
-        job.id: {
+        key: {
             "notebook": str(job.notebook),
             "output": str(job.output),
+            "after": [str(listed[other].output) for other in job.after if other in listed],
             "parameters": job.parameters,
             "priority": job.priority,
         }
-        for job in jobs
+        for key, job in listed.items()
     }
     path.write_text(json.dumps(fields, indent=2), encoding="utf-8")
     return str(path)

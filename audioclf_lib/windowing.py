@@ -1,14 +1,18 @@
 """Clip -> windows, and back: window scores -> clip scores.
 
 A clip of 80,000 samples (5 s at 16 kHz) gives nine windows of 16,000 samples that start 8,000 samples apart.
-Everything here works on any device and copies nothing that it need not copy.
+Everything here works on any device and copies nothing that it need not copy. torch is imported where it is needed:
+lengths and counts of windows are asked for by what must answer at once, such as a dry run.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WINDOW_SIZE = 16_000
 HOP_SIZE = 8_000
@@ -43,6 +47,8 @@ def cut_windows(waveforms: Tensor | np.ndarray, size: int = WINDOW_SIZE, hop: in
     Raises:
         ValueError: ``waveforms`` has another number of axes, or clips shorter than one window.
     """
+    import torch
+
     waveforms = torch.as_tensor(waveforms)
     if waveforms.ndim != 2:
         raise ValueError(f"waveforms must be (n_clips, n_samples), not of shape {tuple(waveforms.shape)}")
@@ -65,6 +71,8 @@ def find_silent_windows(waveforms: Tensor | np.ndarray, threshold: float = SILEN
 
 def window_labels(labels: Tensor | np.ndarray, n_windows: int) -> Tensor:
     """Repeat each clip's label for each of its windows: (n_clips,) -> (n_clips, n_windows)."""
+    import torch
+
     return torch.as_tensor(labels).unsqueeze(1).expand(-1, n_windows)
 
 
@@ -80,6 +88,8 @@ def clip_probabilities(window_probabilities: Tensor | np.ndarray, silent: Tensor
     Returns:
         (n_clips, n_classes), each row summing to 1.
     """
+    import torch
+
     window_probabilities = torch.as_tensor(window_probabilities)
     votes = ~torch.as_tensor(silent)
     votes = votes | ~votes.any(dim=1, keepdim=True)

@@ -82,6 +82,7 @@ def sections(rounds: int, threads: int) -> dict[str, Callable[[], Measured]]:
         "compile": compile_time,
         "budget_ms_per_window": lambda: {name: in_process(f"budget-{name}", 1) for name in ("eager", "ours")},
         "clips": lambda: {str(n): in_process(f"clips-{n}", threads) for n in clips},
+        "dry_run": look_at_a_thousand_runs,
     }
 
 
@@ -284,6 +285,13 @@ def start_workers(shares: list[int]) -> list[float]:
     return [json.loads(worker.communicate()[0].splitlines()[-1])["seconds"] for worker in workers]
 
 
+def look_at_a_thousand_runs() -> Measured:
+    """Processor seconds and peak memory of a dry run."""
+    command = [sys.executable, str(Path(__file__).with_name("dry_run.py"))]
+    result: Measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return result
+
+
 TASKS: dict[str, Any] = {
     "epoch-cnn": lambda _: measure_epoch("cnn"),
     "epoch-transformer": lambda _: measure_epoch("transformer"),
@@ -323,6 +331,8 @@ def print_tables(results: Measured) -> None:
     print("clips -> s an epoch:", {name: round(v["epoch_seconds"], 1) for name, v in results["clips"].items()})
     for name, parts in results["budget_ms_per_window"].items():
         print(f"{name}, ms of one thread per window:", {part: round(ms, 2) for part, ms in parts.items() if ms >= 0.01})
+    look = results["dry_run"]
+    print(f"dry run of 1,009 runs: {look['processor_seconds']} s of one processor, {look['peak_memory_mib']} MiB")
     print(f"two workers: {results['workers']['efficiency']:.0%} efficiency")
 
 

@@ -16,9 +16,9 @@ from audio_files import tone
 from nbformat import NotebookNode
 
 from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib.jobs import suite_jobs
 from audioclf_lib.plan import load_plan
 from audioclf_lib.store import Run, RunStore
-from audioclf_lib.suite import inspect_suite
 
 CLASSES = ("low_hum", "mid * tone", "high | $x$ note")  # users' names hold what Markdown and TeX take for markup
 DATASET = "my-sounds"
@@ -59,8 +59,8 @@ class SmallSuite:
 
     def notebooks(self) -> dict[str, NotebookNode]:
         """Executed notebooks by short name: ``dataset``, ``cnn-kfold``, ..."""
-        outcomes = inspect_suite(load_plan(self.folder / "small.yaml"), runs_dir=self.runs_dir)
-        return {outcome.job.title: nbformat.read(outcome.job.output, as_version=4) for outcome in outcomes}
+        jobs = suite_jobs(load_plan(self.folder / "small.yaml"), runs_dir=self.runs_dir)
+        return {job.title: nbformat.read(job.output, as_version=4) for job in jobs}
 
 
 @cache

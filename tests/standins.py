@@ -14,10 +14,10 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from audioclf_lib.config import FitConfig
 from audioclf_lib.datasets import Dataset
-from audioclf_lib.diagnosis import planned_diagnosis
+from audioclf_lib.jobs import DATASET_NOTEBOOK, DIAGNOSIS_NOTEBOOK, EXPERIMENT_NOTEBOOKS
 from audioclf_lib.plan import Plan
 from audioclf_lib.store import RunStore
-from audioclf_lib.suite import DATASET_NOTEBOOK, DIAGNOSIS_NOTEBOOK, EXPERIMENT_NOTEBOOKS
+from audioclf_lib.variants import planned_diagnosis
 
 KERNELSPEC = {"name": "audioclf", "display_name": "audioclf", "language": "python"}
 
@@ -70,10 +70,13 @@ class Scene:
     def parameters(name: str) -> str:
         if name == "dataset":
             return 'dataset = "demo"'
-        return PARAMETERS + ("num_heads = 1\n" if name.startswith(("transformer", "diagnosis")) else "")
+        parameters = PARAMETERS + ("num_heads = 1\n" if name.startswith(("transformer", "diagnosis")) else "")
+        return parameters + ("val_folds = None\n" if name.endswith("kfold") else "")
 
     def setting(self, name: str) -> str:
-        return f"SCENE, NAME = {str(self.folder)!r}, {name!r}"
+        """A run of some folds has them in its name: ``cnn-kfold-val3``."""
+        folds = " + ''.join(f'-val{fold}' for fold in val_folds or [])" if name.endswith("kfold") else ""
+        return f"SCENE, NAME = {str(self.folder)!r}, {name!r}{folds}"
 
     def wish(self, wishes: dict[str, str]) -> None:
         """Make notebooks ``fail`` or ``wait`` (until ``release``)."""

@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 
 from audioclf_lib.config import FitConfig
-from audioclf_lib.diagnosis import RESCORED, TRACE, planned_diagnosis
 from audioclf_lib.evaluation import evaluate_all
 from audioclf_lib.plan import Plan
 from audioclf_lib.reporting.results import KnownDataset
 from audioclf_lib.store import Run, RunStore
 from audioclf_lib.training import CHOICE_RULE, COMPILED, describe_environment, history_columns
+from audioclf_lib.variants import RESCORED, TRACE, planned_diagnosis
 
 SPLITS = ("train", "validation", "test")
 DEMO_CLASSES = (

@@ -238,6 +238,62 @@ PLANS: dict[str, tuple[str | bytes, str, str]] = {
         "setting 'head'",
         "known are model, num_heads",
     ),
+    "empty list of recipes": (ONE + "recipe: []", "the list for 'recipe' is empty", "give it at least one value"),
+    "empty list of heads": (
+        "experiments: [{model: transformer, num_heads: [], protocol: split}]",
+        "'num_heads' is empty",
+        "give it at least one value",
+    ),
+    "recipe twice": (ONE + "recipe: [tuned, tuned]", "'recipe' has the value 'tuned' twice", "name each once"),
+    "rate twice": (ONE + "learning_rate: [0.001, 1.0e-3]", "'learning_rate' has the value 0.001 twice", "name each"),
+    "rate twice, as a text too": (ONE + 'learning_rate: [0.001, "0.001"]', "rate0.001 is meant twice", "name each"),
+    "folder twice": (ONE + "dataset: [./sounds, sounds/]", "sounds' twice", "name each"),
+    "unknown recipe in a list": (ONE + "recipe: [tuned, best]", "recipe = 'best'", "'as-written' or 'tuned'"),
+    "test fold that is no number in a list": (ONE + "test_fold: [1, one]", "test_fold = 'one'", "valid integer"),
+    "truth in a list of test folds": (ONE + "test_fold: [2, true]", "test_fold = True", "write a number"),
+    "list in a list": (ONE + "test_fold: [1, [2, 3]]", "'test_fold' = [2, 3] is no single value", "write numbers"),
+    "nothing in a list": (ONE + "recipe: [tuned, null]", "'recipe' = None is no single value", "write numbers"),
+    "impossible head count in a list": (
+        "experiments: [{model: transformer, num_heads: [1, 251], protocol: split}]",
+        "num_heads = 251",
+        "less than or equal to 250",
+    ),
+    "truth in a list of head counts": (
+        "experiments: [{model: transformer, num_heads: [2, true], protocol: split}]",
+        "num_heads = True",
+        "write a number",
+    ),
+    "heads for the CNN in a list": (
+        "experiments: [{model: cnn, num_heads: [1, 2], protocol: split}]",
+        "num_heads = 1",
+        "leave num_heads",
+    ),
+    "protocol twice in a list": (
+        "experiments: [{model: cnn, protocol: [split, split]}]",
+        "'protocol' has the value 'split' twice",
+        "name each once",
+    ),
+    "experiment twice by way of a list": (
+        ONE
+        + "checks: [{model: cnn, protocol: [split, kfold], test_fold: 2}, {model: cnn, protocol: kfold, test_fold: 2}]",
+        "cnn-kfold is named twice",
+        "name each once",
+    ),
+    "far too many combinations": (
+        ONE + f"learning_rate: {[rate / 1000 for rate in range(1, 600)]}\ntest_fold: [1, 2]",
+        "1,198 combinations",
+        "at most 1,000",
+    ),
+    "list without end": (ONE + f"test_fold: {list(range(5_000))}", "'test_fold' has 5,000 values", "at most 1,000"),
+    "rate in two places": (
+        ONE + "learning_rate: 0.1\nrecipe_changes: {learning_rate: 0.2}",
+        "learning_rate is given, and recipe_changes too",
+        "write it in one of them",
+    ),
+    "rate that is none": (ONE + "learning_rate: [0.1, fast]", "learning_rate = 'fast'", "valid number"),
+    "rate beyond all bounds": (ONE + "learning_rate: 3", "learning_rate = 3", "less than or equal to 1"),
+    "spread folds, how far": (ONE + "spread_folds: 4", "spread_folds = 4", "valid boolean"),
+    "spread folds in a list": (ONE + "spread_folds: [true, false]", "spread_folds = [True, False]", "valid boolean"),
     "name that turns around": (ONE + 'name: "a\\u202Eb"', "control character U+202E", "take it out"),
     "folder with NUL": (ONE + 'dataset: "a\\0b/c"', "'a\\x00b/c'", "correct it"),
 }
@@ -271,6 +327,44 @@ PLACES: dict[str, tuple[Change, list[str], str, str]] = {
         ["suite", "--plan", "mine.yaml"],
         "mine.yaml",
         "check the path",
+    ),
+    "report of several plans": (
+        lambda folder: (folder / "mine.yaml").write_text(ONE + "recipe: [tuned, as-written]"),
+        ["report", "--plan", "mine.yaml", "--runs-dir", "runs"],
+        "mine.yaml describes 2 plans",
+        "--plan mine.yaml:tuned",
+    ),
+    "report of several plans, the last": (
+        lambda folder: (
+            (folder / "runs").mkdir() or (folder / "runs" / "plan.yaml").write_text(ONE + "test_fold: [1, 2]")
+        ),
+        ["report", "--runs-dir", "runs"],
+        "runs/plan.yaml describes 2 plans",
+        "--plan runs/plan.yaml:test1",
+    ),
+    "several plans to publish": (
+        lambda folder: (folder / "mine.yaml").write_text(ONE + "recipe: [tuned, as-written]"),
+        ["publish", "--plan", "mine.yaml", "--runs-dir", "runs", "--to", "published"],
+        "mine.yaml describes 2 plans",
+        "--plan mine.yaml:tuned",
+    ),
+    "unknown plan of several": (
+        lambda folder: (folder / "mine.yaml").write_text(ONE + "recipe: [tuned, as-written]"),
+        ["suite", "--plan", "mine.yaml:best"],
+        "has no plan 'best'",
+        "choose one of tuned, as-written",
+    ),
+    "plan of the only one": (
+        lambda folder: (folder / "mine.yaml").write_text(ONE),
+        ["suite", "--plan", "mine.yaml:tuned"],
+        "has no plan 'tuned'",
+        "leave the colon out",
+    ),
+    "rate changed twice": (
+        lambda folder: (folder / "mine.yaml").write_text(ONE + "learning_rate: [0.001, 0.01]"),
+        ["suite", "--plan", "mine.yaml", "--recipe-changes", '{"learning_rate": 0.1}'],
+        "learning_rate is given",
+        "write it in one of them",
     ),
     "last plan damaged": (
         lambda folder: (folder / "runs").mkdir() or (folder / "runs" / "plan.yaml").write_text("{"),

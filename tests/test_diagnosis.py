@@ -23,20 +23,11 @@ from audioclf_lib.batches import all_windows, training_batch
 from audioclf_lib.config import Experiment, Recipe
 from audioclf_lib.datasets import Dataset
 from audioclf_lib.diagnosis import (
-    ALL_REMEDIES,
-    AS_WRITTEN,
-    HIGH_RATE,
-    REMEDIES,
-    TRACE,
-    VARIANTS,
-    Diagnosis,
     attention_entropy,
     examine_cases,
     gradient_norms,
     mean_similarity,
-    planned_diagnosis,
     probe,
-    read_cases,
     rescore,
     trace_fit,
 )
@@ -45,6 +36,17 @@ from audioclf_lib.models import ConvTransformer, create_model
 from audioclf_lib.plan import load_plan
 from audioclf_lib.store import Run, RunStore
 from audioclf_lib.training import fit, make_optimizer, train_epoch
+from audioclf_lib.variants import (
+    ALL_REMEDIES,
+    AS_WRITTEN,
+    HIGH_RATE,
+    REMEDIES,
+    TRACE,
+    VARIANTS,
+    Diagnosis,
+    planned_diagnosis,
+    read_cases,
+)
 
 CPU = torch.device("cpu")
 TRANSFORMER = {"model": "transformer", "num_heads": 2, "recipe": "as-written", "protocol": "kfold"}

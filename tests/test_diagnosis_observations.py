@@ -13,13 +13,13 @@ from shown import outputs_of
 from synthetic import DEMO, draw_trace, write_diagnosis, write_run
 
 from audioclf_lib.config import Experiment
-from audioclf_lib.diagnosis import AS_WRITTEN, HIGH_RATE, REMEDIES, VARIANTS, Case, Diagnosis
 from audioclf_lib.plan import Plan
 from audioclf_lib.reporting import diagnosis_observations as readings
 from audioclf_lib.reporting import diagnosis_sections as sections
 from audioclf_lib.reporting.pandoc import read_markdown
 from audioclf_lib.reporting.results import gather_diagnosis, split_beside_kfold
 from audioclf_lib.store import RunStore
+from audioclf_lib.variants import AS_WRITTEN, HIGH_RATE, REMEDIES, VARIANTS, Case, Diagnosis
 
 PLAN = Plan(name="d", epochs=5, diagnosis_epochs=3, experiments=({"model": "cnn", "protocol": "split"},))
 

@@ -14,9 +14,9 @@ from nbformat import NotebookNode
 from small_suite import CLASSES, DATASET, SmallSuite, notebook_path, run_program, small_suite
 
 from audioclf_lib.config import Recipe
-from audioclf_lib.diagnosis import VARIANTS
 from audioclf_lib.execution import run_notebook
 from audioclf_lib.store import RunStore
+from audioclf_lib.variants import VARIANTS
 
 COMMON = ["dataset", "epochs", "seed", "test_fold", "recipe", "recipe_changes", "device", "runs_dir"]
 PARAMETERS = {

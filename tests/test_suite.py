@@ -18,24 +18,19 @@ from standins import Scene, wait_until
 
 from audioclf_lib.config import Experiment
 from audioclf_lib.datasets import Dataset, load_dataset
-from audioclf_lib.plan import Plan, load_plan, save_plan
+from audioclf_lib.durations import describe_seconds
+from audioclf_lib.forecast import forecast
+from audioclf_lib.jobs import plan_jobs, start_first
+from audioclf_lib.plan import Plan, Sweep, load_plan, load_sweep, save_plan
 from audioclf_lib.store import RunStore
-from audioclf_lib.suite import (
-    Outcome,
-    default_jobs,
-    describe_accuracy,
-    describe_seconds,
-    inspect_suite,
-    plan_jobs,
-    run_suite,
-    start_first,
-)
+from audioclf_lib.suite import Outcome, default_jobs, describe_accuracy, run_suite
 
-PLAN = Plan(
-    name="small",
-    epochs=2,
-    experiments=({"model": "cnn", "protocol": "split"}, {"model": "cnn", "protocol": "kfold"}),
-)
+SETTINGS = {
+    "name": "small",
+    "epochs": 2,
+    "experiments": [{"model": "cnn", "protocol": "split"}, {"model": "cnn", "protocol": "kfold"}],
+}
+PLAN = Plan(**SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +134,56 @@ def test_another_length_of_the_diagnosis_makes_another_job_of_it_alone(dataset: 
     assert [title for title in short if short[title] != long[title]] == ["diagnosis"]
     assert jobs(PLAN.changed(diagnosis_epochs=50)) == long, "it is never longer than the plan's fits"
     assert "diagnosis" not in jobs(PLAN)
+
+
+SPREAD = PLAN.changed(spread_folds=True)
+PARTS = [f"cnn-kfold-val{fold}" for fold in (2, 3, 4, 5)]
+
+
+def run_spread(scene: Scene, jobs: int = 1) -> list[Outcome]:
+    return run_suite(SPREAD, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks, jobs=jobs, say=lambda line: None)
+
+
+def test_an_experiment_runs_after_its_folds_and_a_split_after_the_fold_that_trains_its_fit(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)  # its notebooks train nothing, so every run of a fold is needed
+    outcomes = run_spread(scene, jobs=2)
+    calls = scene.calls()
+    assert sorted(calls) == sorted(["dataset", "cnn-kfold", "cnn-split", *PARTS]), "each once"
+    assert max(map(calls.index, PARTS)) < calls.index("cnn-kfold")
+    assert calls.index("cnn-kfold-val2") < calls.index("cnn-split")
+    executed = {outcome.job.title: nbformat.read(outcome.job.output, as_version=4) for outcome in outcomes}
+    given = {title: notebook.metadata.papermill.parameters.get("val_folds") for title, notebook in executed.items()}
+    assert [given[title] for title in ("cnn-kfold", "cnn-kfold-val3")] == [None, [3]]
+
+
+def test_no_fold_is_run_whose_fit_is_there(scene: Scene) -> None:
+    assert states(run_spread(scene)) == ALL_DONE | dict.fromkeys(PARTS, "done")
+    assert scene.calls() == ["cnn-kfold", "cnn-split"]
+    run(scene)
+    run_spread(scene)
+    assert scene.calls() == [], "with folds spread or not, what is done is the same"
+
+
+def test_what_needs_a_fold_whose_run_failed_is_not_started_and_all_else_is(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.wish({"cnn-kfold-val4": "fail"})
+    ended = states(run_spread(scene, jobs=2))
+    assert (ended["cnn-kfold-val4"], ended["cnn-kfold"]) == ("failed", "not run")
+    assert "cnn-split" in scene.calls()
+
+
+def test_plans_of_a_sweep_run_side_by_side_and_the_last_plan_is_the_sweep(tmp_path: Path, dataset: Dataset) -> None:
+    scene = Scene(tmp_path)
+    sweep = Sweep(SETTINGS | {"recipe": ["tuned", "as-written"]})
+    for plan in sweep.plans.values():
+        scene.train(plan, dataset)
+    lines: list[str] = []
+    outcomes = run_suite(sweep, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks, jobs=1, say=lines.append)
+    names = ["cnn-split (tuned)", "cnn-kfold (tuned)", "cnn-split (as-written)", "cnn-kfold (as-written)"]
+    assert states(outcomes) == dict.fromkeys(["dataset", *names], "done")
+    assert sorted(scene.calls()) == sorted(["dataset", *2 * ["cnn-split", "cnn-kfold"]]), "one look at the data set"
+    assert {line.partition(":")[0] for line in lines} == {"dataset", *names}
+    assert load_sweep(scene.runs_dir / "plan.yaml") == sweep
 
 
 def test_a_failure_is_told_and_stops_nothing_else(scene: Scene) -> None:
@@ -271,8 +316,9 @@ def test_a_suite_waits_for_the_snakemake_of_a_killed_one(scene: Scene) -> None:
 
 
 def test_a_look_at_the_plan_changes_nothing(tmp_path: Path) -> None:
-    outcomes = inspect_suite(PLAN, runs_dir=tmp_path / "runs")
-    assert states(outcomes) == {"dataset": "not run", "cnn-split": "not run", "cnn-kfold": "not run"}
+    expected = forecast(PLAN, runs_dir=tmp_path / "runs")
+    assert [job.title for job in expected.jobs] == ["dataset", "cnn-split", "cnn-kfold"]
+    assert (expected.done, expected.trained, len(expected.fits)) == (set(), set(), 4)
     assert list(tmp_path.iterdir()) == []
 
 

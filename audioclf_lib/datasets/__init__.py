@@ -1,4 +1,7 @@
-"""Data sets: ESC-10, ESC-50, your own folder, and a generated one for demonstration."""
+"""Data sets: ESC-10, ESC-50, your own folder, and a generated one for demonstration.
+
+Nothing here needs torch before clips are decoded.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,16 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib.config import PROJECT_ROOT, KnownDataset
 from audioclf_lib.datasets.dataset import Dataset
-from audioclf_lib.datasets.demo import load_demo
-from audioclf_lib.datasets.esc import ESC50_TABLE, find_esc10, load_esc10, load_esc50, locate_esc10
-from audioclf_lib.datasets.folder import TABLE, folder_name, load_folder
+from audioclf_lib.datasets.demo import demo_facts, load_demo
+from audioclf_lib.datasets.esc import ESC50_TABLE, find_esc10, list_esc10, list_esc50, locate_esc10
+from audioclf_lib.datasets.files import Listing
+from audioclf_lib.datasets.folder import TABLE, folder_name, list_folder
 from audioclf_lib.errors import InputError
 from audioclf_lib.paths import user_path
 
-__all__ = ["DEFAULT_DATA_DIR", "Dataset", "dataset_name", "load_dataset"]
+__all__ = ["DEFAULT_DATA_DIR", "Dataset", "dataset_facts", "dataset_name", "load_dataset"]
 
 DEFAULT_DATA_DIR = PROJECT_ROOT / "data"
 ESC10_PART = ":esc10"
@@ -35,7 +39,7 @@ def load_dataset(
         name_or_path: ``"demo"`` (generated); ``"esc10"`` (from AUDIOCLF_DATA or ``data_dir``, else downloaded); or a
             folder: a copy of ESC-10, a copy of ESC-50, or your own with a ``labels.csv``.
         esc10_only: of a copy of ESC-50, the ten classes of ESC-10 only; ``"/path/to/ESC-50:esc10"`` says the same.
-        clip_seconds: length of the clips of your own folder, see ``load_folder``; ``"/path/to/folder:4s"`` says the
+        clip_seconds: length of the clips of your own folder, see ``list_folder``; ``"/path/to/folder:4s"`` says the
             same for 4 s.
         with_folds: folds that the caller needs; if one is not there, nothing is decoded.
         data_dir: for downloads and decoded clips; the project's ``data`` folder unless given.
@@ -44,7 +48,26 @@ def load_dataset(
         InputError: unknown name, missing folder, or data that cannot be used.
     """
     data_dir = data_dir or DEFAULT_DATA_DIR
-    name = str(name_or_path)
+    listing = _list_dataset(str(name_or_path), esc10_only, clip_seconds, with_folds, data_dir)
+    return load_demo(data_dir=data_dir, with_folds=with_folds) if listing is None else listing.decode(data_dir)
+
+
+def dataset_facts(name_or_path: str | Path, *, with_folds: Collection[int] = ()) -> KnownDataset:
+    """What is known of a data set before its clips are decoded: its name, fingerprint, folds and classes.
+
+    The same as of the data set that ``load_dataset`` gives, since files are hashed and not only looked up.
+
+    Raises:
+        InputError: as of ``load_dataset``, but for what only decoding brings to light.
+    """
+    listing = _list_dataset(str(name_or_path), False, None, with_folds, DEFAULT_DATA_DIR)
+    return demo_facts(data_dir=DEFAULT_DATA_DIR, with_folds=with_folds) if listing is None else listing.facts
+
+
+def _list_dataset(
+    name: str, esc10_only: bool, clip_seconds: float | None, with_folds: Collection[int], data_dir: Path
+) -> Listing | None:
+    """The files of a data set; None for the demo set, which has none."""
     if name.endswith(ESC10_PART):
         name, esc10_only = name.removesuffix(ESC10_PART), True
     elif length := CLIP_SECONDS.fullmatch(name):
@@ -55,13 +78,11 @@ def load_dataset(
         raise InputError(f"esc10_only chooses classes of ESC-50, which {name!r} is not; leave it out")
     if clip_seconds is not None and layout != "folder":
         raise InputError(f"clip_seconds is for your own folder; leave it out, the clips of {name!r} have 5 s")
-    if layout == "demo":
-        return load_demo(data_dir=data_dir, with_folds=with_folds)
     if layout == "esc50":
-        return load_esc50(folder, data_dir=data_dir, esc10_only=esc10_only, with_folds=with_folds)
+        return list_esc50(folder, esc10_only=esc10_only, with_folds=with_folds)
     if layout == "folder":
-        return load_folder(folder, data_dir=data_dir, clip_seconds=clip_seconds, with_folds=with_folds)
-    return load_esc10(find_esc10(folder) or folder, data_dir=data_dir, with_folds=with_folds)
+        return list_folder(folder, clip_seconds=clip_seconds, with_folds=with_folds)
+    return list_esc10(find_esc10(folder) or folder, with_folds=with_folds) if layout == "esc10" else None
 
 
 def _layout(folder: Path) -> str:

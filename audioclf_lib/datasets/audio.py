@@ -1,4 +1,7 @@
-"""Sound file -> mono float32 samples at 16 kHz, trimmed or zero-padded to one length."""
+"""Sound file -> mono float32 samples at 16 kHz, trimmed or zero-padded to one length.
+
+Only decoding needs torch, which is imported there: what a header says is known without it.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import soundfile as sf
-import torch
-import torchaudio.functional
 
 from audioclf_lib.datasets.dataset import SAMPLE_RATE
 from audioclf_lib.errors import InputError, quote
@@ -58,15 +59,19 @@ def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
         raise _unreadable(path, error) from None
     if not len(samples):
         raise InputError(f"{path} holds no samples; export it anew or leave it out")
-    mono = resample(torch.from_numpy(samples.mean(axis=1)), rate).numpy()[:n_samples]
+    mono = resample(samples.mean(axis=1), rate)[:n_samples]
     return np.pad(mono, (0, n_samples - len(mono)))
 
 
-def resample(waveform: torch.Tensor, rate: int) -> torch.Tensor:
+def resample(waveform: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
     """Bring (n_samples,) at ``rate`` Hz to 16 kHz."""
+    import torch
+    import torchaudio.functional
+
     ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(MAX_DENOMINATOR)
-    resampled: torch.Tensor = torchaudio.functional.resample(waveform, ratio.numerator, ratio.denominator)
-    return resampled
+    resampled = torchaudio.functional.resample(torch.from_numpy(waveform), ratio.numerator, ratio.denominator)
+    samples: npt.NDArray[np.float32] = resampled.numpy()
+    return samples
 
 
 def check_file(path: Path) -> None:

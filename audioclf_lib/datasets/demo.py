@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import scipy
+import scipy  # loads scipy.signal when it is first used, which takes a second
 from numpy.random import Generator
-from scipy.signal import lfilter
 
-from audioclf_lib.config import refuse_missing_folds
+from audioclf_lib.config import KnownDataset, refuse_missing_folds
 from audioclf_lib.datasets import cache
 from audioclf_lib.datasets.dataset import SAMPLE_RATE, Dataset
 from audioclf_lib.datasets.esc import CLIP_SAMPLES, ESC10_CLASSES
 from audioclf_lib.datasets.files import digest
+from audioclf_lib.paths import replace_file
 
 Samples = npt.NDArray[np.float64]
 
@@ -44,9 +46,8 @@ def load_demo(*, data_dir: Path, with_folds: Collection[int] = ()) -> Dataset:
         InputError: one that is not there.
     """
     refuse_missing_folds("demo", FOLDS, with_folds)
-    key = digest([Path(__file__).read_text(encoding="utf-8"), np.__version__, scipy.__version__])
     shape = (len(FOLDS) * len(ESC10_CLASSES), CLIP_SAMPLES)
-    waveforms = cache.load_or_build(data_dir / "cache" / f"demo-{key}.f32", shape, make_clips)
+    waveforms = cache.load_or_build(_cache_path(data_dir), shape, make_clips)
     samples = np.round(waveforms * 2**15).astype("<i2")  # as they were made
     clip_ids = tuple(f"demo-{fold}-{name.replace(' ', '-')}" for fold in FOLDS for name in ESC10_CLASSES)
     return Dataset(
@@ -61,6 +62,35 @@ def load_demo(*, data_dir: Path, with_folds: Collection[int] = ()) -> Dataset:
         description="demo set: 50 generated clips of 5 s that imitate the ten classes of ESC-10, in five folds",
         licence="none needed: generated",
     )
+
+
+def demo_facts(*, data_dir: Path, with_folds: Collection[int] = ()) -> KnownDataset:
+    """What is known of the demo set; its clips are not looked at if this was asked before.
+
+    Args:
+        data_dir: the fingerprint is kept in its ``cache`` folder, beside the clips that it stands for.
+        with_folds: folds that must be there.
+
+    Raises:
+        InputError: a fold that is not there.
+    """
+    refuse_missing_folds("demo", FOLDS, with_folds)
+    path = _cache_path(data_dir).with_suffix(".fingerprint")
+    try:
+        fingerprint = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        fingerprint = ""
+    if not re.fullmatch("[0-9a-f]{16}", fingerprint):
+        fingerprint = load_demo(data_dir=data_dir).fingerprint
+        with suppress(OSError):  # then they are made again next time
+            replace_file(path, fingerprint.encode())
+    return KnownDataset("demo", fingerprint, FOLDS, ESC10_CLASSES)
+
+
+def _cache_path(data_dir: Path) -> Path:
+    """Where the clips are kept: under a name that changes with whatever determines them."""
+    key = digest([Path(__file__).read_text(encoding="utf-8"), np.__version__, scipy.__version__])
+    return data_dir / "cache" / f"demo-{key}.f32"
 
 
 def make_clips() -> npt.NDArray[np.float32]:
@@ -130,7 +160,7 @@ def ring(impulses: Samples, frequency: float, decay: float) -> Samples:
     """Let impulses excite a resonance at ``frequency`` Hz that dies away with time constant ``decay`` (s)."""
     radius = np.exp(-1 / (decay * SAMPLE_RATE))
     cosine = np.cos(2 * np.pi * frequency / SAMPLE_RATE)
-    return np.asarray(lfilter([1.0], [1.0, -2 * radius * cosine, radius**2], impulses), dtype=np.float64)
+    return np.asarray(scipy.signal.lfilter([1.0], [1.0, -2 * radius * cosine, radius**2], impulses), dtype=np.float64)
 
 
 def random_impulses(rng: Generator, rate: float, spread: float) -> Samples:

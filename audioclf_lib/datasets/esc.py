@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from audioclf_lib.config import PROJECT_ROOT
-from audioclf_lib.datasets.dataset import SAMPLE_RATE, Dataset
+from audioclf_lib.datasets.dataset import SAMPLE_RATE
 from audioclf_lib.datasets.download import download_archive
-from audioclf_lib.datasets.files import dataset_from_files, hash_files
+from audioclf_lib.datasets.files import Listing, hash_files, list_files
 from audioclf_lib.datasets.tables import file_column, int_column, known_values, read_table
 from audioclf_lib.errors import InputError
 from audioclf_lib.paths import user_path
@@ -105,12 +105,11 @@ def find_fault(folder: Path) -> str | None:
     return f"{altered.iloc[0]!r} has the wrong checksum" if len(altered) else None
 
 
-def load_esc10(folder: Path, *, data_dir: Path, with_folds: Collection[int] = ()) -> Dataset:
+def list_esc10(folder: Path, *, with_folds: Collection[int] = ()) -> Listing:
     """ESC-10: 400 clips of 5 s, 40 of each of ten classes, in five folds.
 
     Args:
         folder: with the ten class folders.
-        data_dir: folder whose ``cache`` keeps the decoded clips.
         with_folds: folds that must be there.
 
     Raises:
@@ -125,24 +124,22 @@ def load_esc10(folder: Path, *, data_dir: Path, with_folds: Collection[int] = ()
         clip_id=[Path(path).stem for path in registry["path"]],
         label=known_values(REGISTRY, registry["label"], ESC10_CLASSES),
     )
-    return dataset_from_files(
+    return list_files(
         "esc10",
         clips,
         ESC10_CLASSES,
         CLIP_SAMPLES,
-        data_dir=data_dir,
         description="ESC-10: 400 environmental recordings of 5 s in ten classes and five folds (Piczak 2015)",
         licence="CC BY 3.0; credits for every clip in the data set's README",
         with_folds=with_folds,
     )
 
 
-def load_esc50(folder: Path, *, data_dir: Path, esc10_only: bool = False, with_folds: Collection[int] = ()) -> Dataset:
+def list_esc50(folder: Path, *, esc10_only: bool = False, with_folds: Collection[int] = ()) -> Listing:
     """ESC-50 (``meta/esc50.csv``, ``audio/*.wav``): 2,000 clips of 5 s in 50 classes and five folds.
 
     Args:
         folder: the ESC-50 folder.
-        data_dir: folder whose ``cache`` keeps the decoded clips.
         esc10_only: take the ten classes only that are marked as ESC-10.
         with_folds: folds that must be there.
 
@@ -167,12 +164,11 @@ def load_esc50(folder: Path, *, data_dir: Path, esc10_only: bool = False, with_f
         }
     )
     part = " (the ten classes of ESC-10)" if esc10_only else ""
-    return dataset_from_files(
+    return list_files(
         "esc50-esc10" if esc10_only else "esc50",
         clips,
         [ESC50_CLASSES[label].replace("_", " ") for label in present],
         CLIP_SAMPLES,
-        data_dir=data_dir,
         description=f"ESC-50{part}: environmental recordings of 5 s in five folds (Piczak 2015)",
         licence="CC BY-NC 3.0; credits for every clip in the data set's README",
         with_folds=with_folds,

@@ -1,4 +1,7 @@
-"""A list of sound files -> a data set: checked, fingerprinted, decoded once."""
+"""A list of sound files -> a data set: checked, fingerprinted, decoded once.
+
+torch is imported where clips are decoded: what is known of a listed data set is known without it.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,105 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import soundfile as sf
-import torch
-import torchaudio
 from tqdm import tqdm
 
+from audioclf_lib.config import KnownDataset
 from audioclf_lib.datasets import cache
 from audioclf_lib.datasets.audio import PREPARATION_VERSION, check_file, read_clip
 from audioclf_lib.datasets.dataset import SAMPLE_RATE, Dataset, check_clips, check_samples
 from audioclf_lib.errors import InputError
 
 
-def dataset_from_files(
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Sound files that make a data set, checked and hashed but not decoded.
+
+    Attributes:
+        name: of the data set.
+        clips: a row for each clip, with ``path``, ``clip_id``, ``label``, ``fold`` and ``source``.
+        checksums: SHA-256 of each file.
+        class_names: of the labels.
+        n_samples: length to which every clip is trimmed or zero-padded, at 16 kHz.
+        description, licence: for captions.
+    """
+
+    name: str
+    clips: pd.DataFrame
+    checksums: tuple[str, ...]
+    class_names: tuple[str, ...]
+    n_samples: int
+    description: str
+    licence: str
+
+    @property
+    def facts(self) -> KnownDataset:
+        folds = tuple(sorted({int(fold) for fold in self.clips["fold"]}))
+        return KnownDataset(self.name, self.fingerprint, folds, self.class_names)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest([self._rows, list(self.checksums), list(self.class_names), self.n_samples, PREPARATION_VERSION])
+
+    @property
+    def _rows(self) -> list[list[object]]:
+        rows: list[list[object]] = self.clips[["clip_id", "label", "fold", "source"]].to_numpy().tolist()
+        return rows
+
+    def decode(self, data_dir: Path) -> Dataset:
+        """Decode the files, or take them from the cache.
+
+        Args:
+            data_dir: folder whose ``cache`` keeps the decoded clips.
+
+        Raises:
+            InputError: a file cannot be used.
+        """
+        import torchaudio
+
+        decoder = [PREPARATION_VERSION, sf.__libsndfile_version__, torchaudio.__version__]
+        key = digest([list(self.checksums), self.n_samples, SAMPLE_RATE, decoder])
+        path, shape = data_dir / "cache" / f"{self.name}-{key}.f32", (len(self.clips), self.n_samples)
+        return Dataset(
+            name=self.name,
+            waveforms=cache.load_or_build(path, shape, self._decode),
+            labels=self.clips["label"].to_numpy(np.int64),
+            folds=self.clips["fold"].to_numpy(np.int64),
+            clip_ids=tuple(self.clips["clip_id"]),
+            class_names=self.class_names,
+            sources=tuple(self.clips["source"]),
+            fingerprint=self.fingerprint,
+            description=self.description,
+            licence=self.licence,
+        )
+
+    def _decode(self) -> npt.NDArray[np.float32]:
+        paths = [Path(path) for path in self.clips["path"]]
+        waveforms = np.empty((len(paths), self.n_samples), dtype=np.float32)
+        with one_thread():
+            for row, path in enumerate(tqdm(paths, f"decoding {self.name}", unit="clip", leave=False, disable=None)):
+                waveforms[row] = read_clip(path, self.n_samples)
+        check_samples(self.name, self.clips["clip_id"].tolist(), waveforms)
+        return waveforms
+
+
+def list_files(
     name: str,
     clips: pd.DataFrame,
     class_names: Sequence[str],
     n_samples: int,
     *,
-    data_dir: Path,
     description: str,
     licence: str,
     with_folds: Collection[int] = (),
-) -> Dataset:
-    """Decode the listed files, or take them from the cache, and make a data set of them.
+) -> Listing:
+    """Check and hash the listed files.
 
     Args:
         name: of the data set.
@@ -42,45 +116,22 @@ def dataset_from_files(
             already, the files' ``sha256``.
         class_names: of the labels.
         n_samples: length to which every clip is trimmed or zero-padded, at 16 kHz.
-        data_dir: folder whose ``cache`` keeps the decoded clips.
         description, licence: for captions.
-        with_folds: folds that must be there; looked for before anything is decoded.
+        with_folds: folds that must be there.
 
     Raises:
         InputError: a file or the list as a whole cannot be used.
     """
     check_clips(name, clips, class_names, with_folds=with_folds)
-    paths = [Path(path) for path in clips["path"]]
-    checksums = clips["sha256"].tolist() if "sha256" in clips else hash_files(paths)
-
-    def decode() -> npt.NDArray[np.float32]:
-        waveforms = np.empty((len(paths), n_samples), dtype=np.float32)
-        with one_thread():
-            for row, path in enumerate(tqdm(paths, f"decoding {name}", unit="clip", leave=False, disable=None)):
-                waveforms[row] = read_clip(path, n_samples)
-        check_samples(name, clips["clip_id"].tolist(), waveforms)
-        return waveforms
-
-    decoder = [PREPARATION_VERSION, sf.__libsndfile_version__, torchaudio.__version__]
-    key = digest([checksums, n_samples, SAMPLE_RATE, decoder])
-    rows = clips[["clip_id", "label", "fold", "source"]].to_numpy().tolist()
-    return Dataset(
-        name=name,
-        waveforms=cache.load_or_build(data_dir / "cache" / f"{name}-{key}.f32", (len(paths), n_samples), decode),
-        labels=clips["label"].to_numpy(np.int64),
-        folds=clips["fold"].to_numpy(np.int64),
-        clip_ids=tuple(clips["clip_id"]),
-        class_names=tuple(class_names),
-        sources=tuple(clips["source"]),
-        fingerprint=digest([rows, checksums, list(class_names), n_samples, PREPARATION_VERSION]),
-        description=description,
-        licence=licence,
-    )
+    checksums = clips["sha256"].tolist() if "sha256" in clips else hash_files(Path(path) for path in clips["path"])
+    return Listing(name, clips, tuple(checksums), tuple(class_names), n_samples, description, licence)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Keep torch to one thread: a clip is too short to share, and on a busy machine threads wait for each other."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from audioclf_lib.datasets.audio import decoded_length
-from audioclf_lib.datasets.dataset import SAMPLE_RATE, Dataset, check_clips
-from audioclf_lib.datasets.files import dataset_from_files
+from audioclf_lib.datasets.dataset import SAMPLE_RATE, check_clips
+from audioclf_lib.datasets.files import Listing, list_files
 from audioclf_lib.datasets.tables import file_column, int_column, read_table
 from audioclf_lib.errors import InputError
 from audioclf_lib.windowing import HOP_SIZE, WINDOW_SIZE, count_windows
@@ -25,9 +25,7 @@ MAX_SECONDS = 600
 RESERVED_NAMES = ("demo", "esc10", "esc50", "esc50-esc10")
 
 
-def load_folder(
-    folder: Path, *, data_dir: Path, clip_seconds: float | None = None, with_folds: Collection[int] = ()
-) -> Dataset:
+def list_folder(folder: Path, *, clip_seconds: float | None = None, with_folds: Collection[int] = ()) -> Listing:
     """Your own recordings, as ``labels.csv`` lists them: ``filename, label, fold`` and, if you like, ``source``.
 
     Sound files may have any sample rate, channel count and length. Classes are ordered by name. Clips cut from one
@@ -35,7 +33,6 @@ def load_folder(
 
     Args:
         folder: with ``labels.csv``, which names files relative to the folder.
-        data_dir: folder whose ``cache`` keeps the decoded clips.
         clip_seconds: length to which all clips are trimmed or zero-padded; by default the whole windows of the
             longest clip, at least one window (1 s) and at most 30 s.
         with_folds: folds that must be there.
@@ -62,12 +59,11 @@ def load_folder(
     )
     name = folder_name(folder)
     check_clips(name, clips, class_names, with_folds=with_folds)
-    return dataset_from_files(
+    return list_files(
         name,
         clips,
         class_names,
         clip_samples(clips["path"].tolist(), clip_seconds),
-        data_dir=data_dir,
         description=f"{folder.resolve().name}: own recordings",
         licence="not given",
     )

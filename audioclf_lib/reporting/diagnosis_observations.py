@@ -11,12 +11,12 @@ import pandas as pd
 from scipy import stats
 
 from audioclf_lib.config import architecture_title
-from audioclf_lib.diagnosis import ALL_REMEDIES, AS_WRITTEN, HIGH_RATE, REMEDIES, Case
 from audioclf_lib.reporting.observations import above_chance
 from audioclf_lib.reporting.original import ORIGINAL
 from audioclf_lib.reporting.phrases import NBSP, count, enumerate_words, percent, quote, with_heads
 from audioclf_lib.reporting.results import ExperimentResult
 from audioclf_lib.store import Run
+from audioclf_lib.variants import ALL_REMEDIES, AS_WRITTEN, HIGH_RATE, REMEDIES, Case
 
 ORIGINAL_TEST_WINDOWS = 720
 ALIKE = 0.99  # mean cosine of CLS outputs, or share of one answer, from which windows count as alike

@@ -9,12 +9,12 @@ from dataclasses import asdict
 import pandas as pd
 
 from audioclf_lib import figures
-from audioclf_lib.diagnosis import VARIANTS, Case
 from audioclf_lib.reporting import diagnosis_observations as readings
 from audioclf_lib.reporting import observations, phrases
 from audioclf_lib.reporting.display import show_figure, show_table, show_text
 from audioclf_lib.reporting.original import ORIGINAL
 from audioclf_lib.reporting.results import ExperimentResult
+from audioclf_lib.variants import VARIANTS, Case
 
 FOLDER = "diagnosis"  # of its figures
 

@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 
 from audioclf_lib.config import PROJECT_ROOT
 from audioclf_lib.errors import is_control, refuse_control_characters
+from audioclf_lib.paths import replace_file
 
 FIGURES_DIR = Path(os.environ.get("AUDIOCLF_FIGURES") or PROJECT_ROOT / "figures")
 NO_VALUE = "–"
@@ -77,9 +78,8 @@ def show_figure(
     if vector_only and b"<image" in files["svg"]:
         raise ValueError(f"figure {name!r} holds a bitmap; draw with pcolormesh, not imshow, or pass vector_only=False")
     folder = figures_dir.joinpath(*(_file_name(part) for part in (dataset, experiment) if part is not None))
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind, content in files.items():
-        (folder / f"{_file_name(name)}.{kind}").write_bytes(content)
+    for kind, content in files.items():  # as a whole: notebooks that run side by side may draw the same figure
+        replace_file(folder / f"{_file_name(name)}.{kind}", content)
     bundle = {
         "image/svg+xml": files["svg"].decode(),
         "application/pdf": base64.b64encode(files["pdf"]).decode(),

@@ -10,9 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from audioclf_lib.config import DatasetFacts, Experiment, FitConfig, Recipe, architecture_title, make_recipe
+from audioclf_lib.config import (
+    DatasetFacts,
+    Experiment,
+    FitConfig,
+    KnownDataset,
+    Recipe,
+    architecture_title,
+    make_recipe,
+)
 from audioclf_lib.datasets import dataset_name
-from audioclf_lib.diagnosis import Case, planned_diagnosis, read_cases
 from audioclf_lib.evaluation import Level, Scores, best_fit, evaluate, experiment_scores
 from audioclf_lib.plan import Plan
 from audioclf_lib.statistics import (
@@ -26,16 +33,7 @@ from audioclf_lib.statistics import (
     gather_answers,
 )
 from audioclf_lib.store import CONFIG, Run, RunStore
-
-
-@dataclass(frozen=True)
-class KnownDataset:
-    """What run folders tell of the data set they were trained on."""
-
-    name: str
-    fingerprint: str
-    folds: tuple[int, ...]
-    class_names: tuple[str, ...]
+from audioclf_lib.variants import Case, planned_diagnosis, read_cases
 
 
 @dataclass(frozen=True)
