@@ -12,7 +12,19 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from audioclf_lib.config import PROJECT_ROOT, DatasetFacts, Experiment, FitConfig, ModelName, Recipe, RecipeName, StrictModel
+from audioclf_lib.config import (
+    DEFAULT_RUNS_DIR,
+    PROJECT_ROOT,
+    DatasetFacts,
+    DeviceName,
+    Experiment,
+    FitConfig,
+    ModelName,
+    Recipe,
+    RecipeName,
+    RunsDir,
+    StrictModel,
+)
 from audioclf_lib.errors import InputError, quote
 from audioclf_lib.paths import user_path
 from audioclf_lib.plan import read_settings, resolve_dataset
@@ -80,6 +92,7 @@ class StudyConfig(StrictModel):
         prune_after: share of the epochs that every trial trains; one whose best validation score is then below the
             median of the others is pruned (1: none is). A half, since a one-cycle schedule is at its height before.
         search: setting of the recipe -> its values.
+        device, runs_dir: as in ``Experiment``; the study is kept beside its run folders.
 
     Raises:
         InputError: an unknown or impossible setting, or one that is both fixed and searched.
@@ -99,6 +112,8 @@ class StudyConfig(StrictModel):
     startup: int = Field(8, ge=1)
     prune_after: float = Field(0.5, gt=0, le=1)
     search: dict[str, SearchedSetting] = Field(min_length=1)
+    device: DeviceName = "auto"
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR
 
     @field_validator("search")
     @classmethod
@@ -150,7 +165,9 @@ class StudyConfig(StrictModel):
         As with the names of run folders, whatever changes what the scores mean changes the name, and makes another
         study. The number of trials does not: a study may be made longer.
         """
-        values = self.model_dump(mode="json", exclude={"trials", "dataset"}, exclude_defaults=True)
+        values = self.model_dump(
+            mode="json", exclude={"trials", "dataset", "device", "runs_dir"}, exclude_defaults=True
+        )
         values["fingerprint"] = dataset.fingerprint
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.name}-seed{self.seed}-e{self.epochs}-{digest}"
@@ -208,7 +225,8 @@ def _study_file(name_or_path: str | Path) -> Path:
     path = user_path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(
-            f"unknown study {quote(str(name_or_path))}; choose one of {', '.join(known)}, or give the path of a .yaml file"
+            f"unknown study {quote(str(name_or_path))}; choose one of {', '.join(known)}, or give the path of a .yaml "
+            "file"
         )
     if not path.is_file():
         raise InputError(f"there is no study {path}; check the path, or choose one of {', '.join(known)}")

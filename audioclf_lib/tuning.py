@@ -1,9 +1,9 @@
 """Studies: settings searched by Optuna, by any number of workers that share a folder.
 
-A study is one journal file, ``<runs_dir>/<dataset>/studies/<study id>.journal``, which every worker reads and appends to.
-A trial's fit is an ordinary run folder, named by its settings. Who works on a trial holds a lease on it, since a journal
-does not know whether its writers live: a trial that is running there and whose lease is free was left by a worker that
-is gone, and the next worker goes on with it under its number, from the checkpoint of its fit.
+A study is one journal file, ``<runs_dir>/<dataset>/studies/<study id>.journal``, which every worker reads and appends
+to. A trial's fit is an ordinary run folder, named by its settings. Who works on a trial holds a lease on it, since a
+journal does not know whether its writers live: a trial that is running there and whose lease is free was left by a
+worker that is gone, and the next worker goes on with it under its number, from the checkpoint of its fit.
 
 The random numbers of a trial follow from the study's seed and the trial's number, so it does not matter which worker
 begins it. One worker, interrupted or not, always makes the same study; several at once know other scores when they
@@ -13,23 +13,17 @@ choose, and make another.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.pruners import MedianPruner
-from optuna.samplers import TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, Trial, TrialState
+from tqdm import TqdmWarning
 
 from audioclf_lib.config import DatasetFacts, FitConfig
 from audioclf_lib.datasets import Dataset
@@ -38,6 +32,18 @@ from audioclf_lib.lease import hold_lease
 from audioclf_lib.search import StudyConfig, is_whole
 from audioclf_lib.store import Run, RunStore
 from audioclf_lib.training import DivergedError, choose_device, fit
+
+with warnings.catch_warnings():
+    # Of a progress bar in JupyterLab, which is not used here.
+    warnings.simplefilter("ignore", TqdmWarning)
+    import optuna
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+    from optuna.pruners import MedianPruner
+    from optuna.samplers import TPESampler
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+    from optuna.trial import FrozenTrial, Trial, TrialState
 
 # With fewer trials the forest behind the importances has next to nothing to learn from.
 FEWEST_FOR_IMPORTANCE = 10
@@ -65,12 +71,14 @@ class Study:
             trained, scores on the validation fold at the epoch kept (of a pruned trial the accuracy of its last epoch),
             why a diverged one has none, name of the run folder.
         importances: setting -> share of the variance of the accuracy; empty if there are too few trials to tell.
+        best_run: the best trial's run folder, None if no trial is done or the folder is gone.
     """
 
     config: StudyConfig
     study_id: str
     trials: pd.DataFrame
     importances: dict[str, float] = field(default_factory=dict)
+    best_run: Run | None = None
 
     @property
     def done(self) -> pd.DataFrame:
@@ -78,9 +86,20 @@ class Study:
         return self.trials[self.trials["state"] == DONE]
 
     @property
+    def ended(self) -> pd.DataFrame:
+        """The trials that nobody works on any more."""
+        return self.trials[self.trials["state"].isin([DONE, PRUNED, DIVERGED])]
+
+    @property
     def ranked(self) -> pd.DataFrame:
         """Those done, the best first: by the rule that chooses a fit's epoch, then the earlier one."""
         return self.done.sort_values(["accuracy", "loss", "trial"], ascending=[False, True, True])
+
+    @property
+    def sorted_trials(self) -> pd.DataFrame:
+        """All trials: those done, the best first, then the others."""
+        others = self.trials[self.trials["state"] != DONE]
+        return pd.concat([self.ranked, others], ignore_index=True)
 
     @cached_property
     def best_settings(self) -> dict[str, Any] | None:
@@ -91,14 +110,7 @@ class Study:
         return self.config.recipe_changes | {name: row[name] for name in self.config.search}
 
 
-def run_study(
-    config: StudyConfig,
-    dataset: Dataset,
-    *,
-    runs_dir: Path,
-    device: str = "auto",
-    say: Callable[[str], None] = print,
-) -> Study:
+def run_study(config: StudyConfig, dataset: Dataset, *, say: Callable[[str], None] = print) -> Study:
     """Work on a study until it has all its trials; others may work on it at the same time.
 
     What is scored is the window accuracy on the validation fold at the epoch kept: the rule by which a fit chooses its
@@ -108,8 +120,6 @@ def run_study(
     Args:
         config: what is searched.
         dataset: the one that it names.
-        runs_dir: where run folders and the study are kept.
-        device: see :func:`audioclf_lib.training.fit`.
         say: told in a line how each trial ended.
 
     Returns:
@@ -118,41 +128,39 @@ def run_study(
     Raises:
         InputError: a fold or a device that is not there, a damaged journal, or a full disk.
     """
-    choose_device(device)
+    choose_device(config.device)  # raises if it is not present
     config.fit({}, dataset)  # raises for a fold that is not there
-    return _Worker(config, dataset, runs_dir, device, say).work()
+    return _Worker(config, dataset, say).work()
 
 
-def read_study(config: StudyConfig, dataset: DatasetFacts, *, runs_dir: Path) -> Study:
+def read_study(config: StudyConfig, dataset: DatasetFacts) -> Study:
     """What is known of a study; nothing is trained or written.
 
     Raises:
         InputError: its journal is damaged.
     """
-    study_id, path = config.study_id(dataset), journal_path(config, dataset, runs_dir)
+    study_id, path = config.study_id(dataset), journal_path(config, dataset)
     if not path.exists():
-        return Study(config, study_id, _table(config, []))
+        return Study(config, study_id, _tabulate(config, []))
     with _explained(path):
         storage = _open_journal(path)
         if study_id not in [study.study_name for study in storage.get_all_studies()]:
-            return Study(config, study_id, _table(config, []))
-        return _describe(config, optuna.load_study(study_name=study_id, storage=storage))
+            return Study(config, study_id, _tabulate(config, []))
+        return _describe(config, dataset, optuna.load_study(study_name=study_id, storage=storage))
 
 
-def journal_path(config: StudyConfig, dataset: DatasetFacts, runs_dir: Path) -> Path:
+def journal_path(config: StudyConfig, dataset: DatasetFacts) -> Path:
     """Where a study is kept: beside the run folders of its fits."""
-    return runs_dir / dataset.name / "studies" / f"{config.study_id(dataset)}.journal"
+    return config.runs_dir / dataset.name / "studies" / f"{config.study_id(dataset)}.journal"
 
 
 class _Worker:
     """One process at work on a study."""
 
-    def __init__(
-        self, config: StudyConfig, dataset: Dataset, runs_dir: Path, device: str, say: Callable[[str], None]
-    ) -> None:
-        self.config, self.dataset, self.device, self.say = config, dataset, device, say
-        self.store = RunStore(runs_dir)
-        self.path = journal_path(config, dataset, runs_dir)
+    def __init__(self, config: StudyConfig, dataset: Dataset, say: Callable[[str], None]) -> None:
+        self.config, self.dataset, self.say = config, dataset, say
+        self.store = RunStore(config.runs_dir)
+        self.path = journal_path(config, dataset)
         with _explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._alone():
@@ -171,7 +179,7 @@ class _Worker:
                     except UpdateFinishedTrialError:
                         continue  # this process slept so long that another one took the trial over, and was faster
                 self._tell_end(trial.number)
-            return _describe(self.config, self.study)
+            return _describe(self.config, self.dataset, self.study)
 
     # ------------------------------------------------------------------------------------------- who does which trial
 
@@ -209,7 +217,7 @@ class _Worker:
                     return self._begin(len(trials), stack)
             if not running:
                 return None
-            with hold_lease(self._marker(running[0]), lambda holder: self._tell_waiting(running[0], holder)):
+            with hold_lease(self._marker(running[0]), partial(self._tell_waiting, running[0])):
                 pass
 
     def _is_left(self, number: int, stack: ExitStack) -> bool:
@@ -261,7 +269,7 @@ class _Worker:
             # One that was left may have been judged already, or be trained to its end.
             if not self.store.exists(config) and trial.should_prune():
                 raise optuna.TrialPruned
-            run = fit(config, self.dataset, runs_dir=self.store.runs_dir, device=self.device, progress=report)
+            run = fit(config, self.dataset, runs_dir=self.config.runs_dir, device=self.config.device, progress=report)
         except (optuna.TrialPruned, DivergedError) as end:
             if isinstance(end, DivergedError):
                 trial.set_user_attr(REASON, str(end))
@@ -269,7 +277,8 @@ class _Worker:
             self.study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
             self.store.drop_checkpoint(config)  # nobody asks for the rest of it
             return
-        self._report(trial, run.history.to_dict(orient="records"))
+        history: list[Any] = run.history.to_dict(orient="records")
+        self._report(trial, history)  # of a fit that had been trained before, nothing was told yet
         kept = _kept(run)
         trial.set_user_attr(KEPT, kept)
         self.study.tell(trial, kept["accuracy"], skip_if_finished=True)
@@ -284,8 +293,8 @@ class _Worker:
         return self.study.get_trials(deepcopy=False)[number]
 
     def _tell_end(self, number: int) -> None:
-        study = _describe(self.config, self.study, with_importances=False)
-        self.say(describe_trial(study, number))
+        trials = self.study.get_trials(deepcopy=False)
+        self.say(describe_trial(Study(self.config, self.path.stem, _tabulate(self.config, trials)), number))
 
     def _tell_waiting(self, number: int, holder: str) -> None:
         self.say(f"all trials have begun; waiting for trial {number} of {holder}")
@@ -380,10 +389,19 @@ def _explained(path: Path) -> Iterator[None]:
 # --------------------------------------------------------------------------------------------------------- the record
 
 
-def _describe(config: StudyConfig, study: optuna.Study, with_importances: bool = True) -> Study:
-    trials = study.get_trials(deepcopy=False)
-    table = _table(config, [_row(config, trial) for trial in trials])
-    return Study(config, study.study_name, table, _importances(study) if with_importances else {})
+def _describe(config: StudyConfig, dataset: DatasetFacts, study: optuna.Study) -> Study:
+    table = _tabulate(config, study.get_trials(deepcopy=False))
+    known = Study(config, study.study_name, table, _importances(study))
+    if known.best_settings is None:
+        return known
+    store, best = RunStore(config.runs_dir), config.fit(known.best_settings, dataset)
+    return replace(known, best_run=store.load(best) if store.exists(best) else None)
+
+
+def _tabulate(config: StudyConfig, trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+    # As objects, settings keep their types: a whole number beside a missing one would become another kind.
+    rows = [_row(config, trial) for trial in trials]
+    return pd.DataFrame(rows, columns=[*COLUMNS, *config.search], dtype=object).astype(COLUMNS)
 
 
 def _row(config: StudyConfig, trial: FrozenTrial) -> dict[str, Any]:
@@ -405,11 +423,6 @@ def _row(config: StudyConfig, trial: FrozenTrial) -> dict[str, Any]:
     } | _rounded(trial.params, config)
 
 
-def _table(config: StudyConfig, rows: list[dict[str, Any]]) -> pd.DataFrame:
-    # As objects, settings keep their types: a whole number beside a missing one would become another kind.
-    return pd.DataFrame(rows, columns=[*COLUMNS, *config.search], dtype=object).astype(COLUMNS)
-
-
 def _importances(study: optuna.Study) -> dict[str, float]:
     """Share of the variance of the accuracy that each setting explains by itself (fANOVA, Hutter et al. 2014)."""
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -422,7 +435,8 @@ def describe_trial(study: Study, number: int) -> str:
     """One line: which trial, its settings, how it ended, and whether it is the best so far."""
     row = study.trials.iloc[number]
     settings = ", ".join(f"{name} {row[name]}" for name in study.config.search)
-    head = f"trial {number} (of {study.config.trials}): {settings}: "
+    ended = len(study.ended)
+    head = f"trial {number} ({ended} of {max(ended, study.config.trials)} ended): {settings}: "
     if row["state"] == DIVERGED:
         return head + f"diverged, {row['reason']}"
     if row["state"] == PRUNED:
