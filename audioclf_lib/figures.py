@@ -952,7 +952,7 @@ def plot_parallel_settings(
     Parallel coordinates (Inselberg 1985): each setting is an axis over the values that were searched.
 
     Args:
-        trials: a row per trial with ``accuracy`` and a column per setting.
+        trials: a row per trial with ``accuracy`` and a column per setting, the best first.
         search: the values that each setting might take, in the order of the axes.
     """
     ax = ax or new_axes(2.9)
@@ -960,16 +960,14 @@ def plot_parallel_settings(
     low, high = (trials["accuracy"].min(), trials["accuracy"].max()) if len(trials) else (0.0, 1.0)
     spread = (high - low) or 1.0
     shade = sns.light_palette(BLUE, as_cmap=True)
-    ranked = trials.sort_values("accuracy", kind="stable", ascending=True)
-    for place, (_, row) in enumerate(ranked.iterrows(), start=1):
+    for place, (_, row) in reversed(list(enumerate(trials.iterrows()))):  # the best lies on top
         heights = [height_on_axis(row[name], search[name]) for name in names]
         level = (row["accuracy"] - low) / spread if high > low else 0.5
-        is_best = place == len(ranked)
         look: dict[str, Any] = {"color": shade(0.25 + 0.75 * level), "linewidth": 0.9}
         ax.plot(
             range(last + 1),
             [*heights, level],
-            **(look | ({"color": ORANGE, "linewidth": 1.8} if is_best else {})),
+            **(look | ({"color": ORANGE, "linewidth": 1.8} if place == 0 else {})),
             zorder=2 + level,
         )
     for x, name in enumerate(names):

@@ -144,7 +144,7 @@ def read_study(config: StudyConfig, dataset: DatasetFacts) -> Study:
         return Study(config, study_id, _tabulate(config, []))
     with _explained(path):
         storage = _open_journal(path)
-        if study_id not in [study.study_name for study in storage.get_all_studies()]:
+        if not _holds(storage, study_id):
             return Study(config, study_id, _tabulate(config, []))
         return _describe(config, dataset, optuna.load_study(study_name=study_id, storage=storage))
 
@@ -184,16 +184,15 @@ class _Worker:
     # ------------------------------------------------------------------------------------------- who does which trial
 
     def _join(self) -> optuna.Study:
-        study = optuna.create_study(
-            study_name=self.path.stem,
-            storage=self.storage,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=MedianPruner(
-                n_startup_trials=self.config.startup,
-                n_warmup_steps=math.ceil(self.config.prune_after * self.config.epochs),
-            ),
+        pruner = MedianPruner(
+            n_startup_trials=self.config.startup,
+            n_warmup_steps=math.ceil(self.config.prune_after * self.config.epochs),
         )
+        name = self.path.stem
+        if _holds(self.storage, name):
+            study = optuna.load_study(study_name=name, storage=self.storage, pruner=pruner)
+        else:
+            study = optuna.create_study(study_name=name, storage=self.storage, pruner=pruner, direction="maximize")
         # The first trial is the recipe as it stands: what every other one has to beat.
         as_it_stands = self.config.as_it_stands()
         if as_it_stands is not None and not study.get_trials(deepcopy=False):
@@ -368,11 +367,15 @@ def _open_journal(path: Path) -> JournalStorage:
             lock.release()
     try:
         return JournalStorage(backend)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise InputError(
             f"{path} is damaged ({str(error)[:100]}); restore it, or remove it to begin the study anew (what was "
             "trained is not trained again)"
         ) from None
+
+
+def _holds(storage: JournalStorage, study_id: str) -> bool:
+    return study_id in [study.study_name for study in storage.get_all_studies()]
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def show_parallel(study: Study, dataset: str) -> None:
     """The settings of all trials side by side."""
     if not study.done.empty:
         show_figure(
-            figures.plot_parallel_settings(study.done, study.config.search),
+            figures.plot_parallel_settings(study.ranked, study.config.search),
             caption="A line for each trial trained to the end, through its settings to its window accuracy on the "
             "validation fold: the darker the better, the best in orange.",
             label="fig:study-parallel",
