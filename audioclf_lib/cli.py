@@ -325,6 +325,7 @@ def tune(
     with _stopped_politely("run the same command again to go on"):
         from audioclf_lib.datasets import load_dataset
         from audioclf_lib.search import load_study
+        from audioclf_lib.training import choose_device
         from audioclf_lib.tuning import run_study
 
         chosen = load_study(study).changed(
@@ -336,7 +337,8 @@ def tune(
             runs_dir=runs_dir,
         )
 
-        recordings = load_dataset(chosen.dataset)
+        choose_device(chosen.device)  # raises if it is not present
+        recordings = load_dataset(chosen.dataset, with_folds=chosen.named_folds)
         _say(f"study {chosen.study_id(recordings)} on {recordings.name}, {chosen.trials} trials")
         found = run_study(chosen, recordings, say=_say)
         _console().print(_study_table(found))

@@ -153,6 +153,11 @@ class StudyConfig(StrictModel):
         """The fit of a trial, which never scores the test fold."""
         return self.experiment(settings).tuning_fit(dataset)
 
+    @property
+    def named_folds(self) -> list[int]:
+        """The folds that a data set must have for this study."""
+        return self.experiment({}).named_folds
+
     def as_it_stands(self) -> dict[str, Any] | None:
         """What the recipe sets where the study searches; None if the search leaves one of these values out."""
         recipe = self.experiment({}).recipe_settings

@@ -13,7 +13,6 @@ choose, and make another.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,8 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
-from tqdm import TqdmWarning
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.pruners import MedianPruner
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from audioclf_lib.config import DatasetFacts, FitConfig
 from audioclf_lib.datasets import Dataset
@@ -32,18 +38,6 @@ from audioclf_lib.lease import hold_lease
 from audioclf_lib.search import StudyConfig, is_whole
 from audioclf_lib.store import Run, RunStore
 from audioclf_lib.training import DivergedError, choose_device, fit
-
-with warnings.catch_warnings():
-    # Of a progress bar in JupyterLab, which is not used here.
-    warnings.simplefilter("ignore", TqdmWarning)
-    import optuna
-    from optuna.exceptions import UpdateFinishedTrialError
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-    from optuna.pruners import MedianPruner
-    from optuna.samplers import TPESampler
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-    from optuna.trial import FrozenTrial, Trial, TrialState
 
 # With fewer trials the forest behind the importances has next to nothing to learn from.
 FEWEST_FOR_IMPORTANCE = 10

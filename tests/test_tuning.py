@@ -492,7 +492,7 @@ def test_the_setting_that_decides_is_the_important_one(tmp_path: Path) -> None:
 def test_the_command_says_a_line_per_trial_a_table_and_the_best_settings(
     copied: StudyConfig, finished: Study, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("audioclf_lib.datasets.load_dataset", lambda name: DATASET)
+    monkeypatch.setattr("audioclf_lib.datasets.load_dataset", lambda name, **options: DATASET)
     values = copied.model_dump(mode="json", exclude={"runs_dir", "device", "name"}, exclude_none=True)
     path = copied.runs_dir / "rates.yaml"
     path.write_text(json.dumps(values))  # JSON is YAML
