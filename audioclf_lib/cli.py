@@ -532,14 +532,13 @@ def _trials_table(record: DataFrame, names: Sequence[str]) -> Table:
 def _study_table(found: Study) -> Table:
     table = Table(title="Accuracy on the validation fold, the best first", box=box.SIMPLE, title_justify="left")
     for name in ("trial", "state", "epochs", "windows", "clips"):
-        table.add_column(name, justify="left" if name == "state" else "right")
-    for name in found.config.search:
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    table.add_column("settings", overflow="fold")
     for row in found.sorted_trials.to_dict(orient="records"):
         shares = (row["accuracy"], row["clip_accuracy"])
         shown = ("–" if share != share else f"{100 * share:.1f} %" for share in shares)
-        settings = (str(row[name]) for name in found.config.search)
-        table.add_row(str(row["trial"]), row["state"], str(row["epochs"]), *shown, *settings)
+        settings = ", ".join(f"{name} {row[name]}" for name in found.config.search)
+        table.add_row(str(row["trial"]), row["state"], str(row["epochs"]), *shown, settings)
     return table
 
 
