@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from audioclf_lib.forecast import Forecast
     from audioclf_lib.jobs import Job
     from audioclf_lib.suite import Outcome
+    from audioclf_lib.tuning import Study
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 MAX_ROWS = 40  # of a dry run's table; beyond that, runs of one kind share a row
@@ -315,6 +316,49 @@ def trials(
         _say(f"record: {_shown(record)}")
 
 
+@app.command()
+def tune(
+    study: Annotated[
+        str, typer.Argument(help="cnn, transformer, or a YAML file like workflow/studies/cnn.yaml.")
+    ] = "cnn",
+    dataset: DatasetOption = None,
+    epochs: EpochsOption = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials of the study in all, those that are done included.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every fit and of the search.")] = None,
+    device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
+    runs_dir: Annotated[
+        Path | None, typer.Option(help="Where run folders and studies are kept.", callback=_given_path)
+    ] = None,
+) -> None:
+    """Search settings of the recipe by Optuna; the same command in several terminals or jobs works on one study."""
+    with _stopped_politely("run the same command again to go on"):
+        from audioclf_lib.datasets import load_dataset
+        from audioclf_lib.search import load_study
+        from audioclf_lib.training import choose_device
+        from audioclf_lib.tuning import run_study
+
+        chosen = load_study(study).changed(
+            dataset=resolve_dataset(dataset) if dataset else None,
+            epochs=epochs,
+            trials=trials,
+            seed=seed,
+            device=device,
+            runs_dir=runs_dir,
+        )
+
+        choose_device(chosen.device)  # raises if it is not present
+        recordings = load_dataset(chosen.dataset, with_folds=chosen.named_folds)
+        _say(f"study {chosen.study_id(recordings)} on {recordings.name}, {chosen.trials} trials")
+        found = run_study(chosen, recordings, say=_say)
+        _console().print(_study_table(found))
+        if found.best_settings is None:
+            _say("no trial was trained to the end, so there are no best settings")
+        else:
+            _say(f"best settings, for --recipe-changes: {json.dumps(found.best_settings)}")
+
+
 def main() -> None:
     """Entry point of the command."""
     try:
@@ -546,6 +590,19 @@ def _trials_table(record: DataFrame, names: Sequence[str]) -> Table:
     for name in names:
         if name not in set(record["trial"]):
             table.add_row(escape(name), "not done")
+    return table
+
+
+def _study_table(found: Study) -> Table:
+    table = Table(title="Accuracy on the validation fold, the best first", box=box.SIMPLE, title_justify="left")
+    for name in ("trial", "state", "epochs", "windows", "clips"):
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    table.add_column("settings", overflow="fold")
+    for row in found.sorted_trials.to_dict(orient="records"):
+        shares = (row["accuracy"], row["clip_accuracy"])
+        shown = ("–" if share != share else f"{100 * share:.1f} %" for share in shares)
+        settings = ", ".join(f"{name} {row[name]}" for name in found.config.search)
+        table.add_row(str(row["trial"]), row["state"], str(row["epochs"]), *shown, settings)
     return table
 
 

@@ -390,6 +390,11 @@ class Experiment(StrictModel):
             for val_fold in self.validation_folds(folds)
         ]
 
+    def tuning_fit(self, dataset: DatasetFacts) -> FitConfig:
+        """The fit that settings are chosen by: of the one validation fold, and its test fold is never scored."""
+        (config,) = self.fits(dataset)
+        return config.model_copy(update={"score_test": False})
+
 
 def refuse_missing_folds(dataset: str, folds: Sequence[int], wanted: Iterable[int]) -> None:
     """Raise InputError for the first fold of ``wanted`` that a data set with these ``folds`` does not have."""

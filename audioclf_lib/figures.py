@@ -79,6 +79,19 @@ class ReliabilityTable(Protocol):
     def bins(self) -> pd.DataFrame: ...
 
 
+class SearchedValues(Protocol):
+    """What :func:`plot_parallel_settings` reads of a :class:`~audioclf_lib.search.SearchedSetting`."""
+
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+    @property
+    def log(self) -> bool: ...
+    @property
+    def choices(self) -> Sequence[Any] | None: ...
+
+
 # ---------------------------------------------------------------------------------------------------------- the style
 
 
@@ -880,3 +893,129 @@ def plot_inside_training(traces: Mapping[str, pd.DataFrame], *, tokens: int = 33
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=TICK_SIZE, frameon=False)
     return figure
+
+
+# ------------------------------------------------------------------------------------------------------------- studies
+
+
+def plot_search_history(trials: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Validation accuracy of every trial in order of its number, and the best so far.
+
+    Args:
+        trials: a row per trial with ``trial``, ``state`` and ``accuracy``; those that are ``done`` are dots, those that
+            ended before crosses at the accuracy of their last epoch, and others are left out.
+    """
+    ax = ax or new_axes(2.4, width=0.85 * TEXT_WIDTH)
+    scored = trials.dropna(subset=["accuracy"])
+    done, ended = scored[scored["state"] == "done"], scored[scored["state"].isin(["pruned", "diverged"])]
+    if not done.empty:
+        best = done.set_index("trial")["accuracy"].sort_index().cummax()
+        last = int(trials["trial"].max())
+        ax.step([*best.index, last], [*best, best.iloc[-1]], where="post", color=ORANGE, linewidth=1.2)
+        ax.plot(done["trial"], done["accuracy"], "o", color=BLUE, markersize=4)
+    ax.plot(ended["trial"], ended["accuracy"], "x", color=GREY, markersize=4)
+    handles = [
+        Line2D([], [], linestyle="", marker="o", markersize=4, color=BLUE, label="trained to the end"),
+        Line2D([], [], linestyle="", marker="x", markersize=4, color=GREY, label="pruned or diverged"),
+        Line2D([], [], color=ORANGE, linewidth=1.2, label="best so far"),
+    ]
+    style_axes(ax, "trial", "validation window accuracy")
+    ax.set_xlim(-0.6, max(1, len(trials)) - 0.4)
+    ax.set_ylim(0, 1)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
+    percent_axis(ax, "y")
+    ax.legend(handles=handles, fontsize=SMALL_SIZE, frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return ax
+
+
+def plot_importances(importances: Mapping[str, float], *, ax: Axes | None = None) -> Axes:
+    """A bar per setting, the most important on top.
+
+    Args:
+        importances: setting -> its share of the variance of the accuracy that single settings explain.
+    """
+    ax = ax or new_axes(bar_chart_height(len(importances)), width=0.75 * TEXT_WIDTH)
+    ranked = sorted(importances.items(), key=lambda item: -item[1])
+    names, shares = [name for name, _ in ranked], [share for _, share in ranked]
+    draw_bars(ax, names, shares, [f"{100 * share:.0f} %" for share in shares])
+    style_axes(ax, "importance", grid="x")
+    ax.set_xlim(0, 1)
+    percent_axis(ax, "x")
+    return ax
+
+
+def plot_parallel_settings(
+    trials: pd.DataFrame, search: Mapping[str, SearchedValues], *, ax: Axes | None = None
+) -> Axes:
+    """A line per trial through its settings to its accuracy, the better the darker, the best in orange.
+
+    Parallel coordinates (Inselberg 1985): each setting is an axis over the values that were searched.
+
+    Args:
+        trials: a row per trial with ``accuracy`` and a column per setting, the best first.
+        search: the values that each setting might take, in the order of the axes.
+    """
+    ax = ax or new_axes(2.9)
+    names, last = list(search), len(search)
+    low, high = (trials["accuracy"].min(), trials["accuracy"].max()) if len(trials) else (0.0, 1.0)
+    spread = (high - low) or 1.0
+    shade = sns.light_palette(BLUE, as_cmap=True)
+    for place, (_, row) in reversed(list(enumerate(trials.iterrows()))):  # the best lies on top
+        heights = [height_on_axis(row[name], search[name]) for name in names]
+        level = (row["accuracy"] - low) / spread if high > low else 0.5
+        look: dict[str, Any] = {"color": shade(0.25 + 0.75 * level), "linewidth": 0.9}
+        ax.plot(
+            range(last + 1),
+            [*heights, level],
+            **(look | ({"color": ORANGE, "linewidth": 1.8} if place == 0 else {})),
+            zorder=2 + level,
+        )
+    for x, name in enumerate(names):
+        ax.axvline(x, color=GREY, linewidth=0.6, zorder=1)
+        for height, text in axis_marks(search[name]):
+            draw_mark(ax, x, height, text)
+    ax.axvline(last, color=INK, linewidth=0.9, zorder=1)
+    if len(trials):
+        for height, value in [(0.0, low), (1.0, high)] if high > low else [(0.5, high)]:
+            draw_mark(ax, last, height, f"{100 * value:.1f} %")
+    style_axes(ax, grid="none")
+    labels = [literal(name).replace("_", "_\n", 1) for name in names] + ["window\naccuracy"]
+    ax.set_xticks(range(last + 1), labels)
+    ax.tick_params(axis="x", length=0, pad=10)
+    ax.set_yticks([])
+    ax.spines[["left", "bottom"]].set_visible(False)
+    ax.set_xlim(-0.4, last + 0.45)
+    ax.set_ylim(-0.06, 1.06)
+    return ax
+
+
+def height_on_axis(value: Any, searched: SearchedValues) -> float:
+    """Where a value stands between the ends of its axis, 0 at the foot."""
+    if searched.choices is not None:
+        return list(searched.choices).index(value) / (len(searched.choices) - 1)
+    low, high = float(searched.low or 0), float(searched.high or 0)
+    if searched.log:
+        return math.log(value / low) / math.log(high / low)
+    return (float(value) - low) / (high - low)
+
+
+def axis_marks(searched: SearchedValues) -> list[tuple[float, str]]:
+    """Height and text of what is written at a setting's axis: both ends, or every choice."""
+    if searched.choices is not None:
+        return [(height_on_axis(choice, searched), str(choice)) for choice in searched.choices]
+    return [(0.0, f"{searched.low:g}"), (1.0, f"{searched.high:g}")]
+
+
+def draw_mark(ax: Axes, x: float, height: float, text: str) -> None:
+    background = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.8}  # lines pass behind it
+    ax.text(
+        x + 0.04,
+        height,
+        literal(text),
+        fontsize=SMALL_SIZE,
+        color=INK,
+        ha="left",
+        va={0.0: "top", 1.0: "bottom"}.get(height, "center"),
+        bbox=background,
+        zorder=5,
+    )

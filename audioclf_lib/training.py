@@ -40,7 +40,13 @@ EVALUATION_BATCH = 64
 COMPILED, REFERENCE = "compiled kernels", "reference modules"
 CHOICE_RULE = "highest window accuracy on the validation fold; among equals, lowest validation loss"
 
-# Called after every epoch with the fit's configuration and its history so far (a dict per epoch).
+
+class DivergedError(InputError):
+    """The loss of a fit is no longer a finite number."""
+
+
+# Called after every epoch, when its checkpoint is written, with the fit's configuration and its history so far (a dict
+# per epoch). An exception that it raises ends the fit, which goes on from there when it is asked for again.
 Progress = Callable[[FitConfig, list[dict[str, float]]], None]
 # Called in every step between the backward pass and the clipping of gradients, with the step's loss.
 Observer = Callable[[Tensor], None]
@@ -178,7 +184,7 @@ def train_epoch(
         observe: called in every step, when gradients are there and not yet clipped.
 
     Raises:
-        InputError: the loss is no longer a finite number.
+        DivergedError: the loss is no longer a finite number.
     """
     network.train()
     result = Epoch(windows, n_classes)
@@ -203,7 +209,7 @@ def train_epoch(
             average.update_parameters(model)
         result.add(chosen, logits, loss * len(chosen))
     if not math.isfinite(result.loss):
-        raise InputError(
+        raise DivergedError(
             f"the training loss became {result.loss} in epoch {epoch + 1}; lower the learning rate "
             f"({recipe.learning_rate:g}) or set clip_norm"
         )

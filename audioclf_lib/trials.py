@@ -97,8 +97,7 @@ class Trials(StrictModel):
 
     def config(self, trial: Trial, dataset: Dataset) -> FitConfig:
         """The trial's fit, which never scores the test fold."""
-        (config,) = self.experiment(trial).fits(dataset)
-        return config.model_copy(update={"score_test": False})
+        return self.experiment(trial).tuning_fit(dataset)
 
 
 def _check_number(number: int) -> None:

@@ -181,6 +181,13 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "unknown home to publish to": (["publish", "--to", "~no-such-user/published"], "'~no-such-user", "correct it"),
     "unknown home of a record": (["trials", "--record", "~no-such-user/trials.csv"], "'~no-such-user", "correct it"),
     "no list of trials": (["trials", "no/list.yaml"], "list of trials", "check the file"),
+    "unknown study": (["tune", "best"], "unknown study 'best'", "choose one of cnn, transformer"),
+    "study that is not there": (["tune", "mine.yaml"], "there is no study mine.yaml", "check the path"),
+    "no trial": (["tune", "--trials", "0"], "trials = 0", "greater than or equal to 1"),
+    "no epochs for a study": (["tune", "--epochs", "0"], "epochs = 0", "greater than or equal to 1"),
+    "data set for a study unknown": (["tune", "--dataset", "nonsense"], "'nonsense'", "check the name or the path"),
+    "device that is not present, study": (["tune", "--device", "mps"], "'mps'", "choose auto or one of"),
+    "unknown home of a study": (["tune", "--runs-dir", "~no-such-user/runs"], "'~no-such-user", "correct it"),
     "unknown format": (["report", "--formats", "docx"], "'docx'", "choose from pdf, html"),
     "no format": (["report", "--formats", ""], "format ''", "choose from pdf, html"),
     **{
@@ -193,7 +200,7 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
 @pytest.mark.parametrize("case", PARAMETERS)
 def test_parameters(refuse: Refusal, case: str) -> None:
     arguments, culprit, remedy = PARAMETERS[case]
-    if arguments[0] in ("suite", "run", "report") and len(arguments) > 1:
+    if arguments[0] in ("suite", "run", "report", "tune") and len(arguments) > 1 and "--runs-dir" not in arguments:
         arguments = [*arguments, "--runs-dir", "runs"]
     refuse(arguments, culprit, remedy)
 
@@ -305,6 +312,40 @@ def test_plans(refuse: Refusal, place: Path, case: str, command: str) -> None:
     content, culprit, remedy = PLANS[case]
     (place / "mine.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     refuse([command, "--plan", "mine.yaml", "--runs-dir", "runs"], culprit, remedy)
+
+
+SEARCHED = "model: cnn\nsearch: {dropout: {low: 0.1, high: 0.5}}\n"
+
+# The text of a study, what the sentence must name beside the file, and what it must say to do.
+STUDIES: dict[str, tuple[str, str, str]] = {
+    "empty": ("", "holds no settings", "write lines such as"),
+    "open bracket": (SEARCHED + "epochs: [", "not valid YAML", "correct line 3"),
+    "nothing searched": ("model: cnn", "'search' is missing", "give it a value"),
+    "search that is a list": ("model: cnn\nsearch: [dropout]", "search = ['dropout']", "valid dictionary"),
+    "unknown setting searched": (SEARCHED.replace("dropout", "dropot"), "'dropot'", "known are dropout, activation"),
+    "bad range": (SEARCHED.replace("0.1", "0.9"), "low = 0.9 is not below high = 0.5", "put them in order"),
+    "range without end": (SEARCHED.replace("0.5", ".inf"), "inf", "finite number"),
+    "range beyond the setting": (SEARCHED.replace("0.5", "1.0"), "dropout = 1.0", "less than 1"),
+    "searched and fixed": (
+        SEARCHED + "recipe_changes: {dropout: 0.3}",
+        "dropout is both searched and fixed",
+        "take it out of one of them",
+    ),
+    "setting of the other architecture": (
+        SEARCHED.replace("dropout", "encoder_rate"),
+        "encoder_rate changes nothing",
+        "take it out",
+    ),
+    "validation fold that is not there": (SEARCHED + "val_fold: 9", "fold 9", "its folds are [1, 2, 3, 4, 5]"),
+    "name that is a path": (SEARCHED + "name: ../x", "'../x'", "pattern"),
+}
+
+
+@pytest.mark.parametrize("case", STUDIES)
+def test_studies(refuse: Refusal, place: Path, case: str) -> None:
+    content, culprit, remedy = STUDIES[case]
+    (place / "mine.yaml").write_text(content)
+    refuse(["tune", "mine.yaml", "--runs-dir", "runs"], culprit, remedy)
 
 
 def plan_loop(folder: Path) -> None:

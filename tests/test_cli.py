@@ -16,7 +16,7 @@ from audioclf_lib import cli
 from audioclf_lib.datasets import load_dataset
 from audioclf_lib.plan import Plan, save_plan
 
-COMMANDS = ["data", "run", "suite", "report", "publish", "trials"]
+COMMANDS = ["data", "run", "suite", "report", "publish", "trials", "tune"]
 
 
 def test_help_names_every_command_and_every_option_is_explained() -> None:
@@ -34,7 +34,7 @@ def test_help_names_every_command_and_every_option_is_explained() -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, audioclf_lib.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "pandas", "papermill", "matplotlib", "sklearn", "nbconvert", "numpy"} & set(loaded)
+    assert not {"torch", "pandas", "papermill", "matplotlib", "sklearn", "nbconvert", "numpy", "optuna"} & set(loaded)
 
 
 def test_data_says_what_a_data_set_holds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

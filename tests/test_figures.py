@@ -103,6 +103,24 @@ def layers(name: str) -> list:
     return derive_layers(create_model(name))
 
 
+SEARCH = {
+    "learning_rate": SimpleNamespace(low=1e-4, high=1e-2, log=True, choices=None),
+    "dropout": SimpleNamespace(low=0.0, high=0.5, log=False, choices=None),
+    "activation": SimpleNamespace(low=None, high=None, log=False, choices=("none", "relu", "$x$")),
+}
+
+
+def study_trials(n: int) -> pd.DataFrame:
+    """The best first; every third one is pruned."""
+    columns = {"trial": range(n), "state": ["done", "done", "pruned"] * (n // 3) + ["done"] * (n % 3)}
+    columns |= {"accuracy": np.linspace(0.9, 0.1, n), "learning_rate": np.geomspace(1e-4, 1e-2, n)}
+    columns |= {
+        "dropout": np.linspace(0, 0.5, n),
+        "activation": ["none", "relu", "$x$", "relu"] * (n // 4) + ["none"] * (n % 4),
+    }
+    return pd.DataFrame(columns)
+
+
 DRAWINGS: dict[str, Callable[[Axes | None], Axes]] = {
     "waveform": lambda ax: figures.plot_waveform(waveform(), ax=ax),
     "short waveform": lambda ax: figures.plot_waveform(waveform(0.01), ax=ax),
@@ -127,6 +145,10 @@ DRAWINGS: dict[str, Callable[[Axes | None], Axes]] = {
     "reliability of one answer": lambda ax: figures.plot_reliability(reliability((1, 0.2, 1.0)), ax=ax),
     "attention": lambda ax: figures.plot_attention(attention(1)[0], ax=ax),
     "attention of CLS": lambda ax: figures.plot_attention(attention(4)[:, 0], ax=ax),
+    "search history": lambda ax: figures.plot_search_history(study_trials(12), ax=ax),
+    "importances": lambda ax: figures.plot_importances({"dropout": 0.2, "learning_rate": 0.8}, ax=ax),
+    "parallel settings": lambda ax: figures.plot_parallel_settings(study_trials(12), SEARCH, ax=ax),
+    "parallel settings of one trial": lambda ax: figures.plot_parallel_settings(study_trials(1), SEARCH, ax=ax),
     "architecture cnn": lambda ax: figures.plot_architecture(layers("cnn"), ax=ax),
     "architecture transformer": lambda ax: figures.plot_architecture(layers("transformer"), ax=ax),
 }
@@ -551,3 +573,38 @@ def test_a_gradient_of_nothing_does_not_break_the_logarithmic_axis():
     frame = trace()
     frame["gradient_base"] = 0.0
     svg_of(figures.plot_inside_training({"one": frame}))
+
+
+# ------------------------------------------------------------------------------------------------------------- studies
+
+
+def test_the_best_so_far_never_falls_and_regards_only_trials_trained_to_the_end():
+    trials = pd.DataFrame({"trial": range(5), "state": ["done", "pruned", "done", "done", "running"]})
+    trials["accuracy"] = [0.4, 0.9, 0.3, 0.6, np.nan]
+    best, done, pruned = figures.plot_search_history(trials).lines
+    assert best.get_ydata().tolist() == [0.4, 0.4, 0.6, 0.6]
+    assert best.get_xdata().tolist() == [0, 2, 3, 4]
+    assert done.get_xydata().tolist() == [[0, 0.4], [2, 0.3], [3, 0.6]]
+    assert pruned.get_xydata().tolist() == [[1, 0.9]]
+
+
+@pytest.mark.parametrize("state", ["pruned", "running"])
+def test_a_history_without_a_trained_trial_can_be_drawn(state):
+    trials = pd.DataFrame({"trial": [0], "state": [state], "accuracy": [0.2]})
+    svg_of(figures.plot_search_history(trials).figure)
+
+
+def test_the_most_important_setting_is_on_top():
+    ax = figures.plot_importances({"dropout": 0.2, "learning_rate": 0.5, "mixing": 0.3})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["learning_rate", "mixing", "dropout"]
+    assert [bar.get_width() for bar in ax.patches] == [0.5, 0.3, 0.2]
+
+
+def test_a_trial_crosses_each_axis_at_its_value_and_the_best_is_orange():
+    trials = study_trials(12)
+    lines = [line for line in figures.plot_parallel_settings(trials, SEARCH).lines if len(line.get_xdata()) == 4]
+    assert len(lines) == 12
+    best, middle = lines[-1], lines[-2]
+    assert best.get_color() == figures.ORANGE
+    assert best.get_ydata().tolist() == [0, 0, 0, 1]
+    assert middle.get_ydata() == pytest.approx([1 / 11, 1 / 11, 1 / 2, 10 / 11])

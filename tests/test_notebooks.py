@@ -1,4 +1,4 @@
-"""The seven notebooks: committed as the design says, and run by the suite, by papermill and from any folder."""
+"""The eight notebooks: committed as the design says, and run by the suite, by papermill and from any folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import PROJECT_ROOT
 from nbformat import NotebookNode
-from small_suite import CLASSES, DATASET, SmallSuite, notebook_path, run_program, small_suite
+from small_suite import CLASSES, DATASET, SmallSuite, make_sounds, notebook_path, run_program, small_suite
 
 from audioclf_lib.config import Recipe
 from audioclf_lib.execution import run_notebook
@@ -26,6 +26,7 @@ PARAMETERS = {
     "20_transformer_kfold": [*COMMON, "val_folds", "num_heads"],
     "21_transformer_split": [*COMMON, "num_heads"],
     "30_diagnosis": ["dataset", "epochs", "seed", "test_fold", "num_heads", "device", "runs_dir"],
+    "40_tuning": ["study", "dataset", "epochs", "trials", "seed", "device", "runs_dir"],
     "90_report": ["plan", "runs_dir", "title", "authors", "course", "date"],
 }
 EXPERIMENTS = ["cnn-kfold", "cnn-split", "transformer-h4-split"]
@@ -91,7 +92,7 @@ def test_code_is_short_and_defines_nothing(committed: NotebookNode) -> None:
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, forbidden)]
 
 
-@pytest.mark.parametrize("name", [name for name in PARAMETERS if name[0] in "123"])
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if name[0] in "1234"])
 def test_an_experiment_is_checked_before_anything_is_loaded(name: str) -> None:
     notebook = nbformat.read(notebook_path(name), as_version=4)
     (parameters,) = parameters_cells(notebook)
@@ -100,8 +101,10 @@ def test_an_experiment_is_checked_before_anything_is_loaded(name: str) -> None:
     (assignment,) = ast.parse(experiment.source).body
     assert isinstance(assignment, ast.Assign)
     assert isinstance(assignment.value, ast.Call)
-    assert ast.unparse(assignment.value.func) == ("Diagnosis" if name == "30_diagnosis" else "Experiment")
+    made_by = {"30_diagnosis": "Diagnosis", "40_tuning": "load_study(study).changed"}.get(name, "Experiment")
+    assert ast.unparse(assignment.value.func) == made_by
     given = {ast.unparse(keyword.value) for keyword in assignment.value.keywords}
+    given |= {"study"} if name == "40_tuning" else set()
     assert given >= {line.split(" =")[0] for line in parameters.source.splitlines()[1:]}
 
 
@@ -237,6 +240,26 @@ def test_another_working_directory_and_parameters_of_ones_own(
     assert attention["kind"] == "figure"
     shown = " ".join(output.data["text/markdown"] for output in cell_with(notebook, "show_fits").outputs)
     assert f"{100 * run.metrics['scores']['test']['window']['accuracy']:.1f}" in shown
+
+
+def test_the_tuning_notebook_makes_a_study_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIOCLF_FIGURES", str(tmp_path / "figures"))
+    make_sounds(tmp_path / "sounds")
+    parameters = {"dataset": str(tmp_path / "sounds"), "epochs": 1, "trials": 2, "runs_dir": str(tmp_path / "runs")}
+    run_notebook(notebook_path("40_tuning"), tmp_path / "tuning.ipynb", parameters)
+    runs = RunStore(tmp_path / "runs").find()
+    assert len(runs) == 2
+    assert {run.config.score_test for run in runs} == {False}
+    notebook = nbformat.read(tmp_path / "tuning.ipynb", as_version=4)
+    lines = "".join(output.text for output in cell_with(notebook, "run_study(").outputs).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["trial 0 (1 of 2 ended)", "trial 1 (2 of 2 ended)"]
+    shown = [report for cell in code_cells(notebook) for report in reports(cell)]
+    assert [report["label"] for report in shown if report["kind"] == "figure"] == [
+        "fig:study-history",
+        "fig:study-parallel",
+    ]
+    best = cell_with(notebook, "show_best").outputs[0].data["text/markdown"]
+    assert '"learning_rate": ' in best
 
 
 def papermill(suite: SmallSuite, folder: Path, *parameters: str | Path) -> tuple[int, str]:
