@@ -154,11 +154,14 @@ def suite(
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Notebooks at once; they share the cores.", show_default="one per core, or per GPU"),
+        typer.Option(min=1, help="Notebooks at once; on this machine they share the cores.", show_default="one per core, or per GPU"),
     ] = None,
     notebooks_dir: Annotated[
         Path, typer.Option(help="Where the notebooks are.", show_default="notebooks", callback=_given_path)
     ] = PROJECT_ROOT / "notebooks",
+    on: Annotated[
+        str, typer.Option(metavar="WHERE", help="laptop, slurm, dask, or a folder with a Snakemake profile of your own.")
+    ] = "laptop",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run and what is done.")] = False,
 ) -> None:
     """Run all experiments of a plan; what is done is skipped, and an interrupted suite goes on where it stopped."""
@@ -178,7 +181,9 @@ def suite(
         if dry_run:
             console.print(_suite_table(inspect_suite(chosen, runs_dir=runs_dir)))
             return
-        outcomes = run_suite(chosen, runs_dir=runs_dir, device=device, jobs=jobs, notebooks_dir=notebooks_dir, say=_say)
+        outcomes = run_suite(
+            chosen, runs_dir=runs_dir, device=device, jobs=jobs, on=on, notebooks_dir=notebooks_dir, say=_say
+        )
         console.print(_suite_table(outcomes))
         failures = [outcome for outcome in outcomes if outcome.state != "done"]
         if failures:

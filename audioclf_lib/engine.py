@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,15 @@ POLL_SECONDS = 0.2
 
 
 def run_snakemake(
-    folder: Path, settings: Mapping[str, Any], *, profile: str, cores: int, tick: Callable[[], None]
+    folder: Path, settings: Mapping[str, Any], *, profile: Path, limits: Sequence[str], tick: Callable[[], None]
 ) -> int:
     """Run the workflow to its end.
 
     Args:
         folder: Snakemake's working directory; also holds ``suite.log``.
         settings: the workflow's configuration.
-        profile: folder in ``workflow/profiles``.
-        cores: how many threads its jobs may use together.
+        profile: folder of Snakemake's own settings.
+        limits: options that say how much may run at once.
         tick: called several times a second.
 
     Returns:
@@ -49,8 +49,8 @@ def run_snakemake(
     config = folder / "config.json"
     config.write_text(json.dumps(settings), encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")]
-    command += ["--profile", str(WORKFLOW / "profiles" / profile), "--directory", str(folder)]
-    command += ["--configfile", str(config), "--cores", str(cores)]
+    command += ["--profile", str(profile), "--directory", str(folder)]
+    command += ["--configfile", str(config), *limits]
     with log_path(folder).open("wb") as log, _signals_interrupt():
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

@@ -25,11 +25,11 @@ from audioclf_lib.evaluation import experiment_scores
 from audioclf_lib.execution import Status, failed_path, read_status, status_path
 from audioclf_lib.lease import hold_lease
 from audioclf_lib.plan import Plan, save_plan
+from audioclf_lib.profiles import THIS_MACHINE, Profile, find_profile
 from audioclf_lib.store import RunStore
 from audioclf_lib.training import choose_device
 
 NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
-THIS_MACHINE = "laptop"  # of the profiles
 DATASET_NOTEBOOK = "01_dataset.ipynb"
 EXPERIMENT_NOTEBOOKS = {
     ("cnn", "kfold"): "10_cnn_kfold.ipynb",
@@ -208,9 +208,10 @@ def run_suite(
         plan: what to run; written to ``<runs_dir>/plan.yaml``, which ``audioclf report`` reads.
         runs_dir: for run folders, executed notebooks and, in ``.suite``, the engine's files.
         device: of every fit.
-        jobs: notebooks at once, each with an equal share of the cores; see ``default_jobs`` for the default.
+        jobs: notebooks at once; on this machine each has an equal share of the cores, and ``default_jobs`` is the
+            default; elsewhere the profile has it.
         cores: of this machine, all unless given.
-        on: a folder in ``workflow/profiles``.
+        on: where the notebooks run: a folder in ``workflow/profiles``, or the path of another one.
         notebooks_dir: where the notebooks are.
         say: called with one line whenever a notebook starts or ends.
 
@@ -218,10 +219,12 @@ def run_suite(
         One outcome for each job, in the plan's order, checks last.
 
     Raises:
-        InputError: the data set or the plan cannot be used, or ``runs_dir`` cannot be written.
+        InputError: the data set, the plan or the profile cannot be used, or ``runs_dir`` cannot be written.
         KeyboardInterrupt: the user stopped it; the next call goes on.
     """
-    if on == THIS_MACHINE:
+    profile = find_profile(on)
+    profile.check()
+    if profile.is_local:
         choose_device(device)  # raises if it is not present; other machines have other devices
     dataset = load_dataset(plan.dataset, with_folds=[plan.test_fold])
     todo = plan_jobs(plan, dataset, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir)
@@ -241,11 +244,9 @@ def run_suite(
         save_plan(plan, runs_dir / "plan.yaml")
         _forget_incomplete(todo, store)
         progress = _Progress(todo, store, say)
-        cores = cores or usable_cores()
-        jobs = jobs or default_jobs(device, cores)
-        threads = max(1, cores // jobs)
+        threads, limits = _shares(profile, device, jobs, cores)
         settings = {"jobs": _write_jobs(todo, folder), "runs_dir": str(runs_dir.resolve()), "threads": threads}
-        code = run_snakemake(folder, settings, profile=on, cores=threads * jobs, tick=progress.update)
+        code = run_snakemake(folder, settings, profile=profile.folder, limits=limits, tick=progress.update)
         progress.update()
         outcomes = [outcome(job, store) for job in todo]
         if code != 0:
@@ -264,6 +265,19 @@ def inspect_suite(plan: Plan, *, runs_dir: Path = DEFAULT_RUNS_DIR) -> list[Outc
     store = RunStore(runs_dir)
     dataset = load_dataset(plan.dataset, with_folds=[plan.test_fold])
     return [outcome(job, store) for job in plan_jobs(plan, dataset, runs_dir=runs_dir)]
+
+
+def _shares(profile: Profile, device: DeviceName, jobs: int | None, cores: int | None) -> tuple[int, list[str]]:
+    """Threads of a notebook, and Snakemake's options for how much runs at once.
+
+    One thread on other machines, unless their profile says otherwise (``set-threads``): it wastes nothing.
+    """
+    if not profile.is_local:
+        return 1, ["--jobs", str(jobs)] if jobs else []
+    cores = cores or usable_cores()
+    jobs = jobs or default_jobs(device, cores)
+    threads = max(1, cores // jobs)
+    return threads, ["--cores", str(threads * jobs)]
 
 
 def default_jobs(device: DeviceName, cores: int) -> int:
