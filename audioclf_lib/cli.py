@@ -154,13 +154,18 @@ def suite(
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Notebooks at once; on this machine they share the cores.", show_default="one per core, or per GPU"),
+        typer.Option(
+            min=1,
+            help="Notebooks at once; on this machine they share the cores.",
+            show_default="one per core, or per GPU",
+        ),
     ] = None,
     notebooks_dir: Annotated[
         Path, typer.Option(help="Where the notebooks are.", show_default="notebooks", callback=_given_path)
     ] = PROJECT_ROOT / "notebooks",
     on: Annotated[
-        str, typer.Option(metavar="WHERE", help="laptop, slurm, dask, or a folder with a Snakemake profile of your own.")
+        str,
+        typer.Option(metavar="WHERE", help="laptop, slurm, dask, or a folder with a Snakemake profile of your own."),
     ] = "laptop",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run and what is done.")] = False,
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from audioclf_lib.errors import InputError
 WORKFLOW = PROJECT_ROOT / "workflow"
 GRACE_SECONDS = 20.0  # a kernel may need a moment to leave a long computation
 POLL_SECONDS = 0.2
+SLURM_RUN = re.compile(r"^SLURM run ID: (\S+)", re.MULTILINE)
 
 
 def run_snakemake(
@@ -46,6 +48,7 @@ def run_snakemake(
     Raises:
         KeyboardInterrupt: by Ctrl-C, SIGTERM or SIGHUP; everything is stopped then.
     """
+    _cancel_slurm_jobs(folder)  # those of a run that was killed
     config = folder / "config.json"
     config.write_text(json.dumps(settings), encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")]
@@ -64,6 +67,7 @@ def run_snakemake(
                 tick()
         finally:
             _stop_group(process)
+            _cancel_slurm_jobs(folder)
             record.unlink()
 
 
@@ -125,6 +129,17 @@ def _stop_group(process: subprocess.Popen[bytes]) -> None:
             time.sleep(POLL_SECONDS)
         else:
             return
+
+
+def _cancel_slurm_jobs(folder: Path) -> None:
+    """Take out of Slurm's queue what is left there of the last run; all its jobs have the run's name.
+
+    Snakemake cancels its jobs when it is interrupted, but not one that it is submitting or asking after just then, and
+    none when it is killed.
+    """
+    with contextlib.suppress(FileNotFoundError):  # no run yet, or no Slurm
+        for name in set(SLURM_RUN.findall(log_path(folder).read_text(encoding="utf-8", errors="replace"))):
+            subprocess.run(["scancel", f"--name={name}"], capture_output=True)
 
 
 def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:

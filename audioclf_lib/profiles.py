@@ -93,5 +93,5 @@ def _reach_dask() -> None:
             pass
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"no Dask scheduler answers at {quote(address)} ({error}); start one there or correct DASK_SCHEDULER_ADDRESS"
+            f"no Dask scheduler answers at {quote(address)} ({error}); start one, or correct DASK_SCHEDULER_ADDRESS"
         ) from None

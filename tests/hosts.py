@@ -1,4 +1,4 @@
-"""Hosts on this machine: each has a network, a name, processes, mounts and so a disk of its own, and can lose its power.
+"""Hosts on this machine: each has a network, a name, processes and a disk of its own, and can lose its power.
 
 They are Linux namespaces, joined by a bridge in yet another one, so that nothing of them is seen from outside, two test
 runs never meet, and all of it is gone with the process that made it, however that ends. The first process of a host is
@@ -31,12 +31,9 @@ def missing(*programs: str) -> str | None:
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     if lost := [name for name in (*PROGRAMS, *programs) if shutil.which(name, path=path) is None]:
         return f"needs {', '.join(lost)} (`make system-packages`)"
-    tried = subprocess.run(
-        ["unshare", "--net", "--uts", "--pid", "--mount", "--fork", "--mount-proc", "ip", "link", "add", "name", "br0"]
-        + ["type", "bridge"],
-        capture_output=True,
-        text=True,
-    )
+    command = ["unshare", "--net", "--uts", "--pid", "--mount", "--fork", "--mount-proc"]
+    command += ["ip", "link", "add", "name", "switch", "type", "bridge"]
+    tried = subprocess.run(command, capture_output=True, text=True)
     return None if tried.returncode == 0 else f"needs namespaces and bridges: {tried.stderr.strip()}"
 
 
@@ -133,4 +130,3 @@ def _first_process() -> Iterator[psutil.Process]:
 
 def _ip(init: psutil.Process, *arguments: str) -> None:
     subprocess.run(["nsenter", "--target", str(init.pid), "--net", "ip", *arguments], check=True, capture_output=True)
-

@@ -1,6 +1,6 @@
-"""Run a job script of Snakemake on a worker of the Dask scheduler at DASK_SCHEDULER_ADDRESS; called by the dask profile.
+"""Run a job script of Snakemake on a worker of the Dask scheduler that DASK_SCHEDULER_ADDRESS names.
 
-Usage: dask_submit.py GPUS SCRIPT. Ends with the script's exit code when the script has ended.
+Usage, by the dask profile: dask_submit.py GPUS SCRIPT. Ends when the script has ended, with 1 if that failed.
 """
 
 from __future__ import annotations
