@@ -97,6 +97,12 @@ class Cluster:
         (inside,) = psutil.Process(suite.pid).children()  # nsenter's child is the suite itself
         inside.send_signal(2)
 
+    def kill_suites(self) -> None:
+        """Kill all that belongs to a suite on the login host, without a chance to clean up."""
+        for process in self.login.processes():
+            if {"suite", "snakemake"} & words_of(process):
+                process.kill()
+
 
 @contextmanager
 def slurm_cluster() -> Iterator[Cluster]:
@@ -135,7 +141,7 @@ def queue(cluster: Cluster) -> str:
 
 @contextmanager
 def dask_cluster() -> Iterator[Cluster]:
-    """A Dask scheduler, and on each of two hosts a worker with one thread and one GPU by name; started as README says."""
+    """A Dask scheduler, and on each of two hosts a worker with one thread and one GPU (by name), as in README."""
     with _machines() as (folder, login, workers):
         logs = folder / "logs"
         logs.mkdir()
@@ -144,13 +150,12 @@ def dask_cluster() -> Iterator[Cluster]:
             "DASK_SCHEDULER_ADDRESS": address,
             "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s",
         }
-        login.start(
-            BIN / "dask", "scheduler", "--host", login.name, "--no-dashboard", log=logs / "dask", env=environment
-        )
+        quiet = ["--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+        scheduler = [BIN / "dask", "scheduler", "--host", login.name, *quiet]
+        login.start(*scheduler, log=logs / "dask", env=environment)
         for host in workers:
-            options = ["--host", host.name, "--nthreads", "1", "--resources", "GPU=1", "--no-dashboard"]
-            options += ["--local-directory", str(host.disk)]
-            host.start(BIN / "dask", "worker", address, *options, log=logs / host.name, env=environment)
+            worker = [BIN / "dask", "worker", address, "--host", host.name, "--nthreads", "1", "--resources", "GPU=1"]
+            host.start(*worker, *quiet, "--local-directory", host.disk, log=logs / host.name, env=environment)
         wait_until(lambda: (logs / "dask").read_text().count("Register worker") == 2, f"Dask to be up; see {logs}")
         yield Cluster(folder, login, {host.name: host for host in workers}, "dask", environment)
 
@@ -305,24 +310,32 @@ STANDINS = Plan(
 )
 
 
-def start_waiting(cluster: Cluster, scene: Scene) -> subprocess.Popen[bytes]:
-    """A suite of notebooks that want a GPU; two of them run and wait, a third one cannot run yet."""
+def start_standins(cluster: Cluster, scene: Scene) -> subprocess.Popen[bytes]:
+    """A suite of notebooks that train nothing, and want a GPU."""
     scene.train(STANDINS, load_dataset("demo"))
-    scene.wish({"cnn-kfold": "wait", "dataset": "wait", "cnn-split": "wait"})
     save_plan(STANDINS, scene.folder / "plan.yaml")
     options = ["--plan", scene.folder / "plan.yaml", "--runs-dir", scene.runs_dir, "--notebooks-dir", scene.notebooks]
-    suite = cluster.start_suite(scene.folder, *options, "--device", "cuda")
+    return cluster.start_suite(scene.folder, *options, "--device", "cuda")
+
+
+def start_waiting(cluster: Cluster, scene: Scene) -> subprocess.Popen[bytes]:
+    """The same; two of three run and wait, which leaves no host for the third."""
+    scene.wish({"cnn-kfold": "wait", "dataset": "wait", "cnn-split": "wait"})
+    for mark in scene.folder.glob("*.waits"):
+        mark.unlink()
+    suite = start_standins(cluster, scene)
     wait_until(lambda: len(list(scene.folder.glob("*.waits"))) == 2, "two notebooks to run", 300)
     return suite
 
 
 def notebooks_running(cluster: Cluster) -> list[psutil.Process]:
     """Processes that run a notebook, on any host, and their kernels."""
-    everything = [process for host in cluster.workers.values() for process in host.init.children(recursive=True)]
-    return [process for process in everything if {"audioclf_lib.execution", "ipykernel_launcher"} & _words(process)]
+    everything = [process for host in cluster.workers.values() for process in host.processes()]
+    return [process for process in everything if {"audioclf_lib.execution", "ipykernel_launcher"} & words_of(process)]
 
 
-def _words(process: psutil.Process) -> set[str]:
+def words_of(process: psutil.Process) -> set[str]:
+    """Of its command line; none if it has ended."""
     with suppress(psutil.Error):
         return set(process.cmdline())
     return set()

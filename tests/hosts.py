@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,13 +74,21 @@ class Host:
     def lose_power(self) -> None:
         """Cut the cable, then kill every process: nobody says good-bye."""
         self.run("ip", "link", "set", "dev", "eth0", "down")
-        everything = [self.init, *self.init.children(recursive=True)]
+        everything = self.processes()
         self.init.kill()
-        wait_until(lambda: not any(map(_lives, everything)), f"{self.name} to go dark")
+        psutil.wait_procs(everything)
+
+    def processes(self) -> list[psutil.Process]:
+        """All that runs on the host."""
+        own = _processes_of(self.init.pid)
+        return [process for process in psutil.process_iter() if _processes_of(process.pid) == own]
 
 
-def _lives(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+def _processes_of(pid: int) -> str | None:
+    """The name of the process table that a process is in."""
+    with suppress(OSError):  # it has ended
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    return None
 
 
 @contextmanager

@@ -44,6 +44,12 @@ def test_the_suite_runs_on_all_hosts_with_the_results_of_a_laptop_and_once(clust
     assert work.snapshot() == before
 
 
+def test_nothing_listens_but_on_the_address_that_was_given(cluster: Cluster) -> None:
+    for host in (cluster.login, *cluster.workers.values()):
+        addresses = {line.split()[3].rsplit(":", 1)[0] for line in host.run("ss", "-ltnH").splitlines()}
+        assert addresses == {host.address, "127.0.0.1"}
+
+
 @pytest.mark.faults
 def test_a_lost_host_s_work_goes_on_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
     lose_a_host_and_finish(cluster, tmp_path)

@@ -15,6 +15,7 @@ from clusters import (
     notebooks_running,
     queue,
     slurm_cluster,
+    start_standins,
     start_waiting,
     wait_for_end,
 )
@@ -65,3 +66,10 @@ def test_a_stopped_or_killed_suite_leaves_no_job_and_goes_on(cluster: Cluster, t
     assert wait_for_end(suite) == INTERRUPTED
     wait_until(lambda: queue(cluster) == "", "the queue to be empty")
     wait_until(lambda: notebooks_running(cluster) == [], "the notebooks to stop")
+
+    start_waiting(cluster, scene)
+    cluster.kill_suites()
+    assert len(queue(cluster).splitlines()) == 3, "nobody was left to cancel them"
+    scene.wish({})
+    assert wait_for_end(start_standins(cluster, scene)) == 0, "the jobs that are left would wait for ever"
+    assert queue(cluster) == ""
