@@ -87,7 +87,7 @@ class Host:
 def _processes_of(pid: int) -> str | None:
     """The name of the process table that a process is in."""
     with suppress(OSError):  # it has ended
-        return os.readlink(f"/proc/{pid}/ns/pid")
+        return str(Path(f"/proc/{pid}/ns/pid").readlink())
     return None
 
 
