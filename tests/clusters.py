@@ -264,7 +264,8 @@ class Work:
     def snapshot(self) -> dict[Path, int]:
         """When each file of a finished fit, and each executed notebook, was written."""
         files = [path for run in self.finished() for path in run.path.iterdir()]
-        return {path: path.stat().st_mtime_ns for path in [*files, *self.runs_dir.glob("*/notebooks/*.ipynb")]}
+        files += [outcome.job.output for outcome in self.outcomes() if outcome.job.output.exists()]
+        return {path: path.stat().st_mtime_ns for path in files}
 
     def on_this_machine(self) -> list[Run]:
         """The same fits, trained in this process on one thread, as a laptop's notebooks would."""
