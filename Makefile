@@ -5,7 +5,8 @@ PLAN ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.audioclf-installed
-SYSTEM_PACKAGES := texlive-xetex texlive-fonts-recommended texlive-plain-generic poppler-utils chromium
+SYSTEM_PACKAGES := texlive-xetex texlive-fonts-recommended texlive-plain-generic poppler-utils chromium \
+	slurmctld slurmd slurm-client munge iproute2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SUITE_OPTIONS := --plan "$(PLAN)"
@@ -47,7 +48,7 @@ test: setup ## check style, types, layers and notebooks, then run all tests
 	$(BIN)/mypy --strict audioclf_lib
 	$(BIN)/lint-imports
 	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
-	$(BIN)/pytest -q -n 2 --dist loadfile
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not faults"
 
 bench: setup ## measure training and scoring speed beside PyTorch and Lightning, into benchmarks/results.json
 	@$(BIN)/python -m pip install -q --require-hashes -r benchmarks/requirements.lock
@@ -75,7 +76,7 @@ lock: setup ## pin the newest versions that pyproject.toml allows, with hashes
 		--output-file benchmarks/requirements.lock
 	@! grep -n '://' requirements.lock benchmarks/requirements.lock || { echo 'requirements.lock names an address; remove it' >&2; exit 1; }
 
-system-packages: ## install what some tests need from Debian: XeLaTeX, poppler, Chromium
+system-packages: ## install what some tests need from Debian: XeLaTeX, poppler, Chromium, Slurm
 	@if ! command -v apt-get >/dev/null; then \
 		echo 'no apt-get here: tests that need $(SYSTEM_PACKAGES) will be skipped'; \
 	elif dpkg -s $(SYSTEM_PACKAGES) >/dev/null 2>&1; then \

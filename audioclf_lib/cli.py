@@ -160,11 +160,19 @@ def suite(
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Notebooks at once; they share the cores.", show_default="one per core, or per GPU"),
+        typer.Option(
+            min=1,
+            help="Notebooks at once; on this machine they share the cores.",
+            show_default="one per core, or per GPU",
+        ),
     ] = None,
     notebooks_dir: Annotated[
         Path, typer.Option(help="Where the notebooks are.", show_default="notebooks", callback=_given_path)
     ] = PROJECT_ROOT / "notebooks",
+    on: Annotated[
+        str,
+        typer.Option(metavar="WHERE", help="laptop, slurm, dask, or a folder with a Snakemake profile of your own."),
+    ] = "laptop",
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only say what would run, what is done, and how long the rest may take."),
@@ -184,15 +192,19 @@ def suite(
         console.print(_describe_plan(chosen), highlight=False)
         if dry_run:
             from audioclf_lib.forecast import forecast
+            from audioclf_lib.profiles import find_profile
 
-            expected = forecast(chosen, runs_dir=runs_dir, device=device, jobs=jobs)
+            at_once = jobs or find_profile(on).jobs
+            expected = forecast(chosen, runs_dir=runs_dir, device=device, jobs=at_once)
             console.print(_forecast_table(expected))
             for line in _describe_forecast(expected):
                 console.print(line, highlight=False)
             return
         from audioclf_lib.suite import run_suite
 
-        outcomes = run_suite(chosen, runs_dir=runs_dir, device=device, jobs=jobs, notebooks_dir=notebooks_dir, say=_say)
+        outcomes = run_suite(
+            chosen, runs_dir=runs_dir, device=device, jobs=jobs, on=on, notebooks_dir=notebooks_dir, say=_say
+        )
         console.print(_suite_table(outcomes))
         failures = [outcome for outcome in outcomes if outcome.state != "done"]
         if failures:

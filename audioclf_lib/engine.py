@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,19 @@ from audioclf_lib.errors import InputError
 WORKFLOW = PROJECT_ROOT / "workflow"
 GRACE_SECONDS = 20.0  # a kernel may need a moment to leave a long computation
 POLL_SECONDS = 0.2
+SLURM_RUN = re.compile(r"^SLURM run ID: (\S+)", re.MULTILINE)
 
 
 def run_snakemake(
-    folder: Path, settings: Mapping[str, Any], *, profile: str, cores: int, tick: Callable[[], None]
+    folder: Path, settings: Mapping[str, Any], *, profile: Path, limits: Sequence[str], tick: Callable[[], None]
 ) -> int:
     """Run the workflow to its end.
 
     Args:
         folder: Snakemake's working directory; also holds ``suite.log``.
         settings: the workflow's configuration.
-        profile: folder in ``workflow/profiles``.
-        cores: how many threads its jobs may use together.
+        profile: folder of Snakemake's own settings.
+        limits: options that say how much may run at once.
         tick: called several times a second.
 
     Returns:
@@ -46,11 +48,12 @@ def run_snakemake(
     Raises:
         KeyboardInterrupt: by Ctrl-C, SIGTERM or SIGHUP; everything is stopped then.
     """
+    _cancel_slurm_jobs(folder)  # those of a run that was killed
     config = folder / "config.json"
     config.write_text(json.dumps(settings), encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")]
-    command += ["--profile", str(WORKFLOW / "profiles" / profile), "--directory", str(folder)]
-    command += ["--configfile", str(config), "--cores", str(cores)]
+    command += ["--profile", str(profile), "--directory", str(folder)]
+    command += ["--configfile", str(config), *limits]
     with log_path(folder).open("wb") as log, _signals_interrupt():
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -64,6 +67,7 @@ def run_snakemake(
                 tick()
         finally:
             _stop_group(process)
+            _cancel_slurm_jobs(folder)
             record.unlink()
 
 
@@ -125,6 +129,17 @@ def _stop_group(process: subprocess.Popen[bytes]) -> None:
             time.sleep(POLL_SECONDS)
         else:
             return
+
+
+def _cancel_slurm_jobs(folder: Path) -> None:
+    """Take out of Slurm's queue what is left there of the last run; all its jobs have the run's name.
+
+    Snakemake cancels its jobs when it is interrupted, but not one that it is submitting or asking after just then, and
+    none when it is killed.
+    """
+    with contextlib.suppress(FileNotFoundError):  # no run yet, or no Slurm
+        for name in set(SLURM_RUN.findall(log_path(folder).read_text(encoding="utf-8", errors="replace"))):
+            subprocess.run(["scancel", f"--name={name}"], capture_output=True)
 
 
 def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:

@@ -24,10 +24,9 @@ from audioclf_lib.execution import Status, failed_path, read_status, status_path
 from audioclf_lib.jobs import MIN_AT_ONCE, NOTEBOOKS_DIR, Job, distinct_fits, jobs_at_once, suite_jobs, usable_cores
 from audioclf_lib.lease import hold_lease
 from audioclf_lib.plan import Plan, Sweep, save_plan
+from audioclf_lib.profiles import THIS_MACHINE, Profile, find_profile
 from audioclf_lib.store import RunStore
 from audioclf_lib.training import choose_device
-
-THIS_MACHINE = "laptop"  # of the profiles
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,10 @@ def run_suite(
         plan: what to run; written to ``<runs_dir>/plan.yaml``, which ``audioclf report`` reads.
         runs_dir: for run folders, executed notebooks and, in ``.suite``, the engine's files.
         device: of every fit.
-        jobs: notebooks at once, each with an equal share of the cores; see ``default_jobs`` for the default.
+        jobs: notebooks at once; on this machine each has an equal share of the cores, and ``default_jobs`` is the
+            default; elsewhere the profile has it.
         cores: of this machine, all unless given.
-        on: a folder in ``workflow/profiles``.
+        on: where the notebooks run: a folder in ``workflow/profiles``, or the path of another one.
         notebooks_dir: where the notebooks are.
         say: called with one line whenever a notebook starts or ends.
 
@@ -76,10 +76,12 @@ def run_suite(
         One outcome for each job, in the plan's order.
 
     Raises:
-        InputError: the data set or the plan cannot be used, or ``runs_dir`` cannot be written.
+        InputError: the data set, the plan or the profile cannot be used, or ``runs_dir`` cannot be written.
         KeyboardInterrupt: the user stopped it; the next call goes on.
     """
-    if on == THIS_MACHINE:
+    profile = find_profile(on)
+    profile.check()
+    if profile.is_local:
         choose_device(device)  # raises if it is not present; other machines have other devices
     # The data sets are decoded here, once, and not by all notebooks that start together.
     todo = suite_jobs(plan, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir, read=load_dataset)
@@ -100,11 +102,9 @@ def run_suite(
         save_plan(plan, runs_dir / "plan.yaml")
         _forget_incomplete(todo, store)
         progress = _Progress(todo, store, say)
-        cores = cores or usable_cores()
-        jobs = jobs or default_jobs(device, cores, jobs_at_once(todo))
-        threads = max(1, cores // jobs)
+        threads, limits = _shares(profile, device, jobs, cores, todo)
         settings = {"jobs": _write_jobs(todo, store, folder), "runs_dir": str(runs_dir.resolve()), "threads": threads}
-        code = run_snakemake(folder, settings, profile=on, cores=threads * jobs, tick=progress.update)
+        code = run_snakemake(folder, settings, profile=profile.folder, limits=limits, tick=progress.update)
         progress.update()
         outcomes = [outcome(job, store) for job in todo]
         if code != 0:
@@ -123,6 +123,21 @@ def default_jobs(device: DeviceName, cores: int, at_once: int = MIN_AT_ONCE) -> 
         at_once: how many can work at the same time, see ``jobs_at_once``.
     """
     return min(cores, at_once) if choose_device(device).type == "cpu" else 1
+
+
+def _shares(
+    profile: Profile, device: DeviceName, jobs: int | None, cores: int | None, todo: Sequence[Job]
+) -> tuple[int, list[str]]:
+    """Threads of a notebook, and Snakemake's options for how much runs at once.
+
+    One thread on other machines, unless their profile says otherwise (``set-threads``): it wastes nothing.
+    """
+    if not profile.is_local:
+        return 1, ["--jobs", str(jobs)] if jobs else []
+    cores = cores or usable_cores()
+    jobs = jobs or default_jobs(device, cores, jobs_at_once(todo))
+    threads = max(1, cores // jobs)
+    return threads, ["--cores", str(threads * jobs)]
 
 
 def outcome(job: Job, store: RunStore) -> Outcome:

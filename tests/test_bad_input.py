@@ -141,6 +141,7 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "device that is not present": (["suite", "--device", "mps"], "'mps'", "choose auto or one of"),
     "device that is not present, one run": (["run", "cnn-split", "--device", "mps"], "'mps'", "choose auto or one of"),
     "device that is not present, jobs given": (["suite", "--device", "mps", "--jobs", "2"], "'mps'", "choose auto"),
+    "nowhere to run": (["suite", "--on", "mars"], "'mars'", "give dask, laptop, slurm, or a folder"),
     "no job": (["suite", "--jobs", "0"], "--jobs", "greater than or equal to 1"),
     "unknown experiment": (["run", "rnn-kfold"], "'rnn-kfold'", "notebooks are 01_dataset"),
     "no head": (["run", "transformer-h0-kfold"], "num_heads = 0", "greater than or equal to 1"),
