@@ -191,3 +191,16 @@ def test_the_command_says_what_it_reckons_from(
     assert "3 of 3 runs are to do; 1 of 4 different fits are trained" in shown
     assert "about 60 s of training left, one run at a time, reckoned from" in shown
     assert "cnn on demo: 2 s an epoch (finished fits of cnn, one, on cpu)" in shown
+
+
+def test_elsewhere_as_many_run_at_once_as_the_profile_says(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(store, fits_of()[0], 2.0)
+    path = tmp_path / "mine.yaml"
+    path.write_text("epochs: 10\nexperiments: [{model: cnn, protocol: kfold}]")
+    (tmp_path / "farm").mkdir()
+    (tmp_path / "farm" / "config.yaml").write_text("executor: slurm\njobs: 7\n")
+    options = ["--plan", path, "--runs-dir", store.runs_dir, "--on", tmp_path / "farm", "--dry-run"]
+    assert call(monkeypatch, "suite", *options) == 0
+    assert "7 runs at a time" in capsys.readouterr().out
