@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import subprocess
@@ -261,11 +262,14 @@ class Work:
     def finished(self) -> list[Run]:
         return RunStore(self.runs_dir).find()
 
-    def snapshot(self) -> dict[Path, int]:
-        """When each file of a finished fit, and each executed notebook, was written."""
+    def snapshot(self) -> dict[Path, str]:
+        """What is in each file of a finished fit and each executed notebook; all tell how long things took.
+
+        Not when they were written: Snakemake touches a finished job's output.
+        """
         files = [path for run in self.finished() for path in run.path.iterdir()]
         files += [outcome.job.output for outcome in self.outcomes() if outcome.job.output.exists()]
-        return {path: path.stat().st_mtime_ns for path in files}
+        return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     def on_this_machine(self) -> list[Run]:
         """The same fits, trained in this process on one thread, as a laptop's notebooks would."""
