@@ -163,7 +163,7 @@ def suite(
         typer.Option(
             min=1,
             help="Notebooks at once; on this machine they share the cores.",
-            show_default="one per core, or per GPU",
+            show_default="one per core, or per GPU; elsewhere the profile says",
         ),
     ] = None,
     notebooks_dir: Annotated[

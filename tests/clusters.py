@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import subprocess
@@ -261,11 +262,14 @@ class Work:
     def finished(self) -> list[Run]:
         return RunStore(self.runs_dir).find()
 
-    def snapshot(self) -> dict[Path, int]:
-        """When each file of a finished fit, and each executed notebook, was written."""
+    def snapshot(self) -> dict[Path, str]:
+        """What is in each file of a finished fit and each executed notebook; all tell how long things took.
+
+        Not when they were written: Snakemake touches a finished job's output.
+        """
         files = [path for run in self.finished() for path in run.path.iterdir()]
         files += [outcome.job.output for outcome in self.outcomes() if outcome.job.output.exists()]
-        return {path: path.stat().st_mtime_ns for path in files}
+        return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     def on_this_machine(self) -> list[Run]:
         """The same fits, trained in this process on one thread, as a laptop's notebooks would."""
@@ -289,7 +293,7 @@ def lose_a_host_and_finish(cluster: Cluster, folder: Path) -> None:
     """Lose the host that trains, and see that the other one takes its work over, and trains nothing twice."""
     work = Work(folder, epochs=LONG_FIT, experiments=KFOLD)
     suite = work.start(cluster)
-    wait_until(work.is_in_a_second_fit, "a second fit", 300)
+    wait_until(work.is_in_a_second_fit, "a second fit", 600)
     lost = work.host_of("cnn-kfold")
     assert lost is not None
     finished = work.snapshot()
@@ -325,7 +329,7 @@ def start_waiting(cluster: Cluster, scene: Scene) -> subprocess.Popen[bytes]:
     for mark in scene.folder.glob("*.waits"):
         mark.unlink()
     suite = start_standins(cluster, scene)
-    wait_until(lambda: len(list(scene.folder.glob("*.waits"))) == 2, "two notebooks to run", 300)
+    wait_until(lambda: len(list(scene.folder.glob("*.waits"))) == 2, "two notebooks to run", 600)
     return suite
 
 
@@ -342,7 +346,7 @@ def words_of(process: psutil.Process) -> set[str]:
     return set()
 
 
-def wait_for_end(suite: subprocess.Popen[bytes], seconds: float = 500) -> int:
+def wait_for_end(suite: subprocess.Popen[bytes], seconds: float = 900) -> int:
     """The exit code of a suite; fails if it hangs."""
     return suite.wait(seconds)
 
