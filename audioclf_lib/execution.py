@@ -30,7 +30,7 @@ from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
 from audioclf_lib.config import StrictModel
-from audioclf_lib.errors import InputError
+from audioclf_lib.errors import DamagedRunError, InputError
 from audioclf_lib.lease import hold_lease
 from audioclf_lib.paths import folder_for, replace_file
 
@@ -206,7 +206,7 @@ def _recorded(output: Path) -> Iterator[None]:
     try:
         yield
     except papermill.PapermillExecutionError as error:
-        if error.ename == InputError.__name__:  # as if nothing had been run
+        if error.ename in (InputError.__name__, DamagedRunError.__name__):  # as if nothing had been run
             part_path(output).unlink()
             _restore(status_path(output), before)
             raise InputError(error.evalue) from None

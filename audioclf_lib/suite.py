@@ -64,7 +64,7 @@ class Job:
     has_mean: bool = True
 
     def is_done(self, store: RunStore) -> bool:
-        return self.output.exists() and all(store.exists(fit) for fit in self.fits)
+        return self.output.exists() and all(store.is_whole(fit) for fit in self.fits)
 
 
 @dataclass(frozen=True)
@@ -229,8 +229,7 @@ def run_suite(
         if not job.notebook.is_file():
             raise InputError(f"there is no notebook {job.notebook}; give the folder that has it, with --notebooks-dir")
     store = RunStore(runs_dir)
-    for job in todo:
-        outcome(job, store)  # raises if a run that is there is damaged
+    damages = _damages(todo, store)  # raises if something else is in the place of a run folder
     folder = runs_dir.resolve() / ".suite"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -238,6 +237,8 @@ def run_suite(
         raise InputError(f"cannot write {runs_dir}: {error.strerror}; choose another --runs-dir") from None
     with hold_lease(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")):
         wait_for_orphan(folder, say)
+        for damage in damages:
+            say(damage)
         save_plan(plan, runs_dir / "plan.yaml")
         _forget_incomplete(todo, store)
         progress = _Progress(todo, store, say)
@@ -282,7 +283,7 @@ def usable_cores() -> int:
 def outcome(job: Job, store: RunStore) -> Outcome:
     """What is known of a job, from its files."""
     status = read_status(job.output)
-    runs = [store.load(fit) for fit in job.fits if store.exists(fit)]
+    runs = [store.load(fit) for fit in job.fits if store.is_whole(fit)]
     state: Literal["done", "failed", "stopped", "not run"]
     if job.is_done(store):
         state = "done"
@@ -344,6 +345,13 @@ class _Progress:
             return f"done in {time}"
         scores = ", ".join(f"{describe_accuracy(accuracy[level])} of {level}s" for level in ("window", "clip"))
         return f"done in {time}; right on the test fold: {scores}"
+
+
+def _damages(jobs: Sequence[Job], store: RunStore) -> list[str]:
+    """One line for each fit of which a file is damaged; its notebook finds the same and trains it again."""
+    fits = {fit.fit_id: fit for job in jobs for fit in job.fits}
+    found = {fit_id: store.damage(fit) for fit_id, fit in fits.items()}
+    return [f"{damage}; fit {fit_id} is trained again" for fit_id, damage in found.items() if damage]
 
 
 def _forget_incomplete(jobs: Sequence[Job], store: RunStore) -> None:
