@@ -100,6 +100,7 @@ def plan_jobs(
         InputError: a fold that the data set does not have.
     """
     folder = runs_dir.resolve() / dataset.name / "notebooks"
+    notebooks_dir = notebooks_dir.resolve()  # the engine works in another folder
     look = f"dataset-{dataset.fingerprint[:8]}"
     first = Job(
         id=look,
