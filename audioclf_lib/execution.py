@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from traitlets.config import Config
 from audioclf_lib.config import StrictModel
 from audioclf_lib.errors import DamagedRunError, InputError
 from audioclf_lib.lease import hold_lease
-from audioclf_lib.paths import folder_for, replace_file
+from audioclf_lib.paths import explained, folder_for, replace_file
 
 KERNEL_NAME = "audioclf"  # installed into the environment by `make setup`
 OUT_OF_MEMORY = "the kernel died; most often because memory ran out"
@@ -95,6 +95,7 @@ def run_notebook(
 
     Raises:
         InputError: no such notebook, a parameter that it does not have, or one that it rejects; nothing is left then.
+            Or a disk that cannot be written.
         NotebookError: a cell failed or the kernel died; see ``failed_path`` and ``read_status``.
     """
     notebook, output = Path(notebook), Path(output).absolute()
@@ -107,6 +108,7 @@ def run_notebook(
             stack.enter_context(folder_for(output.parent))
         except OSError as error:
             raise InputError(f"cannot write {output}: {error.strerror}; choose another place") from None
+        stack.enter_context(explained(output, "free space or choose another place"))
         stack.enter_context(hold_lease(output.with_name(f".{output.stem}.lock"), _both(holders.append, on_wait)))
         if holders and output.exists():
             return output
@@ -219,10 +221,12 @@ def _recorded(output: Path) -> Iterator[None]:
         status = record("failed", cell=cell, error="DeadKernelError", message=OUT_OF_MEMORY)
         raise NotebookError(status, failed_path(output)) from None
     except Exception as error:
-        record("failed", error=type(error).__name__, message=str(error))
+        with suppress(OSError):  # where this cannot be written either, what is told is the error itself
+            record("failed", error=type(error).__name__, message=str(error))
         raise
     except BaseException:
-        record("stopped")
+        with suppress(OSError):
+            record("stopped")
         raise
     record("done")
 
@@ -274,7 +278,8 @@ def main(jobs_file: str, job_id: str) -> int:
         return 1
     except InputError as error:
         print(f"{job_id}: {error}", file=sys.stderr)
-        record_status(Path(job["output"]), "failed", error=type(error).__name__, message=str(error))
+        with suppress(OSError):
+            record_status(Path(job["output"]), "failed", error=type(error).__name__, message=str(error))
         return 1
     except KeyboardInterrupt:
         return 130

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from glob import escape
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ class RunStore:
         if not path.exists():
             (self._partial(config) / CHECKPOINT).unlink(missing_ok=True)
             return "it is removed"
-        names = (path.name, *(f"{path.name}-{number}" for number in count(2)))
+        names = chain([path.name], (f"{path.name}-{number}" for number in count(2)))
         aside = next(place for name in names if not (place := path.parent / "damaged" / name).exists())
         with _explained(aside):
             aside.parent.mkdir(exist_ok=True)

@@ -24,12 +24,14 @@ from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import experiment_scores
 from audioclf_lib.execution import Status, failed_path, read_status, status_path
 from audioclf_lib.lease import hold_lease
+from audioclf_lib.paths import explained, try_to_write
 from audioclf_lib.plan import Plan, save_plan
 from audioclf_lib.store import RunStore
 from audioclf_lib.training import choose_device
 
 NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
 THIS_MACHINE = "laptop"  # of the profiles
+FREE_SPACE = "free space, or make it writable, and run the same command again"
 DATASET_NOTEBOOK = "01_dataset.ipynb"
 EXPERIMENT_NOTEBOOKS = {
     ("cnn", "kfold"): "10_cnn_kfold.ipynb",
@@ -236,7 +238,10 @@ def run_suite(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {runs_dir}: {error.strerror}; choose another --runs-dir") from None
-    with hold_lease(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")):
+    with (
+        explained(runs_dir, FREE_SPACE),
+        hold_lease(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")),
+    ):
         wait_for_orphan(folder, say)
         for damage in damages:
             say(damage)
@@ -252,6 +257,7 @@ def run_suite(
         outcomes = [outcome(job, store) for job in todo]
         if code != 0:
             say(f"what the engine and the notebooks' processes printed: {log_path(folder)}")
+            try_to_write(folder, FREE_SPACE)
             if all(result.state == "done" for result in outcomes):
                 raise RuntimeError(f"the workflow engine ended with exit code {code}, see {log_path(folder)}")
     return outcomes

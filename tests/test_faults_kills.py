@@ -1,7 +1,7 @@
 """Killed, interrupted or started twice: the next start goes on where the last one stopped, and nothing is lost.
 
-``nothing_lost.assert_nothing_lost`` says what that means. Moments are drawn with fixed seeds from the file operations of
-a suite; a suite is killed again and again until it is finished, and then the next one.
+``nothing_lost.assert_nothing_lost`` says what that means. Moments are drawn with fixed seeds from the file operations
+of a suite; a suite is killed again and again until it is finished, and then the next one.
 """
 
 from __future__ import annotations

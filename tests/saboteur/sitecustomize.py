@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
-import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 def role_of(command: list[str]) -> str:
     """Which of a suite's processes has this command line; empty for shells and the like."""
     text = " ".join(command)
-    if not command or "python" not in os.path.basename(command[0]):
+    if not command or "python" not in Path(command[0]).name:
         return ""
     for role, sign in {
         "kernel": "ipykernel_launcher",
@@ -57,7 +56,7 @@ class Saboteur:
         self.root = order["root"].rstrip("/")
         self.role = role_of(sys.orig_argv)
         self.record = os.open(order["record"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self.busy = False
+        self.busy = self.is_late = False
 
     def watch(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event not in CHANGES or self.busy or self.role not in self.order["counted"]:
@@ -72,6 +71,8 @@ class Saboteur:
             os.write(self.record, f"{self.role} {event} {path[len(self.root) :]}\n".encode().ljust(300)[:299] + b"\n")
             if os.fstat(self.record).st_size // 300 == self.order["moment"]:
                 self.strike()
+            elif self.order["deed"] == "turn_back" and Path(self.order["record"] + ".struck").exists():
+                self.act()  # one clock for all
         finally:
             self.busy = False
 
@@ -91,27 +92,18 @@ class Saboteur:
         others = processes(self.order["token"])
         for pid, role in others.items():
             if target in ("everything", role):
-                try:
+                with suppress(ProcessLookupError):
                     os.kill(pid, number)
-                except ProcessLookupError:
-                    pass
         if target in ("everything", self.role):
             os.kill(os.getpid(), number)
 
     def fill(self) -> None:
         """Leave no byte free on the disk that holds the root."""
-        with open(self.root + "/ballast", "wb", buffering=0) as ballast:
+        with Path(self.root, "ballast").open("wb", buffering=0) as ballast:
             for size in (1 << 16, 1 << 12, 1):
-                try:
+                with suppress(OSError):
                     while True:
                         ballast.write(b"x" * size)
-                except OSError:
-                    pass
-
-    def forbid(self) -> None:
-        """Make the disk that holds the root read-only, as a system does with one that fails."""
-        while subprocess.run(["mount", "-o", "remount,ro", self.root], capture_output=True).returncode:
-            pass  # busy: a file is open for writing just now
 
     def starve(self) -> None:
         """Let this process have no more memory than it has."""
@@ -119,9 +111,11 @@ class Saboteur:
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(),) * 2)
 
     def turn_back(self) -> None:
-        """Turn this process's clock back by a day."""
-        now = time.time
-        time.time = lambda: now() - 86_400
+        """Turn this process's clock back by a day; every process of the suite does so at its next operation."""
+        if not self.is_late:
+            self.is_late, now, now_ns = True, time.time, time.time_ns
+            time.time = lambda: now() - 86_400
+            time.time_ns = lambda: now_ns() - 86_400 * 10**9
 
 
 if "AUDIOCLF_SABOTAGE" in os.environ:
