@@ -50,7 +50,7 @@ test: setup ## check style, types, layers and notebooks, then run all tests
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not faults"
 
 faults: setup ## kill, fill, damage and interrupt suites at many moments, half an hour; as root, nothing is skipped
-	$(BIN)/pytest -q -n 2 --dist worksteal -k faults
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "nothing_lost or faults"
 
 bench: setup ## measure training and scoring speed beside PyTorch and Lightning, into benchmarks/results.json
 	@$(BIN)/python -m pip install -q --require-hashes -r benchmarks/requirements.lock

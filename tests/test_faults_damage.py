@@ -21,6 +21,8 @@ from audioclf_lib.plan import Plan, save_plan
 from audioclf_lib.store import ARTEFACTS, CHECKPOINT, HISTORY, PREDICTIONS, WEIGHTS, RunStore
 from audioclf_lib.training import fit
 
+pytestmark = pytest.mark.nothing_lost
+
 DATASET = make_dataset()
 CONFIGURATION = make_fit(DATASET)
 

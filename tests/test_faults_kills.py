@@ -22,6 +22,8 @@ from nothing_lost import (
     wait_for_end,
 )
 
+pytestmark = pytest.mark.nothing_lost
+
 # From which of the file operations that count a moment is drawn: about a third of what a whole suite makes, so that
 # several kills fall on one suite. A whole engine has some twenty to do before the first notebook.
 LATEST = {"kernel": 16, "papermill": 40, "snakemake": 60, "everything": 70}

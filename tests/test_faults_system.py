@@ -27,6 +27,8 @@ from audioclf_lib.plan import Plan, save_plan
 from audioclf_lib.store import CHECKPOINT, PREDICTIONS, RunStore
 from audioclf_lib.training import fit
 
+pytestmark = pytest.mark.nothing_lost
+
 FULL, READ_ONLY = "No space left on device", "Read-only file system"
 
 
@@ -199,3 +201,42 @@ def test_what_a_kill_left_of_a_finished_fit_is_cleared_away(tmp_path: Path) -> N
     assert fit(config, dataset, runs_dir=tmp_path, device="cpu") == run
     assert run.path.stat().st_ino == inode
     assert [path.name for path in run.path.parent.iterdir()] == [config.fit_id]
+
+
+WANT = """
+import sys
+import torch
+from tiny import make_dataset, make_fit
+from audioclf_lib.training import fit
+
+torch.set_num_threads(1)
+dataset = make_dataset()
+
+def after_an_epoch(config, history):
+    print("trained", len(history), flush=True)
+    sys.stdin.readline()
+
+fit(make_fit(dataset), dataset, runs_dir=sys.argv[1], device="cpu", progress=after_an_epoch)
+"""
+
+
+def want(runs_dir: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WANT, str(runs_dir)]
+    return subprocess.Popen(
+        command, cwd=PROJECT_ROOT / "tests", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_fit_that_two_want_is_trained_once(tmp_path: Path) -> None:
+    """The second comes when the first has trained an epoch, and is there before the first goes on."""
+    first = want(tmp_path)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "trained 1\n"
+    second = want(tmp_path)
+    assert second.stdout is not None
+    assert f"is being trained by process {first.pid} on " in second.stdout.readline()
+    assert first.communicate("\n\n")[0] == "trained 2\n"
+    assert second.communicate()[0] == ""
+    assert (first.returncode, second.returncode) == (0, 0)
+    (run,) = RunStore(tmp_path).find()
+    run.verify()
