@@ -213,9 +213,11 @@ class RunStore:
             history.to_csv(draft / HISTORY, index=False)
             # Probabilities are all different: a dictionary of them makes the file a third larger.
             repetitive = [name for name in map(str, predictions) if not name.startswith("p_")]
-            predictions.to_parquet(draft / PREDICTIONS, index=False, compression="zstd", use_dictionary=repetitive)
+            # By way of memory, also in checkpoints: a full disk is a plain OSError only where Python writes.
+            (draft / PREDICTIONS).write_bytes(
+                predictions.to_parquet(None, index=False, compression="zstd", use_dictionary=repetitive)
+            )
             write_json(draft / METRICS, metrics)
-            # By way of memory, here and in checkpoints: a full disk is an OSError only where Python writes.
             (draft / WEIGHTS).write_bytes(
                 safetensors.save({name: tensor.contiguous() for name, tensor in weights.items()})
             )

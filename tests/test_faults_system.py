@@ -23,6 +23,7 @@ from test_resume import assert_same_numbers
 from tiny import make_dataset, make_fit
 
 from audioclf_lib import lease
+from audioclf_lib.errors import InputError
 from audioclf_lib.plan import Plan, save_plan
 from audioclf_lib.store import CHECKPOINT, PREDICTIONS, RunStore
 from audioclf_lib.training import fit
@@ -48,7 +49,7 @@ def count_of(operation: str, undisturbed: Workplace, roles: tuple[str, ...]) -> 
 # What is about to be written when the disk is full; by whom; and whose operations are counted until then.
 WRITTEN: dict[str, tuple[str, str]] = {
     "checkpoint": (CHECKPOINT, "kernel"),
-    "predictions": ("metrics.json", "kernel"),  # pyarrow opens its file unseen, between history and metrics
+    "history": ("history.csv", "kernel"),
     "weights": ("weights.safetensors", "kernel"),
     "notebook": (".part.ipynb", "papermill"),
     "status": (".status.json", "papermill"),
@@ -73,6 +74,34 @@ def test_a_full_disk_is_named_and_the_suite_goes_on_when_there_is_space(
     (disk / "ballast").unlink()
     place.finish()
     assert_nothing_lost(place, undisturbed)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_fit_that_finds_no_space_for_any_of_its_files_keeps_its_checkpoint(disk: Path, tmp_path: Path) -> None:
+    """Page by page, so that the disk is full in the midst of each file, predictions and weights too."""
+    dataset = make_dataset()
+    config = make_fit(dataset)
+    undisturbed = fit(config, dataset, runs_dir=tmp_path / "undisturbed", device="cpu")
+    needed = sum(path.stat().st_size for path in undisturbed.path.iterdir())
+
+    def stop_at_the_end(_: object, history: list[dict[str, float]]) -> None:
+        if len(history) == config.epochs:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, dataset, runs_dir=disk, device="cpu", progress=stop_at_the_end)
+    ballast = disk / "ballast"
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    ballast.write_bytes(bytes(free))
+    home = disk / config.dataset
+    before = sorted(home.iterdir())
+    for space in (0, *range(3 * 4096, 9 * 4096, 4096), needed // 2, needed - 8192):
+        os.truncate(ballast, free - space)
+        with pytest.raises(InputError, match=rf"^cannot write .*: {FULL}; free space or choose another runs_dir$"):
+            fit(config, dataset, runs_dir=disk, device="cpu")
+        assert sorted(home.iterdir()) == before
+    ballast.unlink()
+    assert_same_numbers(fit(config, dataset, runs_dir=disk, device="cpu"), undisturbed)
 
 
 @pytest.mark.faults
