@@ -36,6 +36,7 @@ from audioclf_lib.paths import explained, folder_for, replace_file
 
 KERNEL_NAME = "audioclf"  # installed into the environment by `make setup`
 OUT_OF_MEMORY = "the kernel died; most often because memory ran out"
+NO_MEMORY = "memory ran out; run fewer notebooks at once (--jobs 1), or close other programs"
 
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -213,7 +214,8 @@ def _recorded(output: Path) -> Iterator[None]:
             _restore(status_path(output), before)
             raise InputError(error.evalue) from None
         os.replace(part_path(output), failed_path(output))
-        status = record("failed", cell=error.exec_count, error=error.ename, message=error.evalue)
+        message = error.evalue or (NO_MEMORY if error.ename == MemoryError.__name__ else "")  # Python says nothing then
+        status = record("failed", cell=error.exec_count, error=error.ename, message=message)
         raise NotebookError(status, failed_path(output)) from None
     except DeadKernelError:
         cell = _last_started_cell(part_path(output))

@@ -106,9 +106,11 @@ class Saboteur:
                         ballast.write(b"x" * size)
 
     def starve(self) -> None:
-        """Let this process have no more memory than it has."""
+        """Let this process have hardly more memory than it has, and need more in the midst of what it does."""
+        more = 1 << 28
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(),) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + more,) * 2)
+        bytearray(2 * more)
 
     def turn_back(self) -> None:
         """Turn this process's clock back by a day; every process of the suite does so at its next operation."""
