@@ -115,6 +115,7 @@ def run_notebook(
             return output
         with _recorded(output):
             _execute(notebook, part_path(output), parameters)
+            _make_no_older(part_path(output), notebook)
             os.replace(part_path(output), output)
             failed_path(output).unlink(missing_ok=True)
     return output
@@ -238,6 +239,16 @@ def record_status(output: Path, state: State, **details: Any) -> Status:
     status = Status(state=state, host=socket.gethostname(), pid=os.getpid(), **details)
     replace_file(status_path(output), status.model_dump_json(indent=2).encode())
     return status
+
+
+def _make_no_older(path: Path, source: Path) -> None:
+    """Give a file at least its source's time of change, which lies ahead where the clock was set back meanwhile.
+
+    Snakemake takes what is older than its source for out of date, and removes it.
+    """
+    saved = source.stat().st_mtime_ns
+    if path.stat().st_mtime_ns < saved:
+        os.utime(path, ns=(saved, saved))
 
 
 def _restore(path: Path, content: bytes | None) -> None:
