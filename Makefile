@@ -18,7 +18,7 @@ SUITE_OPTIONS += --epochs "$(EPOCHS)"
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test bench audit lab clean lock system-packages
+.PHONY: help setup report test faults bench audit lab clean lock system-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -49,6 +49,9 @@ test: setup ## check style, types, layers and notebooks, then run all tests
 	$(BIN)/lint-imports
 	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not faults"
+
+faults: setup ## kill, fill, damage and interrupt suites at many moments, half an hour; as root, nothing is skipped
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "nothing_lost or faults"
 
 bench: setup ## measure training and scoring speed beside PyTorch and Lightning, into benchmarks/results.json
 	@$(BIN)/python -m pip install -q --require-hashes -r benchmarks/requirements.lock

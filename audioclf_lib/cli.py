@@ -132,7 +132,7 @@ def run(
         if experiment:
             choose_device(experiment.device)  # raises if it is not present
             job = experiment_job(experiment)
-            outcome(job, RunStore(experiment.runs_dir))  # raises if a run that is there is damaged
+            outcome(job, RunStore(experiment.runs_dir))  # raises if something else is in the place of a run folder
             notebook, place, parameters = job.notebook, job.output, job.parameters
         else:
             notebook = _find_notebook(target, NOTEBOOKS_DIR)

@@ -23,6 +23,7 @@ import psutil
 
 from audioclf_lib.config import PROJECT_ROOT
 from audioclf_lib.errors import InputError
+from audioclf_lib.lease import identity
 
 WORKFLOW = PROJECT_ROOT / "workflow"
 GRACE_SECONDS = 20.0  # a kernel may need a moment to leave a long computation
@@ -59,7 +60,7 @@ def run_snakemake(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         record = folder / "engine.json"
-        record.write_text(json.dumps(_identity(process.pid)), encoding="utf-8")
+        record.write_text(json.dumps(identity(process.pid)), encoding="utf-8")
         try:
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -91,14 +92,9 @@ def wait_for_orphan(folder: Path, say: Callable[[str], None]) -> None:
     if host != socket.gethostname():
         raise InputError(f"process {pid} on {host} may still run this suite; if it does not, remove {record}")
     with contextlib.suppress(psutil.NoSuchProcess):
-        if _identity(pid) == holder:
+        if identity(pid) == holder:
             say(f"process {pid} of an interrupted suite is still at work; waiting for it (`kill {pid}` stops it)")
             psutil.Process(pid).wait()
-
-
-def _identity(pid: int) -> dict[str, object]:
-    """What tells a process from a later one with the same number."""
-    return {"host": socket.gethostname(), "pid": pid, "started": psutil.Process(pid).create_time()}
 
 
 @contextlib.contextmanager

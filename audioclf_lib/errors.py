@@ -23,6 +23,18 @@ class InputError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
+class DamagedRunError(InputError):
+    """A file of a fit is missing or is not what was written.
+
+    Attributes:
+        what: which file, and what is wrong with it; the message has the remedy, too.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; restore it, or have `audioclf suite` set it aside and train the fit again")
+        self.what = what
+
+
 def quote(value: object) -> str:
     """A given value as Python writes it, cut short where it is long."""
     try:

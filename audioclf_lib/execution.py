@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,12 +30,13 @@ from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
 from audioclf_lib.config import StrictModel
-from audioclf_lib.errors import InputError
+from audioclf_lib.errors import DamagedRunError, InputError
 from audioclf_lib.lease import hold_lease
-from audioclf_lib.paths import folder_for, replace_file
+from audioclf_lib.paths import explained, folder_for, replace_file
 
 KERNEL_NAME = "audioclf"  # installed into the environment by `make setup`
 OUT_OF_MEMORY = "the kernel died; most often because memory ran out"
+NO_MEMORY = "memory ran out; run fewer notebooks at once (--jobs 1), or close other programs"
 
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -95,6 +96,7 @@ def run_notebook(
 
     Raises:
         InputError: no such notebook, a parameter that it does not have, or one that it rejects; nothing is left then.
+            Or a disk that cannot be written.
         NotebookError: a cell failed or the kernel died; see ``failed_path`` and ``read_status``.
     """
     notebook, output = Path(notebook), Path(output).absolute()
@@ -107,11 +109,13 @@ def run_notebook(
             stack.enter_context(folder_for(output.parent))
         except OSError as error:
             raise InputError(f"cannot write {output}: {error.strerror}; choose another place") from None
+        stack.enter_context(explained(output, "free space or choose another place"))
         stack.enter_context(hold_lease(output.with_name(f".{output.stem}.lock"), _both(holders.append, on_wait)))
         if holders and output.exists():
             return output
         with _recorded(output):
             _execute(notebook, part_path(output), parameters)
+            _make_no_older(part_path(output), notebook)
             os.replace(part_path(output), output)
             failed_path(output).unlink(missing_ok=True)
     return output
@@ -206,12 +210,13 @@ def _recorded(output: Path) -> Iterator[None]:
     try:
         yield
     except papermill.PapermillExecutionError as error:
-        if error.ename == InputError.__name__:  # as if nothing had been run
+        if error.ename in (InputError.__name__, DamagedRunError.__name__):  # as if nothing had been run
             part_path(output).unlink()
             _restore(status_path(output), before)
             raise InputError(error.evalue) from None
         os.replace(part_path(output), failed_path(output))
-        status = record("failed", cell=error.exec_count, error=error.ename, message=error.evalue)
+        message = error.evalue or (NO_MEMORY if error.ename == MemoryError.__name__ else "")  # Python says nothing then
+        status = record("failed", cell=error.exec_count, error=error.ename, message=message)
         raise NotebookError(status, failed_path(output)) from None
     except DeadKernelError:
         cell = _last_started_cell(part_path(output))
@@ -219,10 +224,12 @@ def _recorded(output: Path) -> Iterator[None]:
         status = record("failed", cell=cell, error="DeadKernelError", message=OUT_OF_MEMORY)
         raise NotebookError(status, failed_path(output)) from None
     except Exception as error:
-        record("failed", error=type(error).__name__, message=str(error))
+        with suppress(OSError):  # where this cannot be written either, what is told is the error itself
+            record("failed", error=type(error).__name__, message=str(error))
         raise
     except BaseException:
-        record("stopped")
+        with suppress(OSError):
+            record("stopped")
         raise
     record("done")
 
@@ -232,6 +239,16 @@ def record_status(output: Path, state: State, **details: Any) -> Status:
     status = Status(state=state, host=socket.gethostname(), pid=os.getpid(), **details)
     replace_file(status_path(output), status.model_dump_json(indent=2).encode())
     return status
+
+
+def _make_no_older(path: Path, source: Path) -> None:
+    """Give a file at least its source's time of change, which lies ahead where the clock was set back meanwhile.
+
+    Snakemake takes what is older than its source for out of date, and removes it.
+    """
+    saved = source.stat().st_mtime_ns
+    if path.stat().st_mtime_ns < saved:
+        os.utime(path, ns=(saved, saved))
 
 
 def _restore(path: Path, content: bytes | None) -> None:
@@ -274,7 +291,8 @@ def main(jobs_file: str, job_id: str) -> int:
         return 1
     except InputError as error:
         print(f"{job_id}: {error}", file=sys.stderr)
-        record_status(Path(job["output"]), "failed", error=type(error).__name__, message=str(error))
+        with suppress(OSError):
+            record_status(Path(job["output"]), "failed", error=type(error).__name__, message=str(error))
         return 1
     except KeyboardInterrupt:
         return 130

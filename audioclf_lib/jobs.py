@@ -71,7 +71,7 @@ class Job:
         return f"{self.output.parent.parent.name}/{self.id}"
 
     def is_done(self, store: RunStore) -> bool:
-        return (self.for_others or self.output.exists()) and all(store.exists(fit) for fit in self.fits)
+        return (self.for_others or self.output.exists()) and all(store.is_whole(fit) for fit in self.fits)
 
 
 def suite_jobs(
@@ -93,6 +93,7 @@ def suite_jobs(
         InputError: a data set that cannot be used, or a fold that it does not have.
     """
     sweep = as_sweep(plan)
+    notebooks_dir = notebooks_dir.resolve()  # the engine works in another folder
     folds: dict[str, list[int]] = {}
     for each in sweep.plans.values():
         folds.setdefault(each.dataset, []).append(each.test_fold)

@@ -82,7 +82,7 @@ def _acquire(path: Path, token: str, on_wait: Callable[[str], None] | None) -> N
 def _create(path: Path, token: str) -> bool:
     try:
         with path.open("x", encoding="utf-8") as file:
-            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "token": token}, file)
+            json.dump(identity(os.getpid()) | {"token": token}, file)
     except FileExistsError:
         return False
     except OSError:
@@ -113,12 +113,32 @@ def _beat(path: Path, token: str, done: threading.Event) -> None:
             os.utime(path)
 
 
+def identity(pid: int) -> dict[str, object]:
+    """What tells a process from all others, also from a later one with the same number.
+
+    Raises:
+        psutil.NoSuchProcess: there is none.
+    """
+    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid)}
+
+
+def _started(pid: int) -> float:
+    """When a process was started: under Linux since the system was, so that setting the clock changes nothing."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # its name may hold anything
+        return float(fields[19])
+    except (OSError, IndexError, ValueError):
+        return psutil.Process(pid).create_time()
+
+
 def _is_dead_here(holder: dict[str, object]) -> bool:
     """Whether the holder ran on this machine and is gone, or killed and not yet cleared away by its parent."""
     if holder.get("host") != socket.gethostname():
         return False
     try:
-        return psutil.Process(int(str(holder.get("pid")))).status() == psutil.STATUS_ZOMBIE
+        pid = int(str(holder.get("pid")))
+        is_another = "started" in holder and holder["started"] != _started(pid)
+        return is_another or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
     except (psutil.Error, ValueError):

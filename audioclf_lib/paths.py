@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -28,6 +29,43 @@ def user_path(text: str | Path) -> Path:
             f"{quote(str(text))} is no path that can be followed ({reason.rstrip('.')}); correct it"
         ) from None
     return path
+
+
+# What the system says where nothing can be written; other errors, as of a process that cannot start, are no such thing.
+_UNWRITABLE = {
+    getattr(errno, name, None)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENOTDIR", "ENAMETOOLONG")
+}
+
+
+@contextmanager
+def explained(path: Path, remedy: str) -> Iterator[None]:
+    """Tell in one sentence that the block cannot write to ``path`` or below: a full disk, a read-only one, no right.
+
+    Raises:
+        InputError: instead of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise InputError(f"cannot write {path}: {error.strerror}; {remedy}") from error
+
+
+def try_to_write(folder: Path, remedy: str) -> None:
+    """Raise InputError if nothing can be written into a folder: 64 kB are tried.
+
+    Raises:
+        InputError: as of ``explained``.
+    """
+    draft = folder / f".{uuid.uuid4().hex}"
+    with explained(folder, remedy):
+        try:
+            draft.write_bytes(bytes(65_536))
+        finally:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:

@@ -1,8 +1,9 @@
 """Run folders: the only module that reads or writes them.
 
 ``<runs_dir>/<dataset>/<fit id>/`` holds one finished fit. It is written under a temporary name and renamed when
-complete, so a folder that exists is whole. What an unfinished fit needs to go on lies in ``.<fit id>.partial/``, and
-tables about a fit that are not part of it in ``traces/<fit id>-<name>.parquet``.
+complete, so a folder that exists is whole; a checksum of every file tells whether it still is, and a file that is
+something else is not read. What an unfinished fit needs to go on lies in ``.<fit id>.partial/``, tables about a fit
+that are not part of it in ``traces/<fit id>-<name>.parquet``, and folders that were found damaged in ``damaged/``.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from glob import escape
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from safetensors import SafetensorError
 
+from audioclf_lib.checksums import SUMS, read_sums, seal, sum_of, unseal, write_sums
 from audioclf_lib.config import SCHEMA_VERSION, FitConfig
-from audioclf_lib.errors import InputError
+from audioclf_lib.errors import DamagedRunError, InputError
 from audioclf_lib.lease import hold_lease
 from audioclf_lib.paths import replace_file
 
@@ -34,6 +38,7 @@ if (
 
 CONFIG, HISTORY, PREDICTIONS, METRICS = "config.json", "history.csv", "predictions.parquet", "metrics.json"
 WEIGHTS, ENVIRONMENT, CHECKPOINT = "weights.safetensors", "environment.json", "checkpoint.pt"
+ARTEFACTS = (CONFIG, HISTORY, PREDICTIONS, METRICS, WEIGHTS, ENVIRONMENT)
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,21 @@ class Run:
         """Read all that a report needs.
 
         Raises:
-            InputError: an artefact is missing or damaged.
+            DamagedRunError: an artefact is missing or damaged.
         """
         _ = self.history, self.predictions, self.metrics, self.environment
+
+    def verify(self) -> None:
+        """Hold every artefact against its checksum; where there are none, read what can be read.
+
+        Raises:
+            DamagedRunError: an artefact is missing or damaged.
+        """
+        names = [name for name in ARTEFACTS if name != WEIGHTS or self.has_weights]
+        if [_read_artefact(self.path / name) for name in names] and not (self.path / SUMS).exists():
+            self.check()
+            if self.has_weights:
+                self.weights()
 
     def weights(self) -> dict[str, Tensor]:
         """The chosen epoch's weights and batch-norm statistics.
@@ -98,8 +115,8 @@ class Run:
         from safetensors import torch as safetensors
 
         try:
-            return safetensors.load_file(self.path / WEIGHTS)
-        except (OSError, SafetensorError) as error:
+            return safetensors.load(_read_artefact(self.path / WEIGHTS))
+        except SafetensorError as error:
             raise _damaged(self.path / WEIGHTS, error) from None
 
 
@@ -137,6 +154,38 @@ class RunStore:
         if not self.exists(config):
             raise InputError(f"fit {config.fit_id} is not in {self.runs_dir}; train it with `audioclf suite`")
         return read_run(self.path(config))
+
+    def damage(self, config: FitConfig) -> str | None:
+        """Which file of the fit is damaged and how: of its run folder or, if it has none yet, its checkpoint.
+
+        Raises:
+            InputError: something else is in the place of its run folder.
+        """
+        try:
+            if self.exists(config):
+                self.load(config).verify()
+            else:
+                self.load_checkpoint(config)
+        except DamagedRunError as damaged:
+            return damaged.what
+        return None
+
+    def is_whole(self, config: FitConfig) -> bool:
+        """Whether the fit has been trained and every file of it is as it was written."""
+        return self.exists(config) and self.damage(config) is None
+
+    def set_aside(self, config: FitConfig) -> str:
+        """Take what is damaged of a fit out of the way, so that it is trained anew; what was done with it, in words."""
+        path = self.path(config)
+        if not path.exists():
+            (self._partial(config) / CHECKPOINT).unlink(missing_ok=True)
+            return "it is removed"
+        names = chain([path.name], (f"{path.name}-{number}" for number in count(2)))
+        aside = next(place for name in names if not (place := path.parent / "damaged" / name).exists())
+        with _explained(aside):
+            aside.parent.mkdir(exist_ok=True)
+            os.rename(path, aside)
+        return f"its folder is kept as {aside}"
 
     def find(self, dataset: str | None = None, **criteria: Any) -> list[Run]:
         """All finished fits whose configuration has these values, ordered by fit id.
@@ -190,13 +239,16 @@ class RunStore:
             history.to_csv(draft / HISTORY, index=False)
             # Probabilities are all different: a dictionary of them makes the file a third larger.
             repetitive = [name for name in map(str, predictions) if not name.startswith("p_")]
-            predictions.to_parquet(draft / PREDICTIONS, index=False, compression="zstd", use_dictionary=repetitive)
+            # By way of memory, also in checkpoints: a full disk is a plain OSError only where Python writes.
+            (draft / PREDICTIONS).write_bytes(
+                predictions.to_parquet(None, index=False, compression="zstd", use_dictionary=repetitive)
+            )
             write_json(draft / METRICS, metrics)
-            # By way of memory, here and in checkpoints: a full disk is an OSError only where Python writes.
             (draft / WEIGHTS).write_bytes(
                 safetensors.save({name: tensor.contiguous() for name, tensor in weights.items()})
             )
             write_json(draft / ENVIRONMENT, environment)
+            write_sums(draft, ARTEFACTS)
         self.drop_checkpoint(config)
         return read_run(target)
 
@@ -210,7 +262,8 @@ class RunStore:
         run.check()
         if not self.exists(run.config):
             with self._drafted(target) as draft:
-                for name in (CONFIG, HISTORY, PREDICTIONS, METRICS, ENVIRONMENT):
+                sums = [SUMS] if (run.path / SUMS).exists() else []
+                for name in (CONFIG, HISTORY, PREDICTIONS, METRICS, ENVIRONMENT, *sums):
                     shutil.copyfile(run.path / name, draft / name)
         return read_run(target)
 
@@ -228,8 +281,9 @@ class RunStore:
             return True
         if not run.has_weights or run.metrics != own.metrics:
             return False
+        content = _read_artefact(run.path / WEIGHTS)
         with _explained(own.path / WEIGHTS):
-            replace_file(own.path / WEIGHTS, (run.path / WEIGHTS).read_bytes())
+            replace_file(own.path / WEIGHTS, content)
         return True
 
     def drop_weights(self, config: FitConfig) -> None:
@@ -271,28 +325,31 @@ class RunStore:
             try:
                 draft.mkdir(parents=True)
                 yield draft
-                self._publish(draft, target)
+                os.rename(draft, target)
+            except OSError:
+                if not (target / CONFIG).exists():
+                    raise
+                # Who lost the lease, say while the machine slept, was overtaken: the same fit, the same numbers.
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
 
-    @staticmethod
-    def _publish(draft: Path, target: Path) -> None:
-        try:
-            os.rename(draft, target)
-        except OSError:
-            if not (target / CONFIG).exists():
-                raise
-            # Who lost the lease, say while the machine slept, was overtaken: the same fit, the same numbers.
-
     @contextmanager
     def lock(self, config: FitConfig, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Let one process at a time train this fit; wait for another that does."""
+        """Let one process at a time train this fit; wait for another that does, tidy up after one that was killed."""
         marker = self._partial(config).with_suffix(".lock")
         with ExitStack() as stack:
             with _explained(marker):
                 marker.parent.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(hold_lease(marker, on_wait))
+            for draft in self._drafts(config):
+                shutil.rmtree(draft, ignore_errors=True)
+            if self.exists(config):
+                self.drop_checkpoint(config)
             yield
+
+    def has_leftovers(self, config: FitConfig) -> bool:
+        """Whether something is left of the training of a finished fit, since that was killed; ``lock`` removes it."""
+        return self._partial(config).exists() or any(self._drafts(config))
 
     def save_checkpoint(self, config: FitConfig, state: dict[str, Any]) -> None:
         """Replace the fit's checkpoint by ``state`` (tensors, numbers, texts, lists and dicts of them)."""
@@ -301,33 +358,40 @@ class RunStore:
         folder, buffer = self._partial(config), io.BytesIO()
         torch.save(state, buffer)
         with _explained(folder):
-            replace_file(folder / CHECKPOINT, buffer.getbuffer())
+            replace_file(folder / CHECKPOINT, seal(buffer.getbuffer()))
 
     def load_checkpoint(self, config: FitConfig) -> dict[str, Any] | None:
-        """The fit's last checkpoint on the CPU, or None if there is none or it is damaged (then it starts anew)."""
+        """The fit's last checkpoint on the CPU, or None if there is none.
+
+        Raises:
+            DamagedRunError: it is not what was written.
+        """
         import torch
 
         path = self._partial(config) / CHECKPOINT
-        if not path.exists():
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
             return None
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # torch raises many kinds for a truncated file
-            path.unlink()
-            return None
+            # One from before there were seals is a bare zip archive.
+            content = content if content.startswith(b"PK") else unseal(content)
+            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for what it cannot read
+            raise _damaged(path, error) from None
         return state
 
     def save_trace(self, config: FitConfig, name: str, table: pd.DataFrame) -> None:
         """Keep a table about a fit that is no artefact of its run folder; one of that name is replaced as a whole."""
         path, buffer = self._trace(config, name), io.BytesIO()
-        table.to_parquet(buffer, compression="zstd")
+        table.to_parquet(buffer, compression="zstd", write_page_checksum=True)
         with _explained(path):
             replace_file(path, buffer.getbuffer())
 
     def load_trace(self, config: FitConfig, name: str) -> pd.DataFrame | None:
         """The table of that name about a fit; None if there is none or it is damaged (then it is made anew)."""
         try:
-            return pd.read_parquet(self._trace(config, name))
+            return pd.read_parquet(self._trace(config, name), page_checksum_verification=True)
         except (OSError, ValueError):  # ArrowInvalid is a ValueError
             return None
 
@@ -339,6 +403,9 @@ class RunStore:
 
     def _partial(self, config: FitConfig) -> Path:
         return self.runs_dir / config.dataset / f".{config.fit_id}.partial"
+
+    def _drafts(self, config: FitConfig) -> Iterator[Path]:
+        return (self.runs_dir / config.dataset).glob(f".{escape(config.fit_id)}.*.draft")
 
 
 def read_run(path: Path) -> Run:
@@ -367,36 +434,55 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        InputError: the file is missing or damaged.
+        DamagedRunError: the file is missing or damaged.
     """
+    content = _read_artefact(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from None
+        values = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from None
     if not isinstance(values, dict):
         raise _damaged(path, "no JSON object")
     return values
 
 
-def _read_table(path: Path, read: Callable[[Path], pd.DataFrame], columns: Collection[str] = ()) -> pd.DataFrame:
+def _read_table(path: Path, read: Callable[[io.BytesIO], pd.DataFrame], columns: Collection[str] = ()) -> pd.DataFrame:
+    content = _read_artefact(path)
     try:
-        table = read(path)
-    except (OSError, ValueError) as error:  # what pandas and pyarrow raise for what they cannot read are ValueErrors
-        raise _unreadable(path, error) from None
+        table = read(io.BytesIO(content))
+    except (OSError, ValueError) as error:  # what pandas and pyarrow raise for what they cannot read
+        raise _damaged(path, error) from None
     if missing := sorted(set(columns) - set(table.columns)):
         raise _damaged(path, f"no column {missing[0]!r}")
     return table
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    if isinstance(error, FileNotFoundError):
-        return InputError(f"{path} is missing; remove the folder {path.parent} and train the fit again")
-    return _damaged(path, error)
+def _read_artefact(path: Path) -> bytes:
+    """The bytes of a file of a run folder, if they are those that were written.
+
+    Raises:
+        DamagedRunError: the file is missing, cannot be read, or has another checksum.
+        InputError: it may not be read.
+    """
+    try:
+        content = path.read_bytes()
+        sums = read_sums(path.parent, ARTEFACTS)
+    except FileNotFoundError:
+        raise DamagedRunError(f"{path} is missing") from None
+    except PermissionError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; give yourself the right to") from None
+    except OSError as error:
+        raise _damaged(path, error) from None
+    except ValueError as error:
+        raise _damaged(path.with_name(SUMS), error) from None
+    if sums is not None and sums[path.name] != sum_of(content):
+        raise _damaged(path, f"its bytes are not those that {SUMS} was written for")
+    return content
 
 
-def _damaged(path: Path, reason: object) -> InputError:
+def _damaged(path: Path, reason: object) -> DamagedRunError:
     said = " ".join(str(reason).split())[:300]
-    return InputError(f"{path} is damaged ({said}); remove its folder and train the fit again")
+    return DamagedRunError(f"{path} is damaged ({said})")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -23,10 +23,13 @@ from audioclf_lib.evaluation import experiment_scores
 from audioclf_lib.execution import Status, failed_path, read_status, status_path
 from audioclf_lib.jobs import MIN_AT_ONCE, NOTEBOOKS_DIR, Job, distinct_fits, jobs_at_once, suite_jobs, usable_cores
 from audioclf_lib.lease import hold_lease
+from audioclf_lib.paths import explained, try_to_write
 from audioclf_lib.plan import Plan, Sweep, save_plan
 from audioclf_lib.profiles import THIS_MACHINE, Profile, find_profile
 from audioclf_lib.store import RunStore
 from audioclf_lib.training import choose_device
+
+FREE_SPACE = "free space, or make it writable, and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -89,16 +92,19 @@ def run_suite(
         if not job.notebook.is_file():
             raise InputError(f"there is no notebook {job.notebook}; give the folder that has it, with --notebooks-dir")
     store = RunStore(runs_dir)
-    for fit in distinct_fits(todo).values():
-        if store.exists(fit):
-            _ = store.load(fit).metrics  # raises if a run that is there is damaged
+    damages = _damages(todo, store)  # raises if something else is in the place of a run folder
     folder = runs_dir.resolve() / ".suite"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {runs_dir}: {error.strerror}; choose another --runs-dir") from None
-    with hold_lease(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")):
+    with (
+        explained(runs_dir, FREE_SPACE),
+        hold_lease(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")),
+    ):
         wait_for_orphan(folder, say)
+        for damage in damages:
+            say(damage)
         save_plan(plan, runs_dir / "plan.yaml")
         _forget_incomplete(todo, store)
         progress = _Progress(todo, store, say)
@@ -109,6 +115,7 @@ def run_suite(
         outcomes = [outcome(job, store) for job in todo]
         if code != 0:
             say(f"what the engine and the notebooks' processes printed: {log_path(folder)}")
+            try_to_write(folder, FREE_SPACE)
             if all(result.state == "done" for result in outcomes):
                 raise RuntimeError(f"the workflow engine ended with exit code {code}, see {log_path(folder)}")
     return outcomes
@@ -143,7 +150,7 @@ def _shares(
 def outcome(job: Job, store: RunStore) -> Outcome:
     """What is known of a job, from its files."""
     status = read_status(job.output)
-    runs = [store.load(fit) for fit in job.fits if store.exists(fit)]
+    runs = [store.load(fit) for fit in job.fits if store.is_whole(fit)]
     state: Literal["done", "failed", "stopped", "not run"]
     if job.is_done(store):
         state = "done"
@@ -212,6 +219,12 @@ def _stamp(file: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return facts.st_mtime_ns, facts.st_ino
+
+
+def _damages(jobs: Sequence[Job], store: RunStore) -> list[str]:
+    """One line for each fit of which a file is damaged; its notebook finds the same and trains it again."""
+    found = {fit.fit_id: store.damage(fit) for fit in distinct_fits(jobs).values()}
+    return [f"{damage}; fit {fit_id} is trained again" for fit_id, damage in found.items() if damage]
 
 
 def _forget_incomplete(jobs: Sequence[Job], store: RunStore) -> None:

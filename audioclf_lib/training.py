@@ -272,6 +272,8 @@ def fit(
 ) -> Run:
     """Train one fit, or return it if it has been trained.
 
+    One of which a file is damaged is set aside and trained again, and a line is printed that names the file.
+
     Args:
         config: what to train, from :meth:`audioclf_lib.config.Experiment.fits`.
         dataset: the data set that ``config`` was made for.
@@ -292,10 +294,12 @@ def fit(
             f"not {dataset.fingerprint}; make the fits anew from the data set that is loaded"
         )
     store = RunStore(runs_dir)
-    if store.exists(config):
+    if store.is_whole(config) and not store.has_leftovers(config):
         return store.load(config)
     place = choose_device(device)
     with store.lock(config, on_wait=lambda holder: print(f"{config.fit_id} is being trained by {holder}; waiting")):
+        if damage := store.damage(config):
+            print(f"{damage}; {store.set_aside(config)}, and the fit is trained again", flush=True)
         if store.exists(config):  # trained while we waited
             return store.load(config)
         return _train(config, dataset, store, place, progress)

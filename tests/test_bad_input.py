@@ -29,6 +29,7 @@ from small_suite import notebook_path
 from synthetic import write_run
 
 from audioclf_lib import datasets
+from audioclf_lib.checksums import SUMS
 from audioclf_lib.config import SCHEMA_VERSION, Experiment
 from audioclf_lib.datasets import esc, load_dataset
 from audioclf_lib.datasets.esc import ESC10_FOLDERS
@@ -900,6 +901,8 @@ def test_run_folders(refuse: Refusal, place: Path, finished: Path, case: str) ->
     damage, culprit, remedy = RUN_FAULTS[case]
     shutil.copytree(finished, place / "runs")
     (place / "mine.yaml").write_text(RUN_PLAN)
+    for sums in (place / "runs").rglob(SUMS):
+        sums.unlink()  # as if the change had been made by a program that writes sums of its own, or none
     damage(next(path for path in (place / "runs" / "sounds").iterdir() if "-val2-" in path.name))
     refuse(["report", "--plan", "mine.yaml", "--runs-dir", "runs"], culprit, remedy)
 
@@ -909,7 +912,9 @@ def test_run_folders(refuse: Refusal, place: Path, finished: Path, case: str) ->
 def test_run_folders_of_what_would_be_trained(refuse: Refusal, place: Path, case: str, command: list[str]) -> None:
     damage, culprit, remedy = RUN_FAULTS[case]
     (config,) = Experiment(model="cnn", protocol="split", epochs=2).fits(load_dataset(make_folder(place / "sounds")))
-    damage(write_run(RunStore(place / "runs"), config, n_windows=1, silent_windows=0).path)
+    run = write_run(RunStore(place / "runs"), config, n_windows=1, silent_windows=0).path
+    (run / SUMS).unlink()
+    damage(run)
     if command[0] == "suite":
         (place / "mine.yaml").write_text(RUN_PLAN)
         command = [*command, "--plan", "mine.yaml"]

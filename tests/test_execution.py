@@ -95,6 +95,15 @@ def test_a_failure_is_kept_with_its_reason(notebook: Path, output: Path, deed: s
     assert (status.state, status.cell, status.error, status.message) == ("failed", 4, error, message)
 
 
+def test_a_notebook_saved_before_the_clock_was_set_back_is_no_newer_than_its_output(
+    notebook: Path, output: Path
+) -> None:
+    tomorrow = notebook.stat().st_mtime_ns + 86_400 * 10**9
+    os.utime(notebook, ns=(tomorrow, tomorrow))
+    run_notebook(notebook, output, {"deed": "nothing"})
+    assert output.stat().st_mtime_ns == tomorrow
+
+
 def test_what_a_notebook_refuses_is_bad_input(notebook: Path, output: Path) -> None:
     with pytest.raises(InputError, match=r"^deed = 'refuse' is not possible; choose another$"):
         run_notebook(notebook, output, {"deed": "refuse"})

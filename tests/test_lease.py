@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from audioclf_lib import lease
@@ -55,8 +56,8 @@ def marker(tmp_path: Path) -> Path:
     return tmp_path / "fit.lock"
 
 
-def write_marker(path: Path, host: str = "elsewhere", pid: int = 1) -> None:
-    path.write_text(json.dumps({"host": host, "pid": pid, "token": "theirs"}))
+def write_marker(path: Path, host: str = "elsewhere", pid: int = 1, **facts: object) -> None:
+    path.write_text(json.dumps({"host": host, "pid": pid, "token": "theirs"} | facts))
 
 
 def count_polls(monkeypatch: pytest.MonkeyPatch, at_poll: Callable[[int], None] = lambda poll: None) -> list[int]:
@@ -193,7 +194,28 @@ def test_a_pause_of_the_waiting_process_is_no_pause_of_the_holder(
         assert clock[0] == 3 * 3600
 
 
-def test_a_young_process_with_the_number_of_a_dead_holder_blocks_for_a_lease_only(
+def test_a_young_process_with_the_number_of_a_dead_holder_is_not_taken_for_it(
+    marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_marker(marker, **lease.identity(os.getpid()) | {"started": 0.0})
+    polls = count_polls(monkeypatch)
+    with hold_lease(marker):
+        assert polls == []
+
+
+def test_a_clock_that_is_set_makes_nobody_dead(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """psutil's time of a process's start follows the clock; who waits may have looked at it before or after."""
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("only Linux says when a process was started without asking a clock")
+    write_marker(marker, **lease.identity(os.getpid()))
+    create_time = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: create_time(process) - 3600)
+    polls = count_polls(monkeypatch, lambda poll: marker.unlink() if poll == 5 else None)
+    with hold_lease(marker):
+        assert len(polls) == 5
+
+
+def test_a_marker_that_does_not_say_when_its_holder_began_blocks_for_a_lease_only(
     marker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_marker(marker, socket.gethostname(), os.getpid())

@@ -391,7 +391,7 @@ def test_another_version_of_the_data_set_is_refused(bench: Bench) -> None:
 
 def test_a_damaged_run_is_refused_and_leaves_nothing_behind(bench: Bench) -> None:
     (bench.train(CNN[0]).path / PREDICTIONS).unlink()
-    with pytest.raises(InputError, match=r"predictions.parquet is missing; remove the folder"):
+    with pytest.raises(InputError, match=r"predictions.parquet is missing; restore it, or have"):
         bench.publish()
     assert bench.files() == {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -19,8 +20,9 @@ from tiny import make_dataset, make_fit
 from torch import Tensor
 
 from audioclf_lib import store as store_module
+from audioclf_lib.checksums import seal
 from audioclf_lib.config import FitConfig
-from audioclf_lib.errors import InputError
+from audioclf_lib.errors import DamagedRunError, InputError
 from audioclf_lib.store import CHECKPOINT, WEIGHTS, Run, RunStore, read_json
 
 CONFIGURATION = make_fit(make_dataset(folds=4))
@@ -31,6 +33,7 @@ ARTEFACTS = {
     "metrics.json",
     "weights.safetensors",
     "environment.json",
+    "SHA256SUMS",
 }
 
 
@@ -169,7 +172,9 @@ def test_weights_that_are_damaged_are_named(runs: RunStore) -> None:
     run = runs.save(CONFIGURATION, **artefacts())
     for content in (b"", b"\x80\x04N.", (run.path / WEIGHTS).read_bytes()[:-1]):
         (run.path / WEIGHTS).write_bytes(content)
-        with pytest.raises(InputError, match=r"weights\.safetensors is damaged .*; remove its folder and train"):
+        with pytest.raises(
+            InputError, match=r"weights\.safetensors is damaged .*; restore it, or have `audioclf suite`"
+        ):
             runs.load(CONFIGURATION).weights()
 
 
@@ -382,10 +387,13 @@ class Trap:
 def test_a_checkpoint_runs_no_code(runs: RunStore, tmp_path: Path) -> None:
     runs.save_checkpoint(CONFIGURATION, state())
     (path,) = runs.runs_dir.rglob(CHECKPOINT)
-    torch.save({"epoch": Trap(tmp_path / "witness")}, path)
-    assert runs.load_checkpoint(CONFIGURATION) is None
+    buffer = io.BytesIO()
+    torch.save({"epoch": Trap(tmp_path / "witness")}, buffer)
+    for content in (buffer.getvalue(), seal(buffer.getvalue())):
+        path.write_bytes(content)
+        with pytest.raises(DamagedRunError, match=r"checkpoint\.pt is damaged"):
+            runs.load_checkpoint(CONFIGURATION)
     assert not (tmp_path / "witness").exists()
-    assert not path.exists()
 
 
 def test_a_run_is_read_when_asked_for(runs: RunStore) -> None:

@@ -13,7 +13,7 @@ from audioclf_lib.execution import run_notebook
 from audioclf_lib.paths import replace_file
 from audioclf_lib.plan import load_plan
 from audioclf_lib.reporting.exporters import ReportHTMLExporter, TypstPDFExporter
-from audioclf_lib.reporting.results import gather
+from audioclf_lib.reporting.results import gather, gather_checks
 
 REPORT_NOTEBOOK = PROJECT_ROOT / "notebooks" / "90_report.ipynb"
 EXPORTERS: dict[str, Any] = {"pdf": TypstPDFExporter, "html": ReportHTMLExporter}
@@ -52,7 +52,8 @@ def build_report(
     for name, text in front_matter.items():
         refuse_control_characters(f"the text for {name}", text or "")
     _check_place(output_dir)
-    for result in gather(load_plan(plan), runs_dir):
+    shown = load_plan(plan)
+    for result in [*gather(shown, runs_dir), *gather_checks(shown, runs_dir)]:
         for run in result.runs:
             run.check()
     parameters = {"plan": str(plan), "runs_dir": str(runs_dir.resolve())}
