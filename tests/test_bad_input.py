@@ -907,6 +907,17 @@ def test_run_folders(refuse: Refusal, place: Path, finished: Path, case: str) ->
     refuse(["report", "--plan", "mine.yaml", "--runs-dir", "runs"], culprit, remedy)
 
 
+def test_run_folders_of_checks(refuse: Refusal, place: Path, finished: Path) -> None:
+    shutil.copytree(finished, place / "runs")
+    (place / "mine.yaml").write_text(
+        "dataset: ./sounds\nepochs: 2\ntest_fold: 3\nexperiments: [{model: cnn, protocol: split}]\n"
+        "checks: [{model: cnn, protocol: kfold, test_fold: 1}]"
+    )
+    run = next(path for path in (place / "runs" / "sounds").iterdir() if "-val2-" in path.name)
+    write("predictions.parquet", b"PAR1")(run)
+    refuse(["report", "--plan", "mine.yaml", "--runs-dir", "runs"], "predictions.parquet is damaged", AGAIN)
+
+
 @pytest.mark.parametrize("case", ["fingerprint of another data set", "newer version", "file in its place"])
 @pytest.mark.parametrize("command", [["suite", "--dry-run"], ["suite"], ["run", "cnn-split", "--epochs", "2"]])
 def test_run_folders_of_what_would_be_trained(refuse: Refusal, place: Path, case: str, command: list[str]) -> None:
