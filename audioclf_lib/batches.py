@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -114,6 +115,8 @@ def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: 
         slid = (x.abs().amax(dim=(1, 2)) < SILENCE_PEAK).cpu()
         if slid.any():
             x, labels = windows.cut(chosen, shift.where(~slid, 0), None if speed is None else speed.where(~slid, 1.0))
+    if recipe.tilt_db > 0:
+        x = tilt(x, (torch.rand(batch) * 2 - 1) * recipe.tilt_db)
     x = normalise(x, recipe)
     target = F.one_hot(labels, n_classes).to(x.dtype)
     target = target * (1 - recipe.label_smoothing) + recipe.label_smoothing / n_classes
@@ -127,6 +130,17 @@ def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: 
     if recipe.gain_db > 0 or recipe.flip_polarity:
         x = x * scale.view(-1, 1, 1).to(x)
     return x, target, labels
+
+
+def tilt(x: Tensor, decibels: Tensor) -> Tensor:
+    """Raise the highest frequency of windows (B, 1, 16000) by ``decibels`` (B,) against the lowest.
+
+    y[t] = x[t] - a x[t - 1], whose gain grows steadily from 1 - a at 0 Hz to 1 + a at 8 kHz; a = tanh(decibels ln 10 / 40)
+    makes their ratio what is asked for. The first sample has none before it.
+    """
+    before = F.pad(x[:, :, :-1], (1, 0))
+    share = torch.tanh(decibels * math.log(10) / 40)
+    return x - share.view(-1, 1, 1).to(x) * before
 
 
 def mix(x: Tensor, target: Tensor, beta: float) -> tuple[Tensor, Tensor]:

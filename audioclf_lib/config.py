@@ -145,6 +145,9 @@ class Recipe(StrictModel):
         1.0, ge=1, le=4, description="play each window up to this much faster or slower (1: never): pitch and pace vary"
     )
     gain_db: float = Field(0.0, ge=0, le=40, description="random gain of up to ± this many dB: loudness means little")
+    tilt_db: float = Field(
+        0.0, ge=0, le=40, description="raise high tones against low by up to ± this many dB: microphones differ"
+    )
     flip_polarity: bool = Field(False, description="turn half of the windows upside down: the ear does not hear it")
     peak_normalise: bool = Field(False, description="scale each window to peak 1, in evaluation too")
     mixing: float = Field(0.0, ge=0, le=10, description="Beta parameter of between-class mixing (0: none)")

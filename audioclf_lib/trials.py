@@ -1,7 +1,7 @@
 """Tuning trials: short fits that a recipe's settings are chosen by, and the record of every one of them.
 
 A trial says all that it changes of the recipe ``as-written``, so it means the same when ``tuned`` changes later. It is
-scored on one validation fold; its test fold is never scored.
+scored on one validation fold, the list's unless it names another; its test fold is never scored.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Trial(StrictModel):
         name: short and unique.
         why: one line on what it is to show.
         model, num_heads, epochs: as in ``Experiment``.
+        val_fold: another one than the list's.
         settings: all that differs from the recipe ``as-written``.
     """
 
@@ -49,6 +50,7 @@ class Trial(StrictModel):
     model: ModelName
     num_heads: int | None = None
     epochs: int
+    val_fold: int | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -81,7 +83,7 @@ class Trials(StrictModel):
         return self
 
     def experiment(self, trial: Trial) -> Experiment:
-        """The k-fold experiment with the one validation fold."""
+        """The k-fold experiment with the trial's one validation fold."""
         return Experiment(
             model=trial.model,
             num_heads=trial.num_heads,
@@ -90,7 +92,7 @@ class Trials(StrictModel):
             epochs=trial.epochs,
             seed=self.seed,
             test_fold=self.test_fold,
-            val_folds=(self.val_fold,),
+            val_folds=(self.val_fold if trial.val_fold is None else trial.val_fold,),
             recipe="as-written",
             recipe_changes=trial.settings,
         )

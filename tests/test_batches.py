@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny import make_dataset
 from torch import Tensor
 
-from audioclf_lib.batches import Windows, all_windows, mix, normalise, training_batch
+from audioclf_lib.batches import Windows, all_windows, mix, normalise, tilt, training_batch
 from audioclf_lib.config import Recipe
 from audioclf_lib.datasets import Dataset
 from audioclf_lib.windowing import SILENCE_PEAK, cut_windows
@@ -23,6 +23,7 @@ EVERYTHING = Recipe(
     drop_silent=True,
     random_crops=True,
     stretch=1.25,
+    tilt_db=12,
     gain_db=6,
     flip_polarity=True,
     peak_normalise=True,
@@ -226,6 +227,27 @@ def test_gain_stays_within_its_decibels_and_polarity_flips_whole_windows(gain: f
     assert (decibels.abs() <= gain + 1e-5).all()
     assert {-1.0, 1.0} == set(ratio[:, 0, 0].sign().tolist())
     assert torch.equal(target, torch.eye(3)[labels])
+
+
+@pytest.mark.parametrize("decibels", [-12.0, -3.0, 0.0, 6.0])
+def test_a_tilt_raises_high_tones_against_low_by_its_decibels_and_those_between_by_less(decibels: float) -> None:
+    tones = [40.0, 1_000.0, 4_000.0, 7_960.0]  # Hz
+    time = torch.arange(16_000, dtype=torch.float64) / 16_000
+    x = torch.stack([torch.sin(2 * torch.pi * tone * time) for tone in tones]).unsqueeze(1)
+    levels = 20 * tilt(x, torch.full((len(tones),), decibels))[:, 0, 1:].square().mean(dim=1).sqrt().log10()
+    torch.testing.assert_close(levels[-1] - levels[0], torch.tensor(decibels, dtype=torch.float64), rtol=0, atol=0.05)
+    steps = levels.diff() * (1 if decibels >= 0 else -1)
+    assert (steps >= -1e-3).all()
+
+
+def test_tilts_differ_from_window_to_window_and_leave_silence() -> None:
+    windows = all_windows(counting(), CPU)
+    torch.manual_seed(0)
+    x, _, _ = training_batch(windows, everything(windows), Recipe(tilt_db=6), 3)
+    ratio = (x / windows.cut(everything(windows))[0])[:, 0, 1]
+    assert len(ratio.unique()) == len(ratio)
+    assert ratio.min() < 1 < ratio.max()
+    assert not tilt(torch.zeros(2, 1, 16_000), torch.tensor([6.0, -6.0])).any()
 
 
 def test_gain_uses_the_range_it_may() -> None:

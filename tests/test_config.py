@@ -74,6 +74,7 @@ REJECTED_SETTINGS: dict[str, tuple[Any, str]] = {
     "flip_polarity": (None, "boolean"),
     "peak_normalise": ("", "boolean"),
     "mixing": (float("inf"), "finite"),
+    "tilt_db": (-1.0, "greater than or equal to 0"),
     "stretch": (0.5, "greater than or equal to 1"),
     "label_smoothing": (1.0, "less than 1"),
     "time_pull": (-1.0, "greater than or equal to 0"),

@@ -97,6 +97,14 @@ def test_a_trial_is_a_k_fold_fit_that_changes_the_recipe_as_written_and_does_not
     assert config.fit_id != fit.fit_id
 
 
+def test_a_trial_may_have_a_validation_fold_of_its_own() -> None:
+    trials = listed(HEADS | {"val_fold": 3})
+    config = trials.config(trials.trials[0], DATASET)
+    assert (config.train_folds, config.val_fold, config.test_fold) == ((2, 4), 3, 1)
+    with pytest.raises(InputError, match="holds the test fold 1"):
+        listed(HEADS | {"val_fold": 1})
+
+
 def test_no_test_score_is_anywhere_in_the_run_folders(trained: Workplace) -> None:
     runs = trained.store.find()
     assert len(runs) == 3
