@@ -29,6 +29,7 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
+from audioclf_lib.checksums import sum_of
 from audioclf_lib.config import StrictModel
 from audioclf_lib.errors import DamagedRunError, InputError
 from audioclf_lib.lease import hold_lease
@@ -50,6 +51,7 @@ class Status(StrictModel):
         seconds: since it was started.
         cell: number of the failing code cell, as in ``In [7]``.
         error, message: name and text of its exception.
+        notebook: checksum of the notebook that was run, as it was then.
     """
 
     state: State
@@ -59,6 +61,7 @@ class Status(StrictModel):
     cell: int | None = None
     error: str = ""
     message: str = ""
+    notebook: str = ""
 
 
 class NotebookError(RuntimeError):
@@ -113,9 +116,8 @@ def run_notebook(
         stack.enter_context(hold_lease(output.with_name(f".{output.stem}.lock"), _both(holders.append, on_wait)))
         if holders and output.exists():
             return output
-        with _recorded(output):
+        with _recorded(output, sum_of(notebook.read_bytes())):
             _execute(notebook, part_path(output), parameters)
-            _make_no_older(part_path(output), notebook)
             os.replace(part_path(output), output)
             failed_path(output).unlink(missing_ok=True)
     return output
@@ -141,6 +143,17 @@ def read_status(output: Path) -> Status | None:
         return Status(**json.loads(status_path(output).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # none, or not one that we wrote
         return None
+
+
+def is_of(notebook: Path, output: Path) -> bool:
+    """Whether an executed notebook was made from a notebook as it is now.
+
+    Times of change decide only where no checksum was kept: clocks are set back, and those of file servers differ.
+    """
+    status = read_status(output)
+    if status is None or not status.notebook:
+        return output.stat().st_mtime_ns >= notebook.stat().st_mtime_ns
+    return status.notebook == sum_of(notebook.read_bytes())
 
 
 def known_parameters(notebook: Path | str) -> list[str]:
@@ -198,13 +211,14 @@ def _kernel_name() -> str:
 
 
 @contextmanager
-def _recorded(output: Path) -> Iterator[None]:
+def _recorded(output: Path, notebook: str) -> Iterator[None]:
     """Keep ``X.status.json`` while the block runs; turn a failed cell into one exception."""
     start = time.monotonic()
     before = status_path(output).read_bytes() if status_path(output).exists() else None
 
     def record(state: State, **details: Any) -> Status:
-        return record_status(output, state, seconds=round(time.monotonic() - start, 1), **details)
+        seconds = round(time.monotonic() - start, 1)
+        return record_status(output, state, seconds=seconds, notebook=notebook, **details)
 
     record("running")
     try:
@@ -239,16 +253,6 @@ def record_status(output: Path, state: State, **details: Any) -> Status:
     status = Status(state=state, host=socket.gethostname(), pid=os.getpid(), **details)
     replace_file(status_path(output), status.model_dump_json(indent=2).encode())
     return status
-
-
-def _make_no_older(path: Path, source: Path) -> None:
-    """Give a file at least its source's time of change, which lies ahead where the clock was set back meanwhile.
-
-    Snakemake takes what is older than its source for out of date, and removes it.
-    """
-    saved = source.stat().st_mtime_ns
-    if path.stat().st_mtime_ns < saved:
-        os.utime(path, ns=(saved, saved))
 
 
 def _restore(path: Path, content: bytes | None) -> None:

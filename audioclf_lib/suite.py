@@ -22,7 +22,7 @@ from audioclf_lib.diagnosis import Diagnosis, planned_diagnosis
 from audioclf_lib.engine import log_path, run_snakemake, wait_for_orphan
 from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import experiment_scores
-from audioclf_lib.execution import Status, failed_path, read_status, status_path
+from audioclf_lib.execution import Status, failed_path, is_of, read_status, status_path
 from audioclf_lib.lease import hold_lease
 from audioclf_lib.paths import explained, try_to_write
 from audioclf_lib.plan import Plan, save_plan
@@ -66,7 +66,9 @@ class Job:
     has_mean: bool = True
 
     def is_done(self, store: RunStore) -> bool:
-        return self.output.exists() and all(store.is_whole(fit) for fit in self.fits)
+        """Whether its fits are whole and its executed notebook is there, made from the notebook as it is now."""
+        is_there = self.output.exists() and (not self.notebook.is_file() or is_of(self.notebook, self.output))
+        return is_there and all(store.is_whole(fit) for fit in self.fits)
 
 
 @dataclass(frozen=True)
@@ -362,7 +364,7 @@ def _damages(jobs: Sequence[Job], store: RunStore) -> list[str]:
 
 
 def _forget_incomplete(jobs: Sequence[Job], store: RunStore) -> None:
-    """Remove executed notebooks whose fits are gone, and what is known of earlier attempts at unfinished jobs."""
+    """Remove executed notebooks that are out of date, and what is known of earlier attempts at unfinished jobs."""
     for job in jobs:
         if not job.is_done(store):
             for path in (job.output, status_path(job.output), failed_path(job.output)):
