@@ -176,7 +176,7 @@ def suite(
         console = _console()
         console.print(_describe_plan(chosen), highlight=False)
         if dry_run:
-            console.print(_suite_table(inspect_suite(chosen, runs_dir=runs_dir)))
+            console.print(_suite_table(inspect_suite(chosen, runs_dir=runs_dir, notebooks_dir=notebooks_dir)))
             return
         outcomes = run_suite(chosen, runs_dir=runs_dir, device=device, jobs=jobs, notebooks_dir=notebooks_dir, say=_say)
         console.print(_suite_table(outcomes))

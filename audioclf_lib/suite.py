@@ -265,7 +265,9 @@ def run_suite(
     return outcomes
 
 
-def inspect_suite(plan: Plan, *, runs_dir: Path = DEFAULT_RUNS_DIR) -> list[Outcome]:
+def inspect_suite(
+    plan: Plan, *, runs_dir: Path = DEFAULT_RUNS_DIR, notebooks_dir: Path = NOTEBOOKS_DIR
+) -> list[Outcome]:
     """What is done of a plan, running nothing and writing nothing.
 
     Raises:
@@ -273,7 +275,7 @@ def inspect_suite(plan: Plan, *, runs_dir: Path = DEFAULT_RUNS_DIR) -> list[Outc
     """
     store = RunStore(runs_dir)
     dataset = load_dataset(plan.dataset, with_folds=[plan.test_fold])
-    return [outcome(job, store) for job in plan_jobs(plan, dataset, runs_dir=runs_dir)]
+    return [outcome(job, store) for job in plan_jobs(plan, dataset, runs_dir=runs_dir, notebooks_dir=notebooks_dir)]
 
 
 def default_jobs(device: DeviceName, cores: int) -> int:
