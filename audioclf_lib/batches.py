@@ -135,8 +135,8 @@ def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: 
 def tilt(x: Tensor, decibels: Tensor) -> Tensor:
     """Raise the highest frequency of windows (B, 1, 16000) by ``decibels`` (B,) against the lowest.
 
-    y[t] = x[t] - a x[t - 1], whose gain grows steadily from 1 - a at 0 Hz to 1 + a at 8 kHz; a = tanh(decibels ln 10 / 40)
-    makes their ratio what is asked for. The first sample has none before it.
+    y[t] = x[t] - a x[t - 1], whose gain grows steadily from 1 - a at 0 Hz to 1 + a at 8 kHz;
+    a = tanh(decibels ln 10 / 40) makes their ratio what is asked for. The first sample has none before it.
     """
     before = F.pad(x[:, :, :-1], (1, 0))
     share = torch.tanh(decibels * math.log(10) / 40)

@@ -195,7 +195,7 @@ def suite(
             from audioclf_lib.profiles import find_profile
 
             at_once = jobs or find_profile(on).jobs
-            expected = forecast(chosen, runs_dir=runs_dir, device=device, jobs=at_once)
+            expected = forecast(chosen, runs_dir=runs_dir, device=device, jobs=at_once, notebooks_dir=notebooks_dir)
             console.print(_forecast_table(expected))
             for line in _describe_forecast(expected):
                 console.print(line, highlight=False)
@@ -619,7 +619,7 @@ def _study_table(found: Study) -> Table:
 
 
 def _failure_table(failures: Sequence[Outcome]) -> Table:
-    from audioclf_lib.execution import failed_path
+    from audioclf_lib.status import failed_path
 
     table = Table(title="Not done", box=box.SIMPLE, title_justify="left")
     for name in ("notebook", "cell", "what happened"):

@@ -14,14 +14,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nbformat
 import papermill
@@ -29,36 +28,15 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from traitlets.config import Config
 
-from audioclf_lib.config import StrictModel
+from audioclf_lib.checksums import sum_of
 from audioclf_lib.errors import DamagedRunError, InputError
 from audioclf_lib.lease import hold_lease
-from audioclf_lib.paths import explained, folder_for, replace_file
+from audioclf_lib.paths import explained, folder_for
+from audioclf_lib.status import State, Status, failed_path, part_path, record_status, status_path
 
 KERNEL_NAME = "audioclf"  # installed into the environment by `make setup`
 OUT_OF_MEMORY = "the kernel died; most often because memory ran out"
 NO_MEMORY = "memory ran out; run fewer notebooks at once (--jobs 1), or close other programs"
-
-State = Literal["running", "done", "failed", "stopped"]
-
-
-class Status(StrictModel):
-    """How far a notebook is; what ``X.status.json`` holds.
-
-    Attributes:
-        state: ``running``, ``done``, ``failed`` or ``stopped`` (by Ctrl-C or a signal).
-        host, pid: the process that runs it.
-        seconds: since it was started.
-        cell: number of the failing code cell, as in ``In [7]``.
-        error, message: name and text of its exception.
-    """
-
-    state: State
-    host: str
-    pid: int
-    seconds: float = 0.0
-    cell: int | None = None
-    error: str = ""
-    message: str = ""
 
 
 class NotebookError(RuntimeError):
@@ -113,34 +91,11 @@ def run_notebook(
         stack.enter_context(hold_lease(output.with_name(f".{output.stem}.lock"), _both(holders.append, on_wait)))
         if holders and output.exists():
             return output
-        with _recorded(output):
+        with _recorded(output, sum_of(notebook.read_bytes())):
             _execute(notebook, part_path(output), parameters)
-            _make_no_older(part_path(output), notebook)
             os.replace(part_path(output), output)
             failed_path(output).unlink(missing_ok=True)
     return output
-
-
-def part_path(output: Path) -> Path:
-    """Where the notebook is while it runs."""
-    return output.with_suffix(".part.ipynb")
-
-
-def failed_path(output: Path) -> Path:
-    """Where the notebook is kept after a failure, with the traceback."""
-    return output.with_suffix(".failed.ipynb")
-
-
-def status_path(output: Path) -> Path:
-    return output.with_suffix(".status.json")
-
-
-def read_status(output: Path) -> Status | None:
-    """What is known of the last run to ``output``; None if there was none."""
-    try:
-        return Status(**json.loads(status_path(output).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # none, or not one that we wrote
-        return None
 
 
 def known_parameters(notebook: Path | str) -> list[str]:
@@ -198,13 +153,14 @@ def _kernel_name() -> str:
 
 
 @contextmanager
-def _recorded(output: Path) -> Iterator[None]:
+def _recorded(output: Path, notebook: str) -> Iterator[None]:
     """Keep ``X.status.json`` while the block runs; turn a failed cell into one exception."""
     start = time.monotonic()
     before = status_path(output).read_bytes() if status_path(output).exists() else None
 
     def record(state: State, **details: Any) -> Status:
-        return record_status(output, state, seconds=round(time.monotonic() - start, 1), **details)
+        seconds = round(time.monotonic() - start, 1)
+        return record_status(output, state, seconds=seconds, notebook=notebook, **details)
 
     record("running")
     try:
@@ -232,23 +188,6 @@ def _recorded(output: Path) -> Iterator[None]:
             record("stopped")
         raise
     record("done")
-
-
-def record_status(output: Path, state: State, **details: Any) -> Status:
-    """Write ``X.status.json``."""
-    status = Status(state=state, host=socket.gethostname(), pid=os.getpid(), **details)
-    replace_file(status_path(output), status.model_dump_json(indent=2).encode())
-    return status
-
-
-def _make_no_older(path: Path, source: Path) -> None:
-    """Give a file at least its source's time of change, which lies ahead where the clock was set back meanwhile.
-
-    Snakemake takes what is older than its source for out of date, and removes it.
-    """
-    saved = source.stat().st_mtime_ns
-    if path.stat().st_mtime_ns < saved:
-        os.utime(path, ns=(saved, saved))
 
 
 def _restore(path: Path, content: bytes | None) -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from audioclf_lib.config import DEFAULT_RUNS_DIR, PUBLISHED_DIR, DeviceName, FitConfig
-from audioclf_lib.jobs import Job, distinct_fits, fit_key, jobs_at_once, suite_jobs, usable_cores
+from audioclf_lib.jobs import NOTEBOOKS_DIR, Job, distinct_fits, fit_key, jobs_at_once, suite_jobs, usable_cores
 from audioclf_lib.plan import Plan, Sweep
 from audioclf_lib.store import Run, RunStore
 
@@ -83,25 +83,24 @@ def forecast(
     runs_dir: Path = DEFAULT_RUNS_DIR,
     device: DeviceName = "auto",
     jobs: int | None = None,
+    notebooks_dir: Path = NOTEBOOKS_DIR,
     published: Path = PUBLISHED_DIR,
 ) -> Forecast:
     """Look at a plan or a sweep, running nothing and writing nothing below ``runs_dir``.
 
     Args:
         plan: what would run.
-        runs_dir, device, jobs: as of the suite.
+        runs_dir, device, jobs, notebooks_dir: as of the suite.
         published: runs from which times are taken where ``runs_dir`` has none.
 
     Raises:
         InputError: a data set cannot be used, or a run folder holds another fit than it should.
     """
-    planned = tuple(suite_jobs(plan, runs_dir=runs_dir, device=device))
+    planned = tuple(suite_jobs(plan, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir))
     store, fits = RunStore(runs_dir), distinct_fits(planned)
     trained = frozenset(key for key, fit in fits.items() if store.exists(fit) and store.load(fit))
     done = frozenset(
-        job.key
-        for job in planned
-        if trained.issuperset(map(fit_key, job.fits)) and (job.for_others or job.output.exists())
+        job.key for job in planned if trained.issuperset(map(fit_key, job.fits)) and (job.for_others or job.is_shown())
     )
     missing = {(fit.dataset, fit.model_label) for key, fit in fits.items() if key not in trained}
     paces = {what: find_pace(*what, (runs_dir, published), device) for what in sorted(missing)}

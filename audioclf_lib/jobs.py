@@ -17,6 +17,7 @@ from typing import Any
 from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, DatasetFacts, DeviceName, Experiment, FitConfig
 from audioclf_lib.datasets import dataset_facts, load_dataset
 from audioclf_lib.plan import Plan, Sweep, as_sweep
+from audioclf_lib.status import is_of
 from audioclf_lib.store import RunStore
 from audioclf_lib.variants import Diagnosis, planned_diagnosis
 
@@ -70,8 +71,13 @@ class Job:
         """Data set and id: no other job has both."""
         return f"{self.output.parent.parent.name}/{self.id}"
 
+    def is_shown(self) -> bool:
+        """Whether its executed notebook is there, made from the notebook as it is now."""
+        return self.output.exists() and (not self.notebook.is_file() or is_of(self.notebook, self.output))
+
     def is_done(self, store: RunStore) -> bool:
-        return (self.for_others or self.output.exists()) and all(store.is_whole(fit) for fit in self.fits)
+        """Whether its fits are whole and, unless it only trains for others, its executed notebook is there."""
+        return (self.for_others or self.is_shown()) and all(store.is_whole(fit) for fit in self.fits)
 
 
 def suite_jobs(

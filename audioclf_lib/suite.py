@@ -20,12 +20,12 @@ from audioclf_lib.durations import describe_seconds
 from audioclf_lib.engine import log_path, run_snakemake, wait_for_orphan
 from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import experiment_scores
-from audioclf_lib.execution import Status, failed_path, read_status, status_path
 from audioclf_lib.jobs import MIN_AT_ONCE, NOTEBOOKS_DIR, Job, distinct_fits, jobs_at_once, suite_jobs, usable_cores
 from audioclf_lib.lease import hold_lease
 from audioclf_lib.paths import explained, try_to_write
 from audioclf_lib.plan import Plan, Sweep, save_plan
 from audioclf_lib.profiles import THIS_MACHINE, Profile, find_profile
+from audioclf_lib.status import Status, failed_path, read_status, status_path
 from audioclf_lib.store import RunStore
 from audioclf_lib.training import choose_device
 
@@ -228,7 +228,7 @@ def _damages(jobs: Sequence[Job], store: RunStore) -> list[str]:
 
 
 def _forget_incomplete(jobs: Sequence[Job], store: RunStore) -> None:
-    """Remove executed notebooks whose fits are gone, and what is known of earlier attempts at unfinished jobs."""
+    """Remove executed notebooks that are out of date, and what is known of earlier attempts at unfinished jobs."""
     for job in jobs:
         if not job.is_done(store):
             for path in (job.output, status_path(job.output), failed_path(job.output)):

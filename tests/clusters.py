@@ -22,9 +22,10 @@ from standins import Scene, wait_until
 
 from audioclf_lib.config import PROJECT_ROOT
 from audioclf_lib.datasets import load_dataset
+from audioclf_lib.jobs import suite_jobs
 from audioclf_lib.plan import Plan, load_plan, save_plan
 from audioclf_lib.store import Run, RunStore
-from audioclf_lib.suite import Outcome, inspect_suite
+from audioclf_lib.suite import Outcome, outcome
 from audioclf_lib.training import fit
 
 SLURM_PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
@@ -244,7 +245,8 @@ class Work:
         return (self.folder / "suite.txt").read_text()
 
     def outcomes(self) -> list[Outcome]:
-        return inspect_suite(load_plan(str(self.plan_file)), runs_dir=self.runs_dir)
+        jobs = suite_jobs(load_plan(str(self.plan_file)), runs_dir=self.runs_dir)
+        return [outcome(job, RunStore(self.runs_dir)) for job in jobs]
 
     def hosts(self, outcomes: list[Outcome]) -> set[str]:
         """Which hosts ran notebooks."""

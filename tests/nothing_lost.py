@@ -244,7 +244,9 @@ def assert_nothing_lost(place: Workplace, undisturbed: Workplace, redone: Collec
     Args:
         redone: fits that had to be trained again, since their files were damaged.
     """
-    outcomes = inspect_suite(load_plan(place.folder / "plan.yaml"), runs_dir=place.runs_dir)
+    outcomes = inspect_suite(
+        load_plan(place.folder / "plan.yaml"), runs_dir=place.runs_dir, notebooks_dir=place.folder / "notebooks"
+    )
     assert {outcome.job.title: outcome.state for outcome in outcomes} == {
         "dataset": "done",
         "cnn-kfold": "done",

@@ -16,7 +16,8 @@ import pytest
 from standins import wait_until, write_notebook
 
 from audioclf_lib.errors import InputError
-from audioclf_lib.execution import NotebookError, failed_path, part_path, read_status, run_notebook
+from audioclf_lib.execution import NotebookError, run_notebook
+from audioclf_lib.status import failed_path, is_of, part_path, read_status, status_path
 
 CODE = """
 import os, sys, time
@@ -95,13 +96,21 @@ def test_a_failure_is_kept_with_its_reason(notebook: Path, output: Path, deed: s
     assert (status.state, status.cell, status.error, status.message) == ("failed", 4, error, message)
 
 
-def test_a_notebook_saved_before_the_clock_was_set_back_is_no_newer_than_its_output(
-    notebook: Path, output: Path
-) -> None:
-    tomorrow = notebook.stat().st_mtime_ns + 86_400 * 10**9
-    os.utime(notebook, ns=(tomorrow, tomorrow))
+def test_an_executed_notebook_is_of_its_notebook_until_that_changes(notebook: Path, output: Path) -> None:
+    """Whatever the clock says: it may have been set back since the notebook was saved."""
     run_notebook(notebook, output, {"deed": "nothing"})
-    assert output.stat().st_mtime_ns == tomorrow
+    now = output.stat().st_mtime
+    for saved in (now - 86_400, now + 86_400):
+        os.utime(notebook, (saved, saved))
+        assert is_of(notebook, output)
+    notebook.write_text(notebook.read_text().replace("no luck", "bad luck"))
+    os.utime(notebook, (now - 86_400,) * 2)
+    assert not is_of(notebook, output)
+
+    status_path(output).unlink()  # from before a checksum was kept: by time
+    assert is_of(notebook, output)
+    os.utime(notebook, (now + 86_400,) * 2)
+    assert not is_of(notebook, output)
 
 
 def test_what_a_notebook_refuses_is_bad_input(notebook: Path, output: Path) -> None:
