@@ -89,6 +89,7 @@ class Sabotage:
         deed: what is done: ``kill`` (send ``number``), ``fill`` the disk, ``starve`` the process whose operation it is
             of memory, or ``turn_back`` the clock of all.
         number: of the signal.
+        by: a target, the operations that count for which are counted in place of those for this one.
     """
 
     target: str
@@ -96,6 +97,7 @@ class Sabotage:
     delay: float = 0.0
     deed: str = "kill"
     number: int = signal.SIGKILL
+    by: str = ""
 
 
 @dataclass
@@ -162,7 +164,7 @@ class Workplace:
             "token": token,
             "root": str(self.runs_dir),
             "record": str(record),
-            "counted": COUNTED[sabotage.target if sabotage else "everything"],
+            "counted": COUNTED[(sabotage.by or sabotage.target) if sabotage else "everything"],
             "target": sabotage.target if sabotage else "",
             "moment": sabotage.moment if sabotage else 0,
             "delay": sabotage.delay if sabotage else 0,
