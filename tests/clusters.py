@@ -17,15 +17,14 @@ import pandas as pd
 import psutil
 import torch
 from hosts import Host, hosts
-from small_suite import make_sounds
+from small_suite import make_sounds, outcomes_of
 from standins import Scene, wait_until
 
 from audioclf_lib.config import PROJECT_ROOT
 from audioclf_lib.datasets import load_dataset
-from audioclf_lib.jobs import suite_jobs
 from audioclf_lib.plan import Plan, load_plan, save_plan
 from audioclf_lib.store import Run, RunStore
-from audioclf_lib.suite import Outcome, outcome
+from audioclf_lib.suite import Outcome
 from audioclf_lib.training import fit
 
 SLURM_PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
@@ -245,8 +244,7 @@ class Work:
         return (self.folder / "suite.txt").read_text()
 
     def outcomes(self) -> list[Outcome]:
-        jobs = suite_jobs(load_plan(str(self.plan_file)), runs_dir=self.runs_dir)
-        return [outcome(job, RunStore(self.runs_dir)) for job in jobs]
+        return outcomes_of(load_plan(str(self.plan_file)), self.runs_dir)
 
     def hosts(self, outcomes: list[Outcome]) -> set[str]:
         """Which hosts ran notebooks."""

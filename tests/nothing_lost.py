@@ -25,12 +25,12 @@ import psutil
 import pytest
 from commands import snapshot
 from conftest import PROJECT_ROOT
-from small_suite import make_sounds
+from small_suite import make_sounds, outcomes_of
 from standins import write_notebook
 
+from audioclf_lib.jobs import DATASET_NOTEBOOK, EXPERIMENT_NOTEBOOKS
 from audioclf_lib.plan import load_plan
 from audioclf_lib.store import CONFIG, HISTORY, METRICS, PREDICTIONS, WEIGHTS, RunStore
-from audioclf_lib.suite import DATASET_NOTEBOOK, EXPERIMENT_NOTEBOOKS, inspect_suite
 
 EPOCHS = 3
 PLAN = f"""
@@ -246,9 +246,8 @@ def assert_nothing_lost(place: Workplace, undisturbed: Workplace, redone: Collec
     Args:
         redone: fits that had to be trained again, since their files were damaged.
     """
-    outcomes = inspect_suite(
-        load_plan(place.folder / "plan.yaml"), runs_dir=place.runs_dir, notebooks_dir=place.folder / "notebooks"
-    )
+    plan = load_plan(place.folder / "plan.yaml")
+    outcomes = outcomes_of(plan, place.runs_dir, notebooks_dir=place.folder / "notebooks")
     assert {outcome.job.title: outcome.state for outcome in outcomes} == {
         "dataset": "done",
         "cnn-kfold": "done",

@@ -17,8 +17,9 @@ from nbformat import NotebookNode
 
 from audioclf_lib.config import PROJECT_ROOT
 from audioclf_lib.jobs import suite_jobs
-from audioclf_lib.plan import load_plan
+from audioclf_lib.plan import Plan, load_plan
 from audioclf_lib.store import Run, RunStore
+from audioclf_lib.suite import Outcome, outcome
 
 CLASSES = ("low_hum", "mid * tone", "high | $x$ note")  # users' names hold what Markdown and TeX take for markup
 DATASET = "my-sounds"
@@ -31,6 +32,11 @@ experiments:
   - {model: cnn, protocol: split}
   - {model: transformer, num_heads: 4, protocol: split}
 """
+
+
+def outcomes_of(plan: Plan, runs_dir: Path, **options: Path) -> list[Outcome]:
+    """What is known of a plan's jobs from their files; the options are those of ``suite_jobs``."""
+    return [outcome(job, RunStore(runs_dir)) for job in suite_jobs(plan, runs_dir=runs_dir, **options)]
 
 
 @dataclass(frozen=True)
