@@ -371,7 +371,7 @@ class RunStore:
         path = self._partial(config) / CHECKPOINT
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             # One from before there were seals is a bare zip archive.

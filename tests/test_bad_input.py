@@ -484,7 +484,7 @@ PLACES: dict[str, tuple[Change, list[str], str, str]] = {
     "notebooks nowhere": (
         lambda folder: None,
         ["suite", "--notebooks-dir", "nowhere", "--runs-dir", "runs", "--dataset", "sounds"],
-        "there is no notebook nowhere/01_dataset.ipynb",
+        "nowhere/01_dataset.ipynb",
         "--notebooks-dir",
     ),
 }

@@ -13,11 +13,12 @@ from audio_files import make_folder
 from commands import call
 from synthetic import write_run
 
+from audioclf_lib.checksums import write_sums
 from audioclf_lib.config import FitConfig, KnownDataset
 from audioclf_lib.datasets import dataset_facts, load_dataset
 from audioclf_lib.forecast import Forecast, find_pace, forecast
 from audioclf_lib.plan import Plan, Sweep
-from audioclf_lib.store import ENVIRONMENT, Run, RunStore
+from audioclf_lib.store import ARTEFACTS, ENVIRONMENT, Run, RunStore
 
 CNN = {"model": "cnn", "protocol": ["kfold", "split"]}
 HEADS = {"model": "transformer", "num_heads": [1, 2], "protocol": "split"}
@@ -45,6 +46,7 @@ def finish(store: RunStore, fit: FitConfig, seconds_per_epoch: float, device: st
     run = write_run(store, fit, n_windows=1, silent_windows=0)
     environment = run.environment | {"wall_seconds": seconds_per_epoch * fit.epochs, "device": device}
     (run.path / ENVIRONMENT).write_text(json.dumps(environment))
+    write_sums(run.path, ARTEFACTS)
     return run
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from synthetic import DEMO, write_run
 
+from audioclf_lib.checksums import write_sums
 from audioclf_lib.config import Experiment
 from audioclf_lib.errors import InputError
 from audioclf_lib.statistics import (
@@ -27,9 +29,15 @@ from audioclf_lib.statistics import (
     compare_averages,
     gather_answers,
 )
-from audioclf_lib.store import PREDICTIONS, Run, RunStore
+from audioclf_lib.store import ARTEFACTS, PREDICTIONS, Run, RunStore
 
 seeds = st.integers(0, 10_000)
+
+
+def replace_predictions(run: Run, predictions: pd.DataFrame) -> None:
+    """As if the fit had made others."""
+    predictions.to_parquet(run.path / PREDICTIONS)
+    write_sums(run.path, ARTEFACTS)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -93,7 +101,7 @@ def test_an_average_gives_every_fit_and_every_window_with_sound_the_same_weight(
 def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     (run,) = write_fits(tmp_path, n_fits=1)
     before = gather_answers([run])
-    run.predictions.sample(frac=1, random_state=0).to_parquet(run.path / PREDICTIONS)
+    replace_predictions(run, run.predictions.sample(frac=1, random_state=0))
     after = gather_answers([Run(run.path, run.config)])
     assert after.clip_ids == before.clip_ids
     np.testing.assert_array_equal(after.windows, before.windows)
@@ -103,7 +111,7 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
 def test_fits_of_different_test_clips_are_not_put_together(tmp_path: Path) -> None:
     one, other = write_fits(tmp_path, n_fits=2)
     renamed = other.predictions.replace({"clip_id": {"1-0-0.wav": "1-0-9.wav"}})
-    renamed.to_parquet(other.path / PREDICTIONS)
+    replace_predictions(other, renamed)
     other = Run(other.path, other.config)
     with pytest.raises(InputError, match=rf"{one.config.fit_id} and {other.config.fit_id} .* different test clips"):
         gather_answers([one, other])
@@ -125,7 +133,7 @@ def test_without_answers_to_test_clips_there_is_nothing_to_gather(tmp_path: Path
     with pytest.raises(InputError, match="no fit"):
         gather_answers([])
     (run,) = write_fits(tmp_path, n_fits=1)
-    run.predictions.query("split != 'test'").to_parquet(run.path / PREDICTIONS)
+    replace_predictions(run, run.predictions.query("split != 'test'"))
     with pytest.raises(InputError, match=rf"{run.config.fit_id} holds no predictions of the test fold"):
         gather_answers([Run(run.path, run.config)])
 
