@@ -54,7 +54,7 @@ def do_damage(path: Path, damage: Damage, generator: random.Random) -> None:
     path.write_bytes(after)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # before the fits that all tests share
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
