@@ -31,7 +31,7 @@ from traitlets.config import Config
 from audioclf_lib.checksums import sum_of
 from audioclf_lib.errors import DamagedRunError, InputError
 from audioclf_lib.lease import hold_lease
-from audioclf_lib.paths import explained, folder_for
+from audioclf_lib.paths import UNWRITABLE, explained, folder_for
 from audioclf_lib.status import State, Status, failed_path, part_path, record_status, status_path
 
 KERNEL_NAME = "audioclf"  # installed into the environment by `make setup`
@@ -83,11 +83,9 @@ def run_notebook(
         raise InputError(f"{output} is a folder; name the file in it that the executed notebook goes to")
     holders: list[str] = []
     with ExitStack() as stack:
-        try:
+        with explained(output, "choose another place"):
             stack.enter_context(folder_for(output.parent))
-        except OSError as error:
-            raise InputError(f"cannot write {output}: {error.strerror}; choose another place") from None
-        stack.enter_context(explained(output, "free space or choose another place"))
+        stack.enter_context(explained(output, "free space or choose another place", only=UNWRITABLE))
         stack.enter_context(hold_lease(output.with_name(f".{output.stem}.lock"), _both(holders.append, on_wait)))
         if holders and output.exists():
             return output

@@ -99,9 +99,7 @@ def forecast(
     planned = tuple(suite_jobs(plan, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir))
     store, fits = RunStore(runs_dir), distinct_fits(planned)
     trained = frozenset(key for key, fit in fits.items() if store.exists(fit) and store.load(fit))
-    done = frozenset(
-        job.key for job in planned if trained.issuperset(map(fit_key, job.fits)) and (job.for_others or job.is_shown())
-    )
+    done = frozenset(job.key for job in planned if job.is_done(trained))
     missing = {(fit.dataset, fit.model_label) for key, fit in fits.items() if key not in trained}
     paces = {what: find_pace(*what, (runs_dir, published), device) for what in sorted(missing)}
     accelerated = device in ("cuda", "mps") or any(pace and pace.device != "cpu" for pace in paces.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, DatasetFacts, De
 from audioclf_lib.datasets import dataset_facts, load_dataset
 from audioclf_lib.plan import Plan, Sweep, as_sweep
 from audioclf_lib.status import is_of
-from audioclf_lib.store import RunStore
 from audioclf_lib.variants import Diagnosis, planned_diagnosis
 
 NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
@@ -75,9 +74,13 @@ class Job:
         """Whether its executed notebook is there, made from the notebook as it is now."""
         return self.output.exists() and (not self.notebook.is_file() or is_of(self.notebook, self.output))
 
-    def is_done(self, store: RunStore) -> bool:
-        """Whether its fits are whole and, unless it only trains for others, its executed notebook is there."""
-        return (self.for_others or self.is_shown()) and all(store.is_whole(fit) for fit in self.fits)
+    def is_done(self, trained: Collection[str]) -> bool:
+        """Whether its fits are there and, unless it only trains for others, its executed notebook is.
+
+        Args:
+            trained: the fits that are there, by ``fit_key``.
+        """
+        return all(fit_key(fit) in trained for fit in self.fits) and (self.for_others or self.is_shown())
 
 
 def suite_jobs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -32,15 +32,22 @@ def user_path(text: str | Path) -> Path:
 
 
 # What the system says where nothing can be written; other errors, as of a process that cannot start, are no such thing.
-_UNWRITABLE = {
+UNWRITABLE = frozenset(
     getattr(errno, name, None)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENOTDIR", "ENAMETOOLONG")
-}
+)
 
 
 @contextmanager
-def explained(path: Path, remedy: str) -> Iterator[None]:
+def explained(
+    path: Path, remedy: str, *, fault: str = "cannot write", only: Collection[int | None] | None = None
+) -> Iterator[None]:
     """Tell in one sentence that the block cannot write to ``path`` or below: a full disk, a read-only one, no right.
+
+    Args:
+        path, remedy, fault: the sentence is ``<fault> <path>: <what the system says>; <remedy>``.
+        only: numbers of the errors that are told so; all unless given. ``UNWRITABLE`` is for blocks that do other
+            things, too.
 
     Raises:
         InputError: instead of the system's error.
@@ -48,9 +55,9 @@ def explained(path: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _UNWRITABLE:
+        if only is not None and error.errno not in only:
             raise
-        raise InputError(f"cannot write {path}: {error.strerror}; {remedy}") from error
+        raise InputError(f"{fault} {path}: {error.strerror or error}; {remedy}") from error
 
 
 def try_to_write(folder: Path, remedy: str) -> None:
@@ -60,7 +67,7 @@ def try_to_write(folder: Path, remedy: str) -> None:
         InputError: as of ``explained``.
     """
     draft = folder / f".{uuid.uuid4().hex}"
-    with explained(folder, remedy):
+    with explained(folder, remedy, only=UNWRITABLE):
         try:
             draft.write_bytes(bytes(65_536))
         finally:

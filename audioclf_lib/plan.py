@@ -30,7 +30,7 @@ from audioclf_lib.config import (
     model_label,
 )
 from audioclf_lib.errors import InputError, quote, refuse_control_characters
-from audioclf_lib.paths import replace_file, user_path
+from audioclf_lib.paths import explained, replace_file, user_path
 
 PLANS_DIR = PROJECT_ROOT / "workflow" / "plans"
 DATASET_NAMES = ("demo", "esc10")  # a folder of such a name is given as ./demo
@@ -372,10 +372,8 @@ def save_plan(plan: Plan | Sweep, path: Path | str) -> None:
     sweep = as_sweep(plan)
     several = len(sweep.plans) > 1
     text = yaml.safe_dump(sweep.settings if several else as_sweep(sweep.only(path)).settings, sort_keys=False)
-    try:
+    with explained(path, "choose another folder", fault="cannot write plan"):
         replace_file(path, text.encode())
-    except OSError as error:
-        raise InputError(f"cannot write plan {path}: {error.strerror}; choose another folder") from None
 
 
 def resolve_dataset(name_or_path: str, base: Path | None = None) -> str:

@@ -17,7 +17,7 @@ from audioclf_lib.config import MODELS, PUBLISHED_DIR, Experiment, FitConfig, Kn
 from audioclf_lib.datasets import dataset_name
 from audioclf_lib.errors import InputError
 from audioclf_lib.evaluation import LEVELS, best_fit
-from audioclf_lib.paths import replace_file
+from audioclf_lib.paths import explained, replace_file
 from audioclf_lib.plan import Plan, last_plan_path, save_plan
 from audioclf_lib.reporting.display import NO_VALUE
 from audioclf_lib.reporting.original import ORIGINAL, ORIGINAL_DATASET
@@ -239,8 +239,6 @@ def refresh_readme(path: Path, table: str) -> bool:
     _, end, after = rest.partition(END)
     if not (start and end):
         return False
-    try:
+    with explained(path, "free space or make it writable"):
         replace_file(path, f"{before}{START}\n\n{table}\n\n{END}{after}".encode())
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; free space or make it writable") from None
     return True

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from glob import escape
 from itertools import chain, count
 from pathlib import Path
@@ -29,7 +29,7 @@ from audioclf_lib.checksums import SUMS, read_sums, seal, sum_of, unseal, write_
 from audioclf_lib.config import SCHEMA_VERSION, FitConfig
 from audioclf_lib.errors import DamagedRunError, InputError
 from audioclf_lib.lease import hold_lease
-from audioclf_lib.paths import replace_file
+from audioclf_lib.paths import explained, replace_file
 
 if (
     TYPE_CHECKING
@@ -39,6 +39,8 @@ if (
 CONFIG, HISTORY, PREDICTIONS, METRICS = "config.json", "history.csv", "predictions.parquet", "metrics.json"
 WEIGHTS, ENVIRONMENT, CHECKPOINT = "weights.safetensors", "environment.json", "checkpoint.pt"
 ARTEFACTS = (CONFIG, HISTORY, PREDICTIONS, METRICS, WEIGHTS, ENVIRONMENT)
+
+_explained = partial(explained, remedy="free space or choose another runs_dir")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ class Run:
             DamagedRunError: an artefact is missing or damaged.
         """
         names = [name for name in ARTEFACTS if name != WEIGHTS or self.has_weights]
-        if [_read_artefact(self.path / name) for name in names] and not (self.path / SUMS).exists():
+        for name in names:
+            _read_artefact(self.path / name)
+        if not (self.path / SUMS).exists():
             self.check()
             if self.has_weights:
                 self.weights()
@@ -487,14 +491,3 @@ def _damaged(path: Path, reason: object) -> DamagedRunError:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the system's error while writing below ``path`` into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another runs_dir"
-        ) from error

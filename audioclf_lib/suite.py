@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,11 +19,20 @@ from audioclf_lib.config import DEFAULT_RUNS_DIR, DeviceName
 from audioclf_lib.datasets import load_dataset
 from audioclf_lib.durations import describe_seconds
 from audioclf_lib.engine import log_path, run_snakemake, wait_for_orphan
-from audioclf_lib.errors import InputError
+from audioclf_lib.errors import DamagedRunError, InputError
 from audioclf_lib.evaluation import experiment_scores
-from audioclf_lib.jobs import MIN_AT_ONCE, NOTEBOOKS_DIR, Job, distinct_fits, jobs_at_once, suite_jobs, usable_cores
+from audioclf_lib.jobs import (
+    MIN_AT_ONCE,
+    NOTEBOOKS_DIR,
+    Job,
+    distinct_fits,
+    fit_key,
+    jobs_at_once,
+    suite_jobs,
+    usable_cores,
+)
 from audioclf_lib.lease import hold_lease
-from audioclf_lib.paths import explained, try_to_write
+from audioclf_lib.paths import UNWRITABLE, explained, try_to_write
 from audioclf_lib.plan import Plan, Sweep, save_plan
 from audioclf_lib.profiles import THIS_MACHINE, Profile, find_profile
 from audioclf_lib.status import Status, failed_path, read_status, status_path
@@ -92,24 +102,28 @@ def run_suite(
         if not job.notebook.is_file():
             raise InputError(f"there is no notebook {job.notebook}; give the folder that has it, with --notebooks-dir")
     store = RunStore(runs_dir)
-    damages = _damages(todo, store)  # raises if something else is in the place of a run folder
+    fits = distinct_fits(todo)
+    for fit in fits.values():  # raises if something else is in the place of a run folder
+        with suppress(DamagedRunError):
+            _ = store.exists(fit) and store.load(fit)
     folder = runs_dir.resolve() / ".suite"
-    try:
+    with explained(runs_dir, "choose another --runs-dir"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {runs_dir}: {error.strerror}; choose another --runs-dir") from None
     with (
-        explained(runs_dir, FREE_SPACE),
+        explained(runs_dir, FREE_SPACE, only=UNWRITABLE),
         hold_lease(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")),
     ):
         wait_for_orphan(folder, say)
-        for damage in damages:
-            say(damage)
+        damages = {key: what for key, fit in fits.items() if (what := store.damage(fit))}
+        for key, what in damages.items():
+            say(f"{what}; fit {fits[key].fit_id} is trained again")  # by its notebook, which finds the same
         save_plan(plan, runs_dir / "plan.yaml")
-        _forget_incomplete(todo, store)
+        trained = {key for key, fit in fits.items() if key not in damages and store.exists(fit)}
+        done = {job.key for job in todo if job.is_done(trained)}
+        _forget_incomplete(job for job in todo if job.key not in done)
         progress = _Progress(todo, store, say)
         threads, limits = _shares(profile, device, jobs, cores, todo)
-        settings = {"jobs": _write_jobs(todo, store, folder), "runs_dir": str(runs_dir.resolve()), "threads": threads}
+        settings = {"jobs": _write_jobs(todo, done, folder), "runs_dir": str(runs_dir.resolve()), "threads": threads}
         code = run_snakemake(folder, settings, profile=profile.folder, limits=limits, tick=progress.update)
         progress.update()
         outcomes = [outcome(job, store) for job in todo]
@@ -150,9 +164,10 @@ def _shares(
 def outcome(job: Job, store: RunStore) -> Outcome:
     """What is known of a job, from its files."""
     status = read_status(job.output)
-    runs = [store.load(fit) for fit in job.fits if store.is_whole(fit)]
+    whole = {fit_key(fit): fit for fit in job.fits if store.is_whole(fit)}
+    runs = [store.load(fit) for fit in whole.values()]
     state: Literal["done", "failed", "stopped", "not run"]
-    if job.is_done(store):
+    if job.is_done(whole):
         state = "done"
     elif status is None:
         state = "not run"
@@ -221,23 +236,16 @@ def _stamp(file: str) -> tuple[int, int] | None:
     return facts.st_mtime_ns, facts.st_ino
 
 
-def _damages(jobs: Sequence[Job], store: RunStore) -> list[str]:
-    """One line for each fit of which a file is damaged; its notebook finds the same and trains it again."""
-    found = {fit.fit_id: store.damage(fit) for fit in distinct_fits(jobs).values()}
-    return [f"{damage}; fit {fit_id} is trained again" for fit_id, damage in found.items() if damage]
+def _forget_incomplete(unfinished: Iterable[Job]) -> None:
+    """Remove executed notebooks that are out of date, and what is known of earlier attempts."""
+    for job in unfinished:
+        for path in (job.output, status_path(job.output), failed_path(job.output)):
+            path.unlink(missing_ok=True)
 
 
-def _forget_incomplete(jobs: Sequence[Job], store: RunStore) -> None:
-    """Remove executed notebooks that are out of date, and what is known of earlier attempts at unfinished jobs."""
-    for job in jobs:
-        if not job.is_done(store):
-            for path in (job.output, status_path(job.output), failed_path(job.output)):
-                path.unlink(missing_ok=True)
-
-
-def _write_jobs(jobs: Sequence[Job], store: RunStore, folder: Path) -> str:
-    """The list for Snakemake; a job that only trains fits for others is left out where they are there."""
-    listed = {job.key: job for job in jobs if not (job.for_others and job.is_done(store))}
+def _write_jobs(jobs: Sequence[Job], done: Collection[str], folder: Path) -> str:
+    """The list for Snakemake; a job that only trains fits for others is left out where it is done."""
+    listed = {job.key: job for job in jobs if not (job.for_others and job.key in done)}
     path = folder / "jobs.json"
     fields = {
         key: {

@@ -35,6 +35,7 @@ from audioclf_lib.config import DatasetFacts, FitConfig
 from audioclf_lib.datasets import Dataset
 from audioclf_lib.errors import InputError
 from audioclf_lib.lease import hold_lease
+from audioclf_lib.paths import explained
 from audioclf_lib.search import StudyConfig, is_whole
 from audioclf_lib.store import Run, RunStore
 from audioclf_lib.training import DivergedError, choose_device, fit
@@ -47,6 +48,8 @@ DIGITS = 3
 DONE, PRUNED, DIVERGED, RUNNING, WAITING = "done", "pruned", "diverged", "running", "waiting"
 STATES = {TrialState.COMPLETE: DONE, TrialState.PRUNED: PRUNED, TrialState.RUNNING: RUNNING}
 KEPT, REASON = "kept", "reason"  # attributes of a trial: what was kept of its fit, and why it has no score
+
+_explained = partial(explained, remedy="free space or choose another runs_dir", fault="cannot use study")
 
 COLUMNS = {
     **{"trial": "int64", "state": "str", "epochs": "int64", "accuracy": "float64", "clip_accuracy": "float64"},
@@ -370,17 +373,6 @@ def _open_journal(path: Path) -> JournalStorage:
 
 def _holds(storage: JournalStorage, study_id: str) -> bool:
     return study_id in [study.study_name for study in storage.get_all_studies()]
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the system's error while a study is read or written into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"cannot use study {path}: {error.strerror or error}; free space or choose another runs_dir"
-        ) from error
 
 
 # --------------------------------------------------------------------------------------------------------- the record

@@ -10,7 +10,7 @@ from typing import Any
 from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT
 from audioclf_lib.errors import InputError, refuse_control_characters
 from audioclf_lib.execution import run_notebook
-from audioclf_lib.paths import replace_file
+from audioclf_lib.paths import explained, replace_file
 from audioclf_lib.plan import load_plan
 from audioclf_lib.reporting.exporters import ReportHTMLExporter, TypstPDFExporter
 from audioclf_lib.reporting.results import gather, gather_checks
@@ -76,8 +76,6 @@ def _check_place(folder: Path) -> None:
 
 def _write(path: Path, content: bytes) -> Path:
     """Replace a file as a whole."""
-    try:
+    with explained(path, "free space or choose another folder"):
         replace_file(path, content)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from None
     return path
