@@ -18,6 +18,17 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # before anybody imports matplotlib
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """The same numbers from fit to fit: sums over two threads come in another order."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def real_esc10() -> Path:
     """Folder of the real ESC-10 recordings: below AUDIOCLF_DATA, beside the project, or in data/."""

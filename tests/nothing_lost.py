@@ -26,7 +26,7 @@ import pytest
 from commands import snapshot
 from conftest import PROJECT_ROOT
 from small_suite import make_sounds, outcomes_of
-from standins import write_notebook
+from standins import PARAMETERS, write_notebook
 
 from audioclf_lib.jobs import DATASET_NOTEBOOK, EXPERIMENT_NOTEBOOKS
 from audioclf_lib.plan import load_plan
@@ -39,17 +39,6 @@ epochs: {EPOCHS}
 experiments:
   - {{model: cnn, protocol: kfold}}
   - {{model: cnn, protocol: split}}
-"""
-PARAMETERS = """
-# Parameters of this notebook
-dataset = ""
-epochs = 1
-seed = 0
-test_fold = 1
-recipe = "tuned"
-recipe_changes = "{}"
-device = "auto"
-runs_dir = ""
 """
 SETTING = """
 import os

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +47,10 @@ from audioclf_lib.variants import (
     read_cases,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 TRANSFORMER = {"model": "transformer", "num_heads": 2, "recipe": "as-written", "protocol": "kfold"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

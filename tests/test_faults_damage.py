@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from commands import call, snapshot
 from nothing_lost import Sabotage, Workplace, assert_nothing_lost
 from synthetic import write_runs
@@ -21,7 +20,7 @@ from audioclf_lib.plan import Plan, save_plan
 from audioclf_lib.store import ARTEFACTS, CHECKPOINT, HISTORY, PREDICTIONS, WEIGHTS, RunStore
 from audioclf_lib.training import fit
 
-pytestmark = pytest.mark.nothing_lost
+pytestmark = [pytest.mark.nothing_lost, pytest.mark.usefixtures("one_thread")]
 
 DATASET = make_dataset()
 CONFIGURATION = make_fit(DATASET)
@@ -52,14 +51,6 @@ def do_damage(path: Path, damage: Damage, generator: random.Random) -> None:
     while (after := damage(before, generator)) == before:
         pass  # a block of zeros was one before
     path.write_bytes(after)
-
-
-@pytest.fixture(scope="module", autouse=True)  # before the fits that all tests share
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def stop_after_an_epoch(*_: object) -> None:

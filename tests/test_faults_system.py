@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import PROJECT_ROOT
 from nothing_lost import Sabotage, Workplace, assert_nothing_lost, small_disk
 from synthetic import write_runs
@@ -189,14 +188,6 @@ def test_files_from_the_future_are_no_reason_to_run_anything_again(tmp_path: Pat
     executed = {path: path.stat().st_mtime_ns for path in place.runs_dir.rglob("*.ipynb")}
     place.finish()
     assert {path: path.stat().st_mtime_ns for path in place.runs_dir.rglob("*.ipynb")} == executed
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # Who held a fit's lock and is gone without a word, and for how long, in leases, that keeps others waiting.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +15,8 @@ from audioclf_lib.config import FitConfig
 from audioclf_lib.datasets import Dataset
 from audioclf_lib.store import CHECKPOINT, Run, RunStore
 from audioclf_lib.training import fit
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 EPOCHS = 4
 
@@ -37,14 +38,6 @@ fit(
     progress=lambda config, history: print(len(history), flush=True),
 )
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ from audioclf_lib.reporting import tuning_sections as sections
 from audioclf_lib.search import STUDIES_DIR, StudyConfig, load_study
 from audioclf_lib.store import RunStore
 from audioclf_lib.tuning import COLUMNS, Study, journal_path, read_study, run_study
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 DATASET = make_tones()
 # Two rates, of which one learns three tones in an epoch and the other learns nothing.
@@ -77,14 +78,6 @@ def start_worker(runs_dir: Path, trials: int) -> subprocess.Popen[str]:
     assert child.stdout is not None
     assert child.stdout.readline() == "first epoch\n"
     return child
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
