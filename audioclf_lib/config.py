@@ -166,7 +166,7 @@ class Recipe(StrictModel):
     )
 
 
-# What `tuned` changes of the recipe as written, for both architectures and for the Transformer alone.
+# What `tuned` changes of the recipe as written, for both architectures and for one of them.
 TUNED: dict[str, Any] = {
     "dropout": 0.2,
     "activation": "relu",
@@ -182,10 +182,14 @@ TUNED: dict[str, Any] = {
     "gain_db": 6.0,
     "flip_polarity": True,
     "peak_normalise": True,
+    "stretch": 1.25,
     "mixing": 0.2,
     "reestimate_windows": 512,
 }
-TUNED_TRANSFORMER: dict[str, Any] = {"encoder_rate": 0.1, "weight_decay": 0.1, "stretch": 1.25}
+TUNED_FOR: dict[str, dict[str, Any]] = {
+    "cnn": {"time_pull": 100.0},
+    "transformer": {"encoder_rate": 0.1, "weight_decay": 0.1},
+}
 
 
 def make_recipe(name: str, model: str, changes: dict[str, Any] | None = None) -> Recipe:
@@ -198,7 +202,7 @@ def make_recipe(name: str, model: str, changes: dict[str, Any] | None = None) ->
         raise InputError(f"unknown recipe {quote(name)}; choose one of {', '.join(RECIPES)}")
     settings: dict[str, Any] = {}
     if name == "tuned":
-        settings = TUNED | (TUNED_TRANSFORMER if model == "transformer" else {})
+        settings = TUNED | TUNED_FOR.get(model, {})
     return Recipe(**(settings | (changes or {})))
 
 
