@@ -374,7 +374,7 @@ def tune(
 def main() -> None:
     """Entry point of the command."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="audioclf", standalone_mode=False)
     except InputError as error:
         code = _refuse("audioclf", str(error))
     except typer.TyperException as error:
