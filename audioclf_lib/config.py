@@ -187,7 +187,7 @@ TUNED: dict[str, Any] = {
     "reestimate_windows": 512,
 }
 TUNED_FOR: dict[str, dict[str, Any]] = {
-    "cnn": {"time_pull": 100.0},
+    "cnn": {"time_pull": 100.0, "tilt_db": 6.0},
     "transformer": {"encoder_rate": 0.1, "weight_decay": 0.1},
 }
 
