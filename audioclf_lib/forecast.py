@@ -5,10 +5,13 @@ No torch is imported and no clip decoded, so that a plan of a thousand runs is l
 
 from __future__ import annotations
 
+import platform
+import shutil
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 
 from audioclf_lib.config import DEFAULT_RUNS_DIR, PUBLISHED_DIR, DeviceName, FitConfig
@@ -111,24 +114,32 @@ def find_pace(dataset: str, label: str, runs_dirs: Iterable[Path], device: Devic
     """How long an epoch takes, from the newest finished fits on the data set that are nearest to an architecture.
 
     Those of the architecture itself come first, then those with other head counts, whose epochs take as long, then
-    those of the other architecture; all of them in each of ``runs_dirs`` in turn.
+    those of the other architecture; all of them in each of ``runs_dirs`` in turn. With ``"auto"`` fits on the device
+    that will most likely be chosen here tell, and where there are none, those on another.
     """
     model = label.partition("-")[0]
+    devices = dict.fromkeys((likely_device(), "cpu", "cuda", "mps")) if device == "auto" else (device,)
     for runs_dir in runs_dirs:
-        for labels in (label, f"{model}-*", "*"):
-            runs = [run for run in RunStore(runs_dir).newest(dataset, labels, SAMPLE) if _was_on(run, device)]
+        for where, labels in product(devices, (label, f"{model}-*", "*")):
+            runs = RunStore(runs_dir).newest(dataset, labels, SAMPLE, partial(_was_on, device=where))
             if runs:
                 return _pace(runs, "published fits" if runs_dir == PUBLISHED_DIR else "finished fits")
     return None
 
 
-def _was_on(run: Run, device: DeviceName) -> bool:
+def likely_device() -> str:
+    """What ``"auto"`` will most likely choose on this machine, told without torch."""
+    if shutil.which("nvidia-smi"):
+        return "cuda"
+    return "mps" if (platform.system(), platform.machine()) == ("Darwin", "arm64") else "cpu"
+
+
+def _was_on(run: Run, device: str) -> bool:
     """Whether a run tells how long it took, on such a device."""
     there = run.environment.get("device")
     if not isinstance(run.environment.get("wall_seconds"), (int, float)) or not isinstance(there, str):
         return False
-    kind = there if there in ("cpu", "mps") else "cuda"  # of a GPU its name is given
-    return device in ("auto", kind)
+    return device == (there if there in ("cpu", "mps") else "cuda")  # of a GPU its name is given
 
 
 def _pace(runs: list[Run], what: str) -> Pace:

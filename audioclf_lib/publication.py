@@ -47,6 +47,7 @@ COLUMNS = {
     **{"seed": "int64", "epochs": "int64", "chosen_epoch": "int64"},
     **SCORES,
     "minutes": "float64",
+    "device": "str",
 }
 
 
@@ -190,7 +191,8 @@ def _row(run: Run) -> dict[str, Any]:
                 for name in ("accuracy", "accuracy_without_silence", "macro_f1")
             }
             row[f"{split}_{level}_macro_auc"] = values["auc"]["macro"]
-    return {name: row.get(name) for name in COLUMNS} | {"minutes": run.environment["wall_seconds"] / 60}
+    row |= {"minutes": run.environment["wall_seconds"] / 60, "device": run.environment["device"]}
+    return {name: row.get(name) for name in COLUMNS}
 
 
 # ------------------------------------------------------------------------------------------------------------ README

@@ -200,13 +200,14 @@ class RunStore:
         runs = [read_run(path.parent) for path in sorted(self.runs_dir.glob(pattern)) if path.parent.name[0] != "."]
         return [run for run in runs if all(getattr(run.config, key) == value for key, value in criteria.items())]
 
-    def newest(self, dataset: str, label: str, limit: int) -> list[Run]:
+    def newest(self, dataset: str, label: str, limit: int, wanted: Callable[[Run], bool]) -> list[Run]:
         """The last finished fits of an architecture, without a look at all others.
 
         Args:
             dataset: name of the data set.
             label: of the architecture, as run folders begin: ``cnn``, ``transformer-h2``; ``*`` stands for any text.
             limit: how many at most; folders that are damaged are passed over.
+            wanted: tells of a run whether it counts.
         """
         configs = (self.runs_dir / dataset).glob(f"{label}-val*/{CONFIG}")
         times = {path.parent: path.stat().st_mtime for path in configs}
@@ -216,8 +217,7 @@ class RunStore:
                 break
             with suppress(InputError):
                 run = read_run(path)
-                _ = run.environment
-                runs.append(run)
+                runs += [run] if wanted(run) else []
         return runs
 
     def save(

@@ -16,7 +16,7 @@ from synthetic import write_run
 from audioclf_lib.checksums import write_sums
 from audioclf_lib.config import FitConfig, KnownDataset
 from audioclf_lib.datasets import dataset_facts, load_dataset
-from audioclf_lib.forecast import Forecast, find_pace, forecast
+from audioclf_lib.forecast import Forecast, find_pace, forecast, likely_device
 from audioclf_lib.plan import Plan, Sweep
 from audioclf_lib.store import ARTEFACTS, ENVIRONMENT, Run, RunStore
 
@@ -170,6 +170,40 @@ def test_only_runs_on_such_a_device_tell_and_on_an_accelerator_one_runs_at_a_tim
     assert find_pace("demo", "cnn", [store.runs_dir], "cuda").seconds == 2.0
     assert look(store).at_once == 1
     assert look(store, jobs=3).at_once == 3
+
+
+@pytest.mark.parametrize(("here", "seconds"), [("cpu", 3.0), ("cuda", 0.5), ("mps", 3.0)])
+def test_unless_a_device_is_asked_for_runs_on_the_likely_one_tell(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, here: str, seconds: float
+) -> None:
+    """Published fits are partly of a GPU: a laptop must not be promised its pace, whichever are newer and nearer."""
+    monkeypatch.setattr("audioclf_lib.forecast.likely_device", lambda: here)
+    monkeypatch.setattr("audioclf_lib.forecast.SAMPLE", 1)
+    cnn, _, _, _, one_head, two_heads = fits_of()
+    finish(store, one_head, 3.0)
+    finish(store, two_heads, 0.5, device="NVIDIA H100")
+    finish(store, cnn, 0.4, device="NVIDIA H100")
+    pace = find_pace("demo", "transformer-h2", [store.runs_dir])
+    assert (pace.seconds, pace.device == "cpu") == (seconds, seconds == 3.0)
+
+
+@pytest.mark.parametrize(
+    ("tool", "machine", "device"),
+    [
+        ("/usr/bin/nvidia-smi", ("Linux", "x86_64"), "cuda"),
+        (None, ("Linux", "x86_64"), "cpu"),
+        (None, ("Linux", "arm64"), "cpu"),
+        (None, ("Darwin", "arm64"), "mps"),
+        (None, ("Darwin", "x86_64"), "cpu"),
+    ],
+)
+def test_the_likely_device_is_told_without_torch(
+    monkeypatch: pytest.MonkeyPatch, tool: str | None, machine: tuple[str, str], device: str
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: tool if name == "nvidia-smi" else None)
+    monkeypatch.setattr("platform.system", lambda: machine[0])
+    monkeypatch.setattr("platform.machine", lambda: machine[1])
+    assert likely_device() == device
 
 
 def test_damaged_and_foreign_folders_tell_nothing(store: RunStore, tmp_path: Path) -> None:
