@@ -178,10 +178,10 @@ def read_silence(scores: Scores, run: Run) -> str:
         return "No test window is silent."
     if scores.accuracy_without_silence is None:
         return "All test windows are silent."
-    right = (test["y_true"] == test.filter(regex=r"^p_\d+$").to_numpy().argmax(1))[test["silent"]].sum()
+    right = silent_hits(test)
     return (
-        f"{silent} of the {scores.n} test windows {are(silent)} silent padding, of which {int(right)} "
-        f"{are(int(right))} counted right by luck; without them the window accuracy is "
+        f"{silent} of the {scores.n} test windows {are(silent)} silent padding, of which {right} "
+        f"{are(right)} counted right by luck; without them the window accuracy is "
         f"{percent(scores.accuracy_without_silence)}."
     )
 
@@ -467,13 +467,32 @@ def discuss_architectures(results: Sequence[ExperimentResult]) -> str:
 
 
 def discuss_silence(results: Sequence[ExperimentResult]) -> str:
-    """What silent windows cost at window level, and why clips are the fairer unit."""
-    test = results[0].best.predictions.query("split == 'test'")
-    silent, n_windows = int(test["silent"].sum()), len(test)
-    if not silent:
+    """What silent windows cost at window level, how far they part the fits, and why clips are the fairer unit."""
+    runs = {run.config.fit_id: run for result in results for run in result.runs}
+    tests = [run.predictions.query("split == 'test'") for run in runs.values()]
+    silent, n_windows = tests[0].loc[tests[0]["silent"], "y_true"], len(tests[0])
+    if silent.empty:
         return ""
+    most, hits = int(silent.value_counts().max()), [silent_hits(test) for test in tests]
     return (
-        f"{silent} of the {n_windows} test windows hold nothing but padding. No model can know their class, so about "
-        f"{percent(1 - silent / n_windows)} is the most that window accuracy can reach but for luck. Clip accuracy "
-        "leaves such windows out of the vote, and is the number to compare models by."
+        f"{len(silent)} of the {n_windows} test windows hold nothing but padding. With one answer for all of them, "
+        f"{most} at most {are(most)} right, and window accuracy ends at "
+        f"{percent(1 - (len(silent) - most) / n_windows)}. {_compare_silence(hits, n_windows)} Clip accuracy leaves "
+        "such windows out of the vote, and is the number to compare models by."
     )
+
+
+def _compare_silence(hits: Sequence[int], n_windows: int) -> str:
+    low, high = min(hits), max(hits)
+    if low == high:
+        return f"{'The fit has' if len(hits) == 1 else f'Each of the {len(hits)} fits has'} {low} of them right."
+    return (
+        f"Of the {len(hits)} fits one has {high} of them right and another {low}: by these windows alone their window "
+        f"accuracies differ by {100 * (high - low) / n_windows:.1f} points."
+    )
+
+
+def silent_hits(test: pd.DataFrame) -> int:
+    """How many silent windows among predictions are given their clip's class."""
+    right = test["y_true"] == test.filter(regex=r"^p_\d+$").to_numpy().argmax(1)
+    return int(right[test["silent"]].sum())
