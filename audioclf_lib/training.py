@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from audioclf_lib.acceleration import accelerate
-from audioclf_lib.batches import Windows, all_windows, normalise, training_batch
+from audioclf_lib.batches import Windows, all_windows, normalise, silence_example, training_batch
 from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, FitConfig, Recipe
 from audioclf_lib.datasets import Dataset
 from audioclf_lib.errors import InputError
@@ -188,12 +188,15 @@ def train_epoch(
     """
     network.train()
     result = Epoch(windows, n_classes)
+    silence = silence_example(windows, n_classes) if recipe.answer_silence else None
     order = torch.randperm(len(windows)).split(recipe.batch_size)
     for index, chosen in enumerate(order):
         rate = learning_rate(recipe, epoch * len(order) + index, epochs * len(order))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["rate_factor"]
         x, target, _ = training_batch(windows, chosen, recipe, n_classes)
+        if silence is not None:
+            x, target = torch.cat([x, silence[0]]), torch.cat([target, silence[1]])
         logits = network(x)
         loss = F.cross_entropy(logits, target)
         optimizer.zero_grad(set_to_none=True)
@@ -207,7 +210,7 @@ def train_epoch(
             pull_over_time(model, rate * recipe.time_pull)
         if average is not None:
             average.update_parameters(model)
-        result.add(chosen, logits, loss * len(chosen))
+        result.add(chosen, logits[: len(chosen)], loss * len(chosen))
     if not math.isfinite(result.loss):
         raise DivergedError(
             f"the training loss became {result.loss} in epoch {epoch + 1}; lower the learning rate "

@@ -620,11 +620,13 @@ def show_trials(runs_dir: Path | str) -> None:
             "Epochs": record["epochs"],
             "Windows": record["validation_window_accuracy"],
             "Clips": record["validation_clip_accuracy"],
+            "Loss": record["validation_loss"],
+            "Fold": record["val_fold"],
         }
     )
     show_table(
         table,
-        caption="Every trial: accuracy on the validation fold at the epoch kept.",
+        caption="Every trial: accuracy and loss on its validation fold, at the epoch kept.",
         label="tbl:trials",
-        formats={"Windows": ".1%", "Clips": ".1%"},
+        formats={"Windows": ".1%", "Clips": ".1%", "Loss": ".2f"},
     )
