@@ -94,5 +94,5 @@ def clip_probabilities(window_probabilities: Tensor | np.ndarray, silent: Tensor
     votes = ~torch.as_tensor(silent)
     votes = votes | ~votes.any(dim=1, keepdim=True)
     weights = votes.to(window_probabilities.dtype)
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    return torch.einsum("nw,nwc->nc", weights, window_probabilities)
+    # The division comes last: clips whose windows all say the same stay tied, however many of them have a vote.
+    return torch.einsum("nw,nwc->nc", weights, window_probabilities) / weights.sum(dim=1, keepdim=True)

@@ -54,7 +54,7 @@ def clip_means(rows: pd.DataFrame, n_classes: int) -> tuple[np.ndarray, np.ndarr
         heard = ~clip["silent"].to_numpy()
         votes = heard if heard.any() else ~heard
         windows = clip[[f"p_{label}" for label in range(n_classes)]].to_numpy(np.float64)
-        means.append(((votes / votes.sum())[:, None] * windows).sum(axis=0))
+        means.append(windows[votes].mean(axis=0))
         labels.append(clip["y_true"].iloc[0])
     return np.array(labels), np.array(means)
 
