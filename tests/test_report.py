@@ -325,7 +325,7 @@ def test_checks_and_trials_are_shown_apart(tmp_path: Path) -> None:
     assert re.search(r"The CNN under the train-test split classifies .* of the clips of test fold 3 correctly", text)
     assert "Missing: of CNN: train-test split (test fold 4) , the fit with validation fold 5 has not" in text
     assert "1 experiment with 1 fit" in text, "checks are not counted"
-    assert re.search(r"Appendix: tuning trials .* relu-first does it help\? cnn 4 25.0 % 25.0 % 0.25 2", text)
+    assert re.search(r"Appendix: tuning trials .* relu-first: does it help\? cnn 4 25.0 % 25.0 % 0.25 2", text)
 
 
 # ------------------------------------------------------------------------------------------------- make report, small

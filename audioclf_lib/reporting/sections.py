@@ -598,7 +598,8 @@ def show_environment(results: Sequence[ExperimentResult]) -> None:
     ]
     show_table(
         pd.DataFrame(rows),
-        caption="Every fit with its training time; the last column ends the name of its run folder.",
+        caption="Every fit with its training time, longer where fits ran side by side; the last column ends the name "
+        "of its run folder.",
         label="tbl:environment",
         formats={"Minutes": ".1f"},
         markdown=["Run"],
@@ -614,8 +615,7 @@ def show_trials(runs_dir: Path | str) -> None:
     show_text(observations.read_trials(record))
     table = pd.DataFrame(
         {
-            "Trial": record["trial"],
-            "Why": record["why"],
+            "Trial": record["trial"] + ": " + record["why"],  # one column: two wide ones would both be cramped
             "Model": record["fit"].str.partition("-val")[0],
             "Epochs": record["epochs"],
             "Windows": record["validation_window_accuracy"],
