@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import shutil
 from dataclasses import dataclass
@@ -91,15 +92,25 @@ def find_profile(on: str) -> Profile:
 
 def _reach_dask() -> None:
     import dask
-    from distributed import Client
 
     address = dask.config.get("scheduler-address", None)  # DASK_SCHEDULER_ADDRESS, or in Dask's own configuration
     if not address:
         raise InputError("no Dask scheduler is named; set DASK_SCHEDULER_ADDRESS to its address, like tcp://HOST:8786")
     try:
-        with Client(address, timeout=ANSWER_SECONDS):
-            pass
-    except (OSError, ValueError, TypeError) as error:
+        asyncio.run(_ask_scheduler(address))
+    except Exception as error:  # what is no scheduler may answer anything
         raise InputError(
             f"no Dask scheduler answers at {quote(address)} ({error}); start one, or correct DASK_SCHEDULER_ADDRESS"
         ) from None
+
+
+async def _ask_scheduler(address: str) -> None:
+    """A question alone: a ``Client`` has a thread, and gives up where the machine is too busy to start it."""
+    from distributed.core import rpc
+    from distributed.security import Security
+
+    arguments = Security().get_connection_args("client")  # TLS, where Dask's configuration asks for it
+    async with rpc(address, timeout=ANSWER_SECONDS, connection_args=arguments) as scheduler:
+        answer = await asyncio.wait_for(scheduler.identity(), ANSWER_SECONDS)
+    if answer["type"] != "Scheduler":
+        raise ValueError(f"a {str(answer['type']).lower()} does")

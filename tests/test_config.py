@@ -69,6 +69,7 @@ REJECTED_SETTINGS: dict[str, tuple[Any, str]] = {
     "warmup": (1, "less than 1"),
     "clip_norm": (-1, "greater than or equal to 0"),
     "drop_silent": ("perhaps", "boolean"),
+    "answer_silence": (0.5, "boolean"),
     "random_crops": (2, "boolean"),
     "gain_db": (41, "less than or equal to 40"),
     "flip_polarity": (None, "boolean"),

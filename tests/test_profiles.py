@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import threading
 import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dask
 import pytest
 import yaml
+from archives import Server
 from conftest import PROJECT_ROOT
+from distributed.core import Server as DaskServer
 
 from audioclf_lib import profiles
 from audioclf_lib.errors import InputError
@@ -72,6 +78,34 @@ def test_dask_needs_a_scheduler_that_answers(monkeypatch: pytest.MonkeyPatch, ad
     monkeypatch.setattr(profiles, "ANSWER_SECONDS", 1)
     with dask.config.set({"scheduler-address": address}), pytest.raises(InputError, match="no Dask scheduler answers"):
         find_profile("dask").check()
+
+
+@contextmanager
+def dask_server() -> Iterator[str]:
+    """Address of what speaks Dask's language and is neither a scheduler nor a worker."""
+    loop, server = asyncio.new_event_loop(), DaskServer({})
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.listen("tcp://127.0.0.1:0"), loop).result()
+        yield server.address
+    finally:
+        asyncio.run_coroutine_threadsafe(server.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_what_answers_must_be_a_scheduler(monkeypatch: pytest.MonkeyPatch, serve: Callable[..., Server]) -> None:
+    web = serve(b"a web page").url.removeprefix("http://").partition("/")[0]
+    with dask_server() as other:
+        for address, seconds, told in (
+            (web, 1, "no Dask scheduler"),
+            (other, 60, r"no Dask scheduler .*a server does"),
+        ):
+            monkeypatch.setattr(profiles, "ANSWER_SECONDS", seconds)
+            with dask.config.set({"scheduler-address": address}), pytest.raises(InputError, match=told):
+                find_profile("dask").check()
 
 
 @pytest.mark.parametrize(
