@@ -245,6 +245,12 @@ def class_probabilities(rows: pd.DataFrame, n_classes: int) -> FloatArray:
     return rows[[f"p_{index}" for index in range(n_classes)]].to_numpy(np.float64, copy=True)
 
 
+def answers_to_windows(rows: pd.DataFrame) -> IntArray:
+    """The likeliest class (n,) of each window's prediction."""
+    answers: IntArray = rows.filter(regex=r"^p_\d+$").to_numpy().argmax(1)
+    return answers
+
+
 def _json_number(value: Any) -> float | int | None:
     if isinstance(value, (int, np.integer)):
         return int(value)

@@ -217,7 +217,8 @@ class RunStore:
                 break
             with suppress(InputError):
                 run = read_run(path)
-                runs += [run] if wanted(run) else []
+                if wanted(run):
+                    runs.append(run)
         return runs
 
     def save(

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from audioclf_lib.config import architecture_title
+from audioclf_lib.evaluation import answers_to_windows
 from audioclf_lib.reporting.observations import above_chance
 from audioclf_lib.reporting.original import ORIGINAL
 from audioclf_lib.reporting.phrases import NBSP, count, enumerate_words, percent, quote, with_heads
@@ -82,8 +83,7 @@ def score_case(case: Case, run: Run) -> CaseScores:
 def favourite_answer(run: Run) -> tuple[str, float]:
     """The class that is answered most often on the test windows, and its share of the answers."""
     test = run.predictions[run.predictions["split"] == "test"]
-    answers = test.filter(regex=r"^p_\d+$").to_numpy().argmax(1)
-    counts = np.bincount(answers, minlength=len(run.config.class_names))
+    counts = np.bincount(answers_to_windows(test), minlength=len(run.config.class_names))
     return run.config.class_names[counts.argmax()], float(counts.max() / counts.sum())
 
 

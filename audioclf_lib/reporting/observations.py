@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from audioclf_lib.evaluation import Scores
+from audioclf_lib.evaluation import Scores, answers_to_windows
 from audioclf_lib.reporting.display import escape_markdown
 from audioclf_lib.reporting.original import ORIGINAL
 from audioclf_lib.reporting.phrases import (
@@ -494,5 +494,5 @@ def _compare_silence(hits: Sequence[int], n_windows: int) -> str:
 
 def silent_hits(test: pd.DataFrame) -> int:
     """How many silent windows among predictions are given their clip's class."""
-    right = test["y_true"] == test.filter(regex=r"^p_\d+$").to_numpy().argmax(1)
+    right = test["y_true"] == answers_to_windows(test)
     return int(right[test["silent"]].sum())

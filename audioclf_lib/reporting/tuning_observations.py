@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from audioclf_lib.evaluation import FloatArray
+from audioclf_lib.evaluation import FloatArray, answers_to_windows
 from audioclf_lib.reporting.phrases import between, count, describe_dataset_name, enumerate_words, percent
 from audioclf_lib.search import StudyConfig
 from audioclf_lib.statistics import bootstrap_interval
@@ -116,8 +116,7 @@ def read_certainty(study: Study) -> str:
 def window_shares(run: Run) -> FloatArray:
     """(n_clips,) share of right windows of each validation clip."""
     rows = run.predictions[run.predictions["split"] == "validation"]
-    answers = rows[[f"p_{label}" for label in range(len(run.config.class_names))]].to_numpy().argmax(1)
-    shares = (rows["y_true"] == answers).groupby(rows["clip_id"]).mean()
+    shares = (rows["y_true"] == answers_to_windows(rows)).groupby(rows["clip_id"]).mean()
     return np.asarray(shares, dtype=np.float64)
 
 
