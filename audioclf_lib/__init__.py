@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audioclf_lib.config import Experiment
-    from audioclf_lib.datasets import load_dataset
-    from audioclf_lib.derivation import derive_layers
-    from audioclf_lib.evaluation import evaluate
+    from audioclf_lib.data import load_dataset
+    from audioclf_lib.data.windowing import cut_windows
+    from audioclf_lib.metrics.scores import evaluate
     from audioclf_lib.models import create_model
-    from audioclf_lib.training import fit
-    from audioclf_lib.windowing import cut_windows
+    from audioclf_lib.models.derivation import derive_layers
+    from audioclf_lib.training.fit import fit
 
 # Threads of torch's OpenMP that wait for work spin on their core; for long, they take it from whoever has work, such as
 # the fast path's own threads. Read when torch is loaded, so it must be set before.
@@ -28,11 +28,11 @@ __all__ = ["Experiment", "create_model", "cut_windows", "derive_layers", "evalua
 _HOMES = {
     "Experiment": "config",
     "create_model": "models",
-    "cut_windows": "windowing",
-    "derive_layers": "derivation",
-    "evaluate": "evaluation",
-    "fit": "training",
-    "load_dataset": "datasets",
+    "cut_windows": "data.windowing",
+    "derive_layers": "models.derivation",
+    "evaluate": "metrics.scores",
+    "fit": "training.fit",
+    "load_dataset": "data",
 }
 
 

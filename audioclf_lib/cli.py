@@ -20,20 +20,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, PUBLISHED_DIR, DeviceName, Experiment, RecipeName
-from audioclf_lib.durations import describe_estimate, describe_seconds
-from audioclf_lib.errors import InputError, one_line, quote
-from audioclf_lib.paths import user_path
-from audioclf_lib.plan import Sweep, absolute_plan, load_plan, load_sweep, resolve_dataset
+from audioclf_lib._support.durations import describe_estimate, describe_seconds
+from audioclf_lib._support.errors import InputError, one_line, quote
+from audioclf_lib._support.paths import user_path
+from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, DeviceName, Experiment, RecipeName
+from audioclf_lib.suite.plan import Sweep, absolute_plan, load_plan, load_sweep, resolve_dataset
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from audioclf_lib.datasets import Dataset
-    from audioclf_lib.forecast import Forecast
-    from audioclf_lib.jobs import Job
-    from audioclf_lib.suite import Outcome
-    from audioclf_lib.tuning import Study
+    from audioclf_lib.data import Dataset
+    from audioclf_lib.suite.forecast import Forecast
+    from audioclf_lib.suite.jobs import Job
+    from audioclf_lib.suite.run import Outcome
+    from audioclf_lib.suite.tuning import Study
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 MAX_ROWS = 40  # of a dry run's table; beyond that, runs of one kind share a row
@@ -77,7 +75,7 @@ def data(
 ) -> None:
     """Load and check a data set (downloading esc10 if there is no copy), and say what it holds."""
     with _stopped_politely("run the same command again"):
-        from audioclf_lib.datasets import DEFAULT_DATA_DIR, load_dataset
+        from audioclf_lib.data import DEFAULT_DATA_DIR, load_dataset
 
         dataset = load_dataset(resolve_dataset(name_or_path))
         _console().print(_dataset_table(dataset, DEFAULT_DATA_DIR))
@@ -122,11 +120,11 @@ def run(
     given = {name: value for name, value in given.items() if value is not None}
     given |= _parse_parameters(parameter or [])
     with _stopped_politely("run the same command again to go on"):
-        from audioclf_lib.execution import NotebookError, run_notebook
-        from audioclf_lib.jobs import NOTEBOOKS_DIR, experiment_job
-        from audioclf_lib.store import RunStore
-        from audioclf_lib.suite import outcome
-        from audioclf_lib.training import choose_device
+        from audioclf_lib.runs.store import RunStore
+        from audioclf_lib.suite.execution import NotebookError, run_notebook
+        from audioclf_lib.suite.jobs import NOTEBOOKS_DIR, experiment_job
+        from audioclf_lib.suite.run import outcome
+        from audioclf_lib.training.fit import choose_device
 
         experiment = _parse_experiment(target, given)
         if experiment:
@@ -191,8 +189,8 @@ def suite(
         console = _console()
         console.print(_describe_plan(chosen), highlight=False)
         if dry_run:
-            from audioclf_lib.forecast import forecast
-            from audioclf_lib.profiles import find_profile
+            from audioclf_lib.suite.forecast import forecast
+            from audioclf_lib.suite.profiles import find_profile
 
             at_once = jobs or find_profile(on).jobs
             expected = forecast(chosen, runs_dir=runs_dir, device=device, jobs=at_once, notebooks_dir=notebooks_dir)
@@ -200,7 +198,7 @@ def suite(
             for line in _describe_forecast(expected):
                 console.print(line, highlight=False)
             return
-        from audioclf_lib.suite import run_suite
+        from audioclf_lib.suite.run import run_suite
 
         outcomes = run_suite(
             chosen, runs_dir=runs_dir, device=device, jobs=jobs, on=on, notebooks_dir=notebooks_dir, say=_say
@@ -232,8 +230,8 @@ def report(
     chosen = plan or (str(last) if last.exists() else "demo")
     load_plan(chosen)
     with _stopped_politely("run the same command again"):
-        from audioclf_lib.execution import NotebookError
-        from audioclf_lib.reporting.build import build_report
+        from audioclf_lib.report.build import build_report
+        from audioclf_lib.suite.execution import NotebookError
 
         try:
             files = build_report(
@@ -254,81 +252,6 @@ def report(
 
 
 @app.command()
-def publish(
-    plan: Annotated[str, typer.Option("--plan", help="Whose fits are published.")] = "full",
-    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
-    to: Annotated[
-        Path, typer.Option(help="Where they are published.", show_default="report/published", callback=_given_path)
-    ] = PUBLISHED_DIR,
-    weights: Annotated[
-        bool, typer.Option(help="Also keep the weights of the best CNN and the best Transformer.")
-    ] = True,
-) -> None:
-    """Copy a plan's finished fits, without their weights, to the results that are in git; README's table follows."""
-    with _stopped_politely("run the same command again"):
-        from audioclf_lib import publication
-
-        readme = PROJECT_ROOT / "README.md" if to.resolve() == PUBLISHED_DIR else None
-        done = publication.publish(load_plan(plan), runs_dir=runs_dir, to=to, weights=weights, readme=readme)
-        for fit_id in done.added:
-            _say(f"published: {fit_id}")
-        if done.missing is None:
-            _say(f"no fit of plan {plan} has been trained in {_shown(runs_dir)} yet")
-        else:
-            _say(f"{len(done.published)} of {len(done.published) + len(done.missing)} fits are in {_shown(to)}")
-        for fit_id in done.weights:
-            _say(f"with weights: {fit_id}")
-        for fit_id in done.weights_lost:
-            _say(f"without its weights, though best: {fit_id}; {_shown(runs_dir)} does not hold that training")
-        if done.readme:
-            _say(f"results table of {_shown(PROJECT_ROOT / 'README.md')} brought up to date")
-
-
-@app.command()
-def trials(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="The list of trials, like workflow/trials.yaml.",
-            show_default="workflow/trials.yaml",
-            callback=_given_path,
-        ),
-    ] = PROJECT_ROOT / "workflow" / "trials.yaml",
-    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
-    record: Annotated[
-        Path,
-        typer.Option(
-            help="Where every trial is recorded.", show_default="report/published/trials.csv", callback=_given_path
-        ),
-    ] = PUBLISHED_DIR / "trials.csv",
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Train this trial; may be repeated.")] = None,
-    device: DeviceOption = "auto",
-) -> None:
-    """Train the tuning trials that are not done, one after another; the test fold is never scored."""
-    with _stopped_politely("run the same command again to go on"):
-        from audioclf_lib.datasets import load_dataset
-        from audioclf_lib.notebook import TrainingProgress
-        from audioclf_lib.trials import load_trials, run_trials
-
-        listed = load_trials(file)
-        if not listed.trials:
-            _say(f"no trials are listed in {_shown(file)}")
-            return
-        dataset = load_dataset(resolve_dataset(listed.dataset, file.resolve().parent))
-        table = run_trials(
-            listed,
-            dataset,
-            runs_dir=runs_dir,
-            record=record,
-            only=only or (),
-            device=device,
-            progress=TrainingProgress(),
-        )
-        _console().print(_trials_table(table, [trial.name for trial in listed.trials]))
-        _say(f"record: {_shown(record)}")
-
-
-@app.command()
 def tune(
     study: Annotated[
         str, typer.Argument(help="cnn, transformer, or a YAML file like workflow/studies/cnn.yaml.")
@@ -346,10 +269,10 @@ def tune(
 ) -> None:
     """Search settings of the recipe by Optuna; the same command in several terminals or jobs works on one study."""
     with _stopped_politely("run the same command again to go on"):
-        from audioclf_lib.datasets import load_dataset
-        from audioclf_lib.search import load_study
-        from audioclf_lib.training import choose_device
-        from audioclf_lib.tuning import run_study
+        from audioclf_lib.data import load_dataset
+        from audioclf_lib.suite.search import load_study
+        from audioclf_lib.suite.tuning import run_study
+        from audioclf_lib.training.fit import choose_device
 
         chosen = load_study(study).changed(
             dataset=resolve_dataset(dataset) if dataset else None,
@@ -531,7 +454,7 @@ def _dataset_table(dataset: Dataset, data_dir: Path) -> Table:
 
 def _forecast_table(expected: Forecast) -> Table:
     """A row for each run, or, where that would be too many, for each kind of run."""
-    from audioclf_lib.jobs import distinct_fits
+    from audioclf_lib.suite.jobs import distinct_fits
 
     rows: dict[str, list[Job]] = {}
     for job in expected.jobs:
@@ -569,7 +492,7 @@ def _describe_forecast(expected: Forecast) -> list[str]:
 
 
 def _suite_table(outcomes: Sequence[Outcome]) -> Table:
-    from audioclf_lib.suite import describe_accuracy
+    from audioclf_lib.suite.run import describe_accuracy
 
     table = Table(
         title="Accuracy on the test fold (mean ± standard deviation over the fits)",
@@ -591,20 +514,6 @@ def _suite_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _trials_table(record: DataFrame, names: Sequence[str]) -> Table:
-    table = Table(title="Accuracy on the validation fold at the epoch kept", box=box.SIMPLE, title_justify="left")
-    for name in ("trial", "model", "epochs", "windows", "clips", "minutes"):
-        table.add_column(name, justify="left" if name in ("trial", "model") else "right")
-    for row in record.to_dict(orient="records"):
-        shares = (f"{100 * row[f'validation_{level}_accuracy']:.1f} %" for level in ("window", "clip"))
-        model = row["fit"].split("-val")[0]
-        table.add_row(escape(row["trial"]), model, str(row["epochs"]), *shares, f"{row['minutes']:.1f}")
-    for name in names:
-        if name not in set(record["trial"]):
-            table.add_row(escape(name), "not done")
-    return table
-
-
 def _study_table(found: Study) -> Table:
     table = Table(title="Accuracy on the validation fold, the best first", box=box.SIMPLE, title_justify="left")
     for name in ("trial", "state", "epochs", "windows", "clips"):
@@ -619,7 +528,7 @@ def _study_table(found: Study) -> Table:
 
 
 def _failure_table(failures: Sequence[Outcome]) -> Table:
-    from audioclf_lib.status import failed_path
+    from audioclf_lib.suite.status import failed_path
 
     table = Table(title="Not done", box=box.SIMPLE, title_justify="left")
     for name in ("notebook", "cell", "what happened"):

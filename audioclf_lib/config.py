@@ -24,8 +24,8 @@ from pydantic import (
     model_validator,
 )
 
-from audioclf_lib.errors import InputError, quote
-from audioclf_lib.paths import user_path
+from audioclf_lib._support.errors import InputError, quote
+from audioclf_lib._support.paths import user_path
 
 ModelName = Literal["cnn", "transformer"]
 ProtocolName = Literal["kfold", "split"]

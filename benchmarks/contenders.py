@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from audioclf_lib.acceleration import accelerate
-from audioclf_lib.batches import Windows, all_windows
 from audioclf_lib.config import Recipe, make_recipe
-from audioclf_lib.datasets import Dataset
+from audioclf_lib.data import Dataset
 from audioclf_lib.models import create_model
-from audioclf_lib.training import make_optimizer, score_windows, train_epoch
+from audioclf_lib.training.accelerate import accelerate
+from audioclf_lib.training.batches import Windows, all_windows
+from audioclf_lib.training.fit import make_optimizer, score_windows, train_epoch
 
 CPU = torch.device("cpu")
 CLIP_SAMPLES = 80_000

@@ -1,0 +1,175 @@
+"""ESC-10 and ESC-50 (K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+
+from audioclf_lib._support.errors import InputError
+from audioclf_lib._support.paths import user_path
+from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib.data.dataset import SAMPLE_RATE
+from audioclf_lib.data.download import download_archive
+from audioclf_lib.data.listing import Listing, hash_files, list_files
+from audioclf_lib.data.tables import file_column, int_column, known_values, read_table
+
+CLIP_SAMPLES = 5 * SAMPLE_RATE
+
+REGISTRY = Path(__file__).with_name("esc10_registry.csv")
+ESC10_URL = "https://github.com/karolpiczak/ESC-10/archive/553c8f1743b9dba6b282e1323c3ca8fa76923448.zip"
+ESC10_FOLDERS = (
+    "001 - Dog bark",
+    "002 - Rain",
+    "003 - Sea waves",
+    "004 - Baby cry",
+    "005 - Clock tick",
+    "006 - Person sneeze",
+    "007 - Helicopter",
+    "008 - Chainsaw",
+    "009 - Rooster",
+    "010 - Fire crackling",
+)
+ESC10_CLASSES = tuple(folder.partition(" - ")[2].lower() for folder in ESC10_FOLDERS)
+
+ESC50_TABLE = Path("meta", "esc50.csv")
+# In the order of the table's targets.
+# fmt: off
+ESC50_CLASSES = (
+    "dog", "rooster", "pig", "cow", "frog",
+    "cat", "hen", "insects", "sheep", "crow",
+    "rain", "sea_waves", "crackling_fire", "crickets", "chirping_birds",
+    "water_drops", "wind", "pouring_water", "toilet_flush", "thunderstorm",
+    "crying_baby", "sneezing", "clapping", "breathing", "coughing",
+    "footsteps", "laughing", "brushing_teeth", "snoring", "drinking_sipping",
+    "door_wood_knock", "mouse_click", "keyboard_typing", "door_wood_creaks", "can_opening",
+    "washing_machine", "vacuum_cleaner", "clock_alarm", "clock_tick", "glass_breaking",
+    "helicopter", "chainsaw", "siren", "car_horn", "engine",
+    "train", "church_bells", "airplane", "fireworks", "hand_saw",
+)
+# fmt: on
+ESC50_FOLDS = (1, 2, 3, 4, 5)
+
+
+def read_registry() -> pd.DataFrame:
+    """The 400 clips of ESC-10: path, sha256, label, fold, source, licence, licence_url, author, title, url."""
+    return pd.read_csv(REGISTRY, dtype={"source": str}, keep_default_na=False)
+
+
+def find_esc10(folder: Path) -> Path | None:
+    """The ESC-10 folder that ``folder`` is, or holds under the name ``ESC-10``."""
+    for candidate in (folder, folder / "ESC-10"):
+        if any((candidate / name).is_dir() for name in ESC10_FOLDERS):
+            return candidate
+    return None
+
+
+def locate_esc10(data_dir: Path, *, url: str | None = None, retries: int = 3) -> Path:
+    """Find a copy of ESC-10 through AUDIOCLF_DATA or in ``data_dir``; else download one to ``data_dir``.
+
+    AUDIOCLF_DATA is the ESC-10 folder or one that holds it; a relative path counts from the working directory or,
+    failing that, from the project.
+
+    Raises:
+        InputError: AUDIOCLF_DATA holds no ESC-10, or the download failed.
+    """
+    given = os.environ.get("AUDIOCLF_DATA")
+    if given:
+        places = [user_path(given), PROJECT_ROOT / given]
+        found = next((copy for place in places if (copy := find_esc10(place)) is not None), None)
+        if found is None:
+            raise InputError(f"AUDIOCLF_DATA = {given!r} holds no ESC-10; set it to a folder that does, or unset it")
+        return found
+    copy = find_esc10(data_dir)
+    if copy is None:
+        copy = data_dir / "ESC-10"
+        remedy = "set AUDIOCLF_DATA to a folder with a copy of ESC-10"
+        download_archive(url or ESC10_URL, copy, find_fault, remedy=remedy, retries=retries)
+    return copy
+
+
+def find_fault(folder: Path) -> str | None:
+    """What is wrong with a copy of ESC-10, by the registry: a clip that is missing, altered or not part of it."""
+    registry = read_registry()
+    listed = set(registry["path"])
+    paths = (path for name in ESC10_FOLDERS for path in (folder / name).glob("[!.]*.ogg"))
+    present = {path.relative_to(folder).as_posix() for path in paths}
+    if missing := sorted(listed - present):
+        return f"{missing[0]!r} is missing" + (f", with {len(missing) - 1} more" if len(missing) > 1 else "")
+    if extra := sorted(present - listed):
+        return f"{extra[0]!r} is no clip of ESC-10"
+    checksums = hash_files(folder / path for path in registry["path"])
+    altered = registry["path"][registry["sha256"] != checksums]
+    return f"{altered.iloc[0]!r} has the wrong checksum" if len(altered) else None
+
+
+def list_esc10(folder: Path, *, with_folds: Collection[int] = ()) -> Listing:
+    """ESC-10: 400 clips of 5 s, 40 of each of ten classes, in five folds.
+
+    Args:
+        folder: with the ten class folders.
+        with_folds: folds that must be there.
+
+    Raises:
+        InputError: a clip is missing, altered or unknown.
+    """
+    fault = find_fault(folder)
+    if fault is not None:
+        raise InputError(f"the ESC-10 in {folder} is not as published: {fault}; replace the folder by a fresh copy")
+    registry = read_registry()
+    clips = registry.assign(
+        path=[folder / path for path in registry["path"]],
+        clip_id=[Path(path).stem for path in registry["path"]],
+        label=known_values(REGISTRY, registry["label"], ESC10_CLASSES),
+    )
+    return list_files(
+        "esc10",
+        clips,
+        ESC10_CLASSES,
+        CLIP_SAMPLES,
+        description="ESC-10: 400 environmental recordings of 5 s in ten classes and five folds (Piczak 2015)",
+        licence="CC BY 3.0; credits for every clip in the data set's README",
+        with_folds=with_folds,
+    )
+
+
+def list_esc50(folder: Path, *, esc10_only: bool = False, with_folds: Collection[int] = ()) -> Listing:
+    """ESC-50 (``meta/esc50.csv``, ``audio/*.wav``): 2,000 clips of 5 s in 50 classes and five folds.
+
+    Args:
+        folder: the ESC-50 folder.
+        esc10_only: take the ten classes only that are marked as ESC-10.
+        with_folds: folds that must be there.
+
+    Raises:
+        InputError: the table lacks a column, names an unknown class or fold, or a clip is missing or unreadable.
+    """
+    path = folder / ESC50_TABLE
+    table = read_table(path, ("filename", "fold", "category", "esc10", "src_file"))
+    known_values(path, table["fold"], [str(fold) for fold in ESC50_FOLDS])
+    table = table.assign(label=known_values(path, table["category"], ESC50_CLASSES))
+    if esc10_only:
+        table = table[table["esc10"].str.lower() == "true"]
+    filenames = file_column(path, table["filename"])
+    present = sorted(set(table["label"]))
+    clips = pd.DataFrame(
+        {
+            "path": [folder / "audio" / name for name in filenames],
+            "clip_id": [Path(name).stem for name in filenames],
+            "label": [present.index(label) for label in table["label"]],
+            "fold": int_column(path, table["fold"]),
+            "source": table["src_file"].tolist(),
+        }
+    )
+    part = " (the ten classes of ESC-10)" if esc10_only else ""
+    return list_files(
+        "esc50-esc10" if esc10_only else "esc50",
+        clips,
+        [ESC50_CLASSES[label].replace("_", " ") for label in present],
+        CLIP_SAMPLES,
+        description=f"ESC-50{part}: environmental recordings of 5 s in five folds (Piczak 2015)",
+        licence="CC BY-NC 3.0; credits for every clip in the data set's README",
+        with_folds=with_folds,
+    )

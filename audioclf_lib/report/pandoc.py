@@ -1,0 +1,117 @@
+"""Pandoc, as this package uses it: one dialect of Markdown, the document tree as JSON, three targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pypandoc
+
+from audioclf_lib._support.errors import InputError
+
+Node = Any  # an element {"t": type, "c": content}, a list of them, or a scalar
+
+# What JupyterLab understands, with captions and references on top. Raw LaTeX and HTML stay text: a class name can hold
+# them. So do ~ and ^, dashes under a line, and leading % and |, which Jupyter does not treat as markup either.
+MARKDOWN = (
+    "markdown+lists_without_preceding_blankline-blank_before_header-blank_before_blockquote"
+    "-raw_html-raw_tex-raw_attribute-latex_macros-native_divs-native_spans"
+    "-subscript-superscript-yaml_metadata_block-pandoc_title_block-line_blocks"
+    "-simple_tables-multiline_tables-grid_tables-definition_lists-example_lists"
+    "-fancy_lists-fenced_divs-bracketed_spans-inline_notes"
+)
+
+
+def read_markdown(markdown: str) -> list[Node]:
+    """The blocks of a Markdown text."""
+    # Pandoc gives columns of tables wider than --columns a fixed share; the report sets widths itself.
+    return list(json.loads(_convert(markdown, MARKDOWN, "json", ["--columns=10000"]))["blocks"])
+
+
+def write_blocks(
+    blocks: list[Node],
+    target: str,
+    options: Sequence[str] = (),
+    meta: dict[str, Node] | None = None,
+    folder: Path = Path(),
+) -> str:
+    """Blocks in the target's language (``typst``, ``latex``, ``html``).
+
+    Args:
+        blocks: of the document.
+        options: further arguments of pandoc.
+        meta: metadata for pandoc's template, as pandoc's JSON holds them.
+        folder: the one that file names refer to.
+
+    Raises:
+        InputError: a formula that pandoc cannot convert.
+    """
+    # The version of pandoc's document format, not of pandoc; a newer pandoc of the same first number reads it.
+    document = {"pandoc-api-version": [1, 23, 1], "meta": meta or {}, "blocks": blocks}
+    common = ["--wrap=none", "--fail-if-warnings", "--syntax-highlighting=none"]
+    return _convert(json.dumps(document), "json", target, [*common, *options], folder)
+
+
+def _convert(text: str, source: str, target: str, options: list[str], folder: Path = Path()) -> str:
+    try:
+        return str(
+            pypandoc.convert_text(text, target, format=source, extra_args=options, cworkdir=str(folder.resolve()))
+        )
+    except RuntimeError as error:
+        message = " ".join(str(error).split("conversion:", 1)[-1].replace("[WARNING]", " ").split())
+        message = message.split(" Failing because")[0]
+        raise InputError(f"pandoc cannot convert the report ({message}); write that part in simpler LaTeX") from None
+
+
+def elements(node: Node) -> Iterator[dict[str, Any]]:
+    """All elements at and under a node, in reading order."""
+    if isinstance(node, dict):
+        if "t" in node:
+            yield node
+        for child in node.values():
+            yield from elements(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from elements(child)
+
+
+def rewrite(node: Node, replace: Callable[[Node], list[Node] | None]) -> Node:
+    """A copy of the tree in which each element, from the leaves up, is what ``replace`` gives, or itself for None."""
+    if isinstance(node, dict):
+        return {key: rewrite(child, replace) for key, child in node.items()}
+    if not isinstance(node, list):
+        return node
+    children: list[Node] = []
+    for child in node:
+        new = rewrite(child, replace)
+        replaced = replace(new) if isinstance(new, dict) and "t" in new else None
+        children.extend([new] if replaced is None else replaced)
+    return children
+
+
+def words(text: str) -> list[Node]:
+    """Plain text as inline elements."""
+    inlines: list[Node] = []
+    for word in text.split(" "):
+        inlines += [{"t": "Space"}, {"t": "Str", "c": word}]
+    return inlines[1:]
+
+
+def raw(kind: str, target: str, code: str) -> Node:
+    """Code of the target language; ``kind`` is ``Block`` or ``Inline``."""
+    return {"t": f"Raw{kind}", "c": [target, code]}
+
+
+def plain_text(node: Node) -> str:
+    """Text of a node without markup, formulas as they are written."""
+    parts = []
+    for element in elements(node):
+        if element["t"] == "Str":
+            parts.append(element["c"])
+        elif element["t"] in ("Code", "Math"):
+            parts.append(element["c"][1])
+        elif element["t"] in ("Space", "SoftBreak", "LineBreak"):
+            parts.append(" ")
+    return "".join(parts)

@@ -1,0 +1,1 @@
+"""Run folders on disk, and the locks that guard them."""

@@ -1,0 +1,192 @@
+"""Why the original failed: a look inside its recipe and the same recipe with one change at a time.
+
+The variants are in :mod:`audioclf_lib.suite.variants`, and each is an ordinary fit. Two tables are kept beside the run
+folders: the scores of a fit's weights with batch-norm statistics re-estimated (``rescore``), and, for some
+Transformers, gradients, attention and CLS outputs in the first steps of training (``trace_fit``).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from audioclf_lib.config import FitConfig
+from audioclf_lib.data import Dataset
+from audioclf_lib.models import ConvTransformer, EncoderLayer
+from audioclf_lib.runs.store import Run, RunStore
+from audioclf_lib.suite.variants import REESTIMATE_WINDOWS, RESCORED, TRACE, Case, Diagnosis, read_cases
+from audioclf_lib.training.accelerate import accelerate
+from audioclf_lib.training.batches import Windows, normalise
+from audioclf_lib.training.fit import (
+    REFERENCE,
+    choose_device,
+    epoch_seed,
+    fresh_model,
+    make_optimizer,
+    reestimate_statistics,
+    score_windows,
+    train_epoch,
+    training_windows,
+    windows_by_split,
+)
+
+TRACE_EPOCHS = 2
+PROBES_PER_EPOCH = 8
+PROBE_WINDOWS = 32
+
+
+def examine_cases(diagnosis: Diagnosis, dataset: Dataset) -> list[Case]:
+    """All cases of a diagnosis whose fits are trained; tables that are not there yet are computed and kept.
+
+    Raises:
+        InputError: a fit that has not been trained.
+    """
+    store, device = RunStore(diagnosis.runs_dir), choose_device(diagnosis.device)
+    for case in read_cases(diagnosis, dataset):
+        run = case.run or store.load(case.config)
+        if case.rescored is None:
+            store.save_trace(case.config, RESCORED, rescore(run, dataset, device))
+        if case.is_traced and case.trace is None:
+            store.save_trace(case.config, TRACE, trace_fit(run, dataset, device))
+    return read_cases(diagnosis, dataset)
+
+
+# --------------------------------------------------------------------------------------------- the same weights again
+
+
+def rescore(run: Run, dataset: Dataset, device: torch.device) -> pd.DataFrame:
+    """Score a fit's kept weights after its batch-norm statistics were re-estimated without dropout.
+
+    Returns:
+        A row for ``validation`` and one for ``test`` with the columns loss, accuracy and clip_accuracy.
+    """
+    config = run.config
+    model = fresh_model(config, device)
+    model.load_state_dict(run.weights())
+    network = accelerate(model, device)
+    windows = windows_by_split(config, dataset, device)
+    _reestimate(model, network, training_windows(config, windows["train"]), config, REESTIMATE_WINDOWS)
+    rows = {}
+    for split in ("validation", "test"):
+        scored = score_windows(network, windows[split], config.recipe_settings, len(config.class_names))
+        rows[split] = {name.removeprefix("again_"): value for name, value in scored.scores("again").items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")
+
+
+def _reestimate(model: nn.Module, network: nn.Module, training: Windows, config: FitConfig, n_windows: int) -> None:
+    recipe = config.recipe_settings.model_copy(update={"reestimate_windows": n_windows})
+    reestimate_statistics(model, network, training, recipe, config.seed)
+
+
+# ------------------------------------------------------------------------------------------------- inside the training
+
+
+def trace_fit(run: Run, dataset: Dataset, device: torch.device, epochs: int = TRACE_EPOCHS) -> pd.DataFrame:
+    """Repeat the first epochs of a Transformer's fit with the same random numbers and record what happens inside.
+
+    The numbers are the fit's own where it was trained on this machine and with as many threads.
+
+    Args:
+        run: a finished fit of the Transformer.
+        epochs: how many, or as many as the fit has.
+
+    Returns:
+        A row per step: epoch (from 1), step (from 1, over all epochs), windows, loss, and the gradient's norm before
+        clipping by part of the model: gradient_base, gradient_layer1, gradient_layer2, gradient_classifier. In up to
+        ``PROBES_PER_EPOCH`` steps of an epoch, :func:`probe` of the weights before the step; NaN in the others.
+    """
+    config = run.config
+    recipe, n_classes = config.recipe_settings, len(config.class_names)
+    model = fresh_model(config, device)
+    assert isinstance(model, ConvTransformer)
+    optimizer = make_optimizer(model, recipe)
+    network = model if run.environment.get("path") == REFERENCE else accelerate(model, device)
+    training = training_windows(config, windows_by_split(config, dataset, device)["train"])
+    recorder = _Recorder(model, training, config, device)
+    for epoch in range(min(epochs, config.epochs)):
+        torch.manual_seed(epoch_seed(config.seed, epoch))
+        train_epoch(model, network, optimizer, training, recipe, n_classes, epoch, config.epochs, observe=recorder)
+    return pd.DataFrame(recorder.rows)
+
+
+@dataclass
+class _Recorder:
+    """Notes a row in every step; looks at copies only, and draws no random number of the training's."""
+
+    model: ConvTransformer
+    training: Windows
+    config: FitConfig
+    device: torch.device
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def __call__(self, loss: Tensor) -> None:
+        batch_size = self.config.recipe_settings.batch_size
+        steps = math.ceil(len(self.training) / batch_size)  # of an epoch
+        epoch, step = divmod(len(self.rows), steps)
+        row: dict[str, float] = {"epoch": epoch + 1, "step": len(self.rows) + 1}
+        row["windows"] = min(batch_size, len(self.training) - step * batch_size)
+        row |= {"loss": loss.item()} | gradient_norms(self.model)
+        if step % math.ceil(steps / PROBES_PER_EPOCH) == 0:
+            row |= self._probe()
+        self.rows.append(row)
+
+    def _probe(self) -> dict[str, float]:
+        twin = copy.deepcopy(self.model)
+        _reestimate(twin, accelerate(twin, self.device), self.training, self.config, PROBE_WINDOWS)
+        heard = self.training.subset(~self.training.is_silent)
+        chosen = torch.linspace(0, len(heard) - 1, min(PROBE_WINDOWS, len(heard))).long()
+        return probe(twin, normalise(heard.cut(chosen)[0], self.config.recipe_settings))
+
+
+def gradient_norms(model: ConvTransformer) -> dict[str, float]:
+    """Euclidean norm of the gradient of each part of the model."""
+    parts: dict[str, nn.Module] = {"base": model.base}
+    parts |= {f"layer{number}": layer for number, layer in enumerate(model.encoder, 1)}
+    parts["classifier"] = model.classifier
+    return {f"gradient_{name}": _gradient_norm(part.parameters()) for name, part in parts.items()}
+
+
+def _gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return float(nn.utils.get_total_norm(gradients))
+
+
+@torch.no_grad()
+def probe(model: ConvTransformer, x: Tensor) -> dict[str, float]:
+    """What a Transformer makes of windows (B, 1, 16000), without dropout.
+
+    Returns:
+        entropy_layer1, entropy_layer2: of CLS's attention weights in nats, mean over windows and heads;
+        similarity: mean cosine of the CLS outputs of two different windows, 1 if all windows get the same.
+    """
+    model.eval()
+    tokens = model.tokens(x)  # (B, 33, 250)
+    found = {}
+    for number, layer in enumerate(model.encoder, 1):
+        assert isinstance(layer, EncoderLayer)
+        cls = layer.attention.attention_weights(tokens)[:, :, 0]  # (B, heads, 33)
+        found[f"entropy_layer{number}"] = attention_entropy(cls).mean().item()
+        tokens = layer(tokens)
+    return found | {"similarity": mean_similarity(tokens[:, 0])}
+
+
+def attention_entropy(weights: Tensor) -> Tensor:
+    """Entropy -Σ w ln w of attention weights (..., T), in nats: ln T if uniform, 0 if all on one token."""
+    entropy: Tensor = torch.special.entr(weights).sum(dim=-1)
+    return entropy
+
+
+def mean_similarity(x: Tensor) -> float:
+    """Mean cosine of two different rows of x (n, width); NaN for a single row."""
+    n = len(x)
+    if n < 2:
+        return float("nan")
+    directions = nn.functional.normalize(x.double(), dim=1)
+    # the squared length of the sum is n cosines of a row with itself, and those of all pairs
+    return float((directions.sum(0).square().sum() - n) / (n * (n - 1)))

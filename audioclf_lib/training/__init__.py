@@ -1,0 +1,1 @@
+"""One fit: batches, optimisation, checkpoints."""

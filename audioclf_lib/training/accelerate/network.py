@@ -1,0 +1,137 @@
+"""The two architectures on the compiled kernels: the same function of the same parameters as in ``models``.
+
+What differs from the reference modules is the order of work, never the result:
+
+* batch norm 1 is folded into convolution 1, whose outputs' mean and variance follow from those of its input patches,
+  so that the (128, 8000) activations are never written;
+* batch norm, activation, dropout and pooling are one pass over memory;
+* dropout's random numbers come from a hash of the element's number, sixteen at a time;
+* convolutions run channels last;
+* the last encoder layer computes the CLS token only, since nothing else of it is read.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audioclf_lib.models import CNN, ConvBase, ConvTransformer, EncoderLayer, MultiHeadSelfAttention
+from audioclf_lib.training.accelerate.functions import (
+    NO_DROPOUT,
+    Dropout,
+    channel_statistics,
+    draw_dropout,
+    drop,
+    norm_pool,
+    patch_statistics,
+    stem,
+)
+
+
+class FastNetwork(nn.Module):
+    """Runs a reference model on the compiled kernels.
+
+    Args:
+        model: its parameters and statistics are used and updated; its own ``forward`` is not called.
+    """
+
+    def __init__(self, model: CNN | ConvTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 1, 16000)
+        features = run_base(self.model.base, x)  # (B, 32, 250)
+        if isinstance(self.model, CNN):
+            return self.model.classifier(features.flatten(1))  # type: ignore[no-any-return]
+        tokens = F.pad(features, (0, 0, 1, 0))  # (B, 33, 250), CLS in front
+        *first, last = self.model.encoder
+        for layer in first:
+            tokens = run_encoder_layer(layer, tokens, tokens)  # (B, 33, 250)
+        cls = run_encoder_layer(last, tokens[:, :1], tokens)  # (B, 1, 250)
+        return self.model.classifier(cls[:, 0])  # type: ignore[no-any-return]
+
+
+def run_base(base: ConvBase, x: Tensor) -> Tensor:
+    """The convolutional base: (B, 1, 16000) -> (B, 32, 250)."""
+    x = x[:, 0].contiguous()  # (B, 16000)
+    y = run_stem(base, x)  # (B, 4000, 128)
+    y = run_block(base.conv2, base.batch_norm2, base.activation2, base.dropout2, y, average=False)  # (B, 1000, 64)
+    y = run_block(base.conv3, base.batch_norm3, base.activation3, base.dropout3, y, average=True)  # (B, 250, 32)
+    return y.transpose(1, 2)
+
+
+def run_stem(base: ConvBase, x: Tensor) -> Tensor:
+    """Convolution 1 to max pool 1, with batch norm 1 folded into the convolution: (B, 16000) -> (B, 4000, 128)."""
+    norm, weight = base.batch_norm1, base.conv1.weight[:, 0]  # (128, 7)
+    bias = base.conv1.bias
+    assert bias is not None
+    if norm.training:
+        patch_mean, patch_covariance = patch_statistics(x)
+        wide = weight.double()
+        mean = wide @ patch_mean + bias.double()
+        variance = ((wide @ patch_covariance) * wide).sum(1).clamp(min=0)
+        update_running_statistics(norm, mean, variance, x.numel() // 2)
+    else:
+        mean, variance = running_statistics(norm)
+    scale = norm.weight.double() * (variance + norm.eps).rsqrt()
+    folded_weight = (weight.double() * scale[:, None]).float().t()
+    folded_bias = ((bias.double() - mean) * scale + norm.bias.double()).float()
+    return stem(x, folded_weight, folded_bias, draw(base.dropout1), isinstance(base.activation1, nn.ReLU))
+
+
+def run_block(
+    conv: nn.Conv1d, norm: nn.BatchNorm1d, activation: nn.Module, dropout: nn.Dropout, y: Tensor, average: bool
+) -> Tensor:
+    """Convolution, batch norm, activation, dropout, pool 2: (B, T, C) -> (B, T / 4, C')."""
+    image = y.unsqueeze(1).permute(0, 3, 1, 2)  # (B, C, 1, T), channels last in memory
+    weight = conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    z = F.conv2d(image, weight, conv.bias, stride=(1, conv.stride[0]), padding=(0, int(conv.padding[0])))
+    z = z.permute(0, 2, 3, 1)[:, 0].contiguous()  # (B, T / 2, C'); already so in memory
+    if norm.training:
+        mean, variance = channel_statistics(z.detach())
+        update_running_statistics(norm, mean, variance, z.shape[0] * z.shape[1])
+    else:
+        mean, variance = running_statistics(norm)
+    relu = isinstance(activation, nn.ReLU)
+    drops = draw(dropout)
+    return norm_pool(z, norm.weight, norm.bias, mean, variance, norm.eps, norm.training, drops, relu, average)
+
+
+def draw(dropout: nn.Dropout) -> Dropout:
+    return draw_dropout(dropout.p) if dropout.training else NO_DROPOUT
+
+
+def running_statistics(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean.double(), norm.running_var.double()
+
+
+@torch.no_grad()
+def update_running_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """As torch's batch norm does: unbiased variance; a running mean, or a plain one where momentum is None."""
+    assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 1
+    momentum = norm.momentum if norm.momentum is not None else 1 / int(norm.num_batches_tracked)
+    norm.running_mean.lerp_(mean.float(), momentum)
+    norm.running_var.lerp_((variance * count / (count - 1)).float(), momentum)
+
+
+def run_encoder_layer(layer: nn.Module, x: Tensor, context: Tensor) -> Tensor:
+    """One encoder layer for the tokens ``x`` (B, T, width), which attend to ``context`` (B, 33, width)."""
+    assert isinstance(layer, EncoderLayer)
+    x = layer.norm1(x + drop(run_attention(layer.attention, x, context), draw(layer.dropout1)))
+    hidden = drop(F.relu(layer.linear1(x)), draw(layer.dropout))
+    return layer.norm2(x + drop(layer.linear2(hidden), draw(layer.dropout2)))  # type: ignore[no-any-return]
+
+
+def run_attention(attention: MultiHeadSelfAttention, x: Tensor, context: Tensor) -> Tensor:
+    """Attention of the tokens ``x`` (B, T, width) to ``context`` (B, 33, width): (B, T, width)."""
+    width = attention.width
+    weight, bias = attention.in_projection.weight, attention.in_projection.bias
+    query = F.linear(x, weight[:width], bias[:width]) * attention.query_scale
+    key, value = F.linear(context, weight[width:], bias[width:]).chunk(2, dim=2)
+    scores = attention.split_heads(query) @ attention.split_heads(key).transpose(2, 3)  # (B, heads, T, 33)
+    rate = attention.dropout if attention.training else 0.0
+    heads = drop(scores.softmax(dim=3), draw_dropout(rate)) @ attention.split_heads(value)
+    return attention.out_projection(attention.merge_heads(heads))  # type: ignore[no-any-return]

@@ -1,0 +1,68 @@
+"""No data set can be made that breaks the rules; what users meet on the way is in ``test_bad_input.py``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from audio_files import make_folder
+
+from audioclf_lib._support.errors import InputError
+from audioclf_lib.data import Dataset, load_dataset
+
+
+def test_options_that_do_not_belong_to_a_data_set_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="esc10_only"):
+        load_dataset("demo", esc10_only=True)
+    with pytest.raises(InputError, match="clip_seconds"):
+        load_dataset("demo", clip_seconds=2)
+    with pytest.raises(InputError, match="esc10_only"):
+        load_dataset(make_folder(tmp_path / "own"), esc10_only=True, data_dir=tmp_path)
+
+
+@pytest.fixture
+def good() -> Dataset:
+    return Dataset(
+        name="noise",
+        waveforms=np.random.default_rng(0).uniform(-1, 1, (6, 16_000)).astype(np.float32),
+        labels=np.array([0, 1] * 3),
+        folds=np.repeat([1, 2, 3], 2),
+        clip_ids=tuple("abcdef"),
+        class_names=("x", "y"),
+        sources=tuple("abcdef"),
+        fingerprint="0" * 16,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip_ids": tuple("abcdea")}, "'a' twice"),
+        ({"folds": np.repeat([1, 2], 3)}, r"only the folds \[1, 2\]"),
+        ({"sources": tuple("abacef")}, r"'a' are in folds \[1, 2\]"),
+        ({"labels": np.array([0, 1, 0, 0, 0, 1])}, "class 'y' in fold 2"),
+        ({"labels": np.array([0, 1, 0, 2, 0, 1])}, "'d' has label 2; labels go from 0 to 1"),
+        ({"class_names": ("x", "x")}, "two or more different"),
+        ({"waveforms": np.full((6, 16_000), np.nan, dtype=np.float32)}, "'a' has samples that are NaN"),
+    ],
+)
+def test_no_data_set_can_be_made_that_breaks_the_rules(good: Dataset, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(good, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"waveforms": np.zeros((6, 15_999), dtype=np.float32)},
+        {"waveforms": np.zeros((6, 16_000))},
+        {"waveforms": np.zeros((5, 16_000), dtype=np.float32)},
+        {"clip_ids": tuple("abcde")},
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_are_a_programming_error(good: Dataset, changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"float32|lengths") as caught:
+        replace(good, **changes)  # type: ignore[arg-type]
+    assert not isinstance(caught.value, InputError)

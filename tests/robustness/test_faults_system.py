@@ -1,0 +1,271 @@
+"""A disk that is full or read-only, memory that runs out, clocks that jump, and locks of holders that vanished.
+
+Each ends in words that name the culprit; once it is put right, the next start finishes and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT_ROOT
+from nothing_lost import Sabotage, Workplace, assert_nothing_lost, small_disk
+from synthetic import write_runs
+from test_lease import count_polls
+from test_resume import assert_same_numbers
+from tiny import make_dataset, make_fit
+
+from audioclf_lib._support.errors import InputError
+from audioclf_lib.runs import locks as lease
+from audioclf_lib.runs.store import CHECKPOINT, PREDICTIONS, RunStore
+from audioclf_lib.suite.plan import Plan, save_plan
+from audioclf_lib.training.fit import fit
+
+pytestmark = pytest.mark.nothing_lost
+
+FULL, READ_ONLY = "No space left on device", "Read-only file system"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "16m") as folder:
+        yield folder
+
+
+def count_of(operation: str, undisturbed: Workplace, roles: tuple[str, ...]) -> int:
+    """At which of these processes' operations the undisturbed suite did for the first time what the text says."""
+    (record,) = undisturbed.folder.glob("operations-????????????????????????????????")
+    counted = [line for line in record.read_text().splitlines() if line.startswith(roles)]
+    return next(number for number, line in enumerate(counted, start=1) if operation in line)
+
+
+# What is about to be written when the disk is full; by whom; and whose operations are counted until then.
+WRITTEN: dict[str, tuple[str, str]] = {
+    "checkpoint": (CHECKPOINT, "kernel"),
+    "history": ("history.csv", "kernel"),
+    "weights": ("weights.safetensors", "kernel"),
+    "notebook": (".part.ipynb", "papermill"),
+    "status": (".status.json", "papermill"),
+    "plan": (".plan.yaml", "everything"),
+}
+
+
+@pytest.mark.parametrize(
+    "what", [what if what == "checkpoint" else pytest.param(what, marks=pytest.mark.faults) for what in WRITTEN]
+)
+def test_a_full_disk_is_named_and_the_suite_goes_on_when_there_is_space(
+    what: str, disk: Path, tmp_path: Path, undisturbed: Workplace
+) -> None:
+    operation, target = WRITTEN[what]
+    roles = {"kernel": ("kernel",), "papermill": ("kernel", "papermill")}.get(target, ("",))
+    place = Workplace.make(tmp_path / "suite", runs_dir=disk)
+    end = place.start(Sabotage(target, count_of(operation, undisturbed, roles), deed="fill"))
+    assert end.struck
+    assert end.code in (1, 2)
+    assert FULL in end.out + end.err
+    assert "Traceback" not in end.out + end.err
+    (disk / "ballast").unlink()
+    place.finish()
+    assert_nothing_lost(place, undisturbed)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_fit_that_finds_no_space_for_any_of_its_files_keeps_its_checkpoint(disk: Path, tmp_path: Path) -> None:
+    """Page by page, so that the disk is full in the midst of each file, predictions and weights too."""
+    dataset = make_dataset()
+    config = make_fit(dataset)
+    undisturbed = fit(config, dataset, runs_dir=tmp_path / "undisturbed", device="cpu")
+    needed = sum(path.stat().st_size for path in undisturbed.path.iterdir())
+
+    def stop_at_the_end(_: object, history: list[dict[str, float]]) -> None:
+        if len(history) == config.epochs:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, dataset, runs_dir=disk, device="cpu", progress=stop_at_the_end)
+    ballast = disk / "ballast"
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    ballast.write_bytes(bytes(free))
+    home = disk / config.dataset
+    before = sorted(home.iterdir())
+    for space in (0, *range(3 * 4096, 9 * 4096, 4096), needed // 2, needed - 8192):
+        os.truncate(ballast, free - space)
+        with pytest.raises(InputError, match=rf"^cannot write .*: {FULL}; free space or choose another runs_dir$"):
+            fit(config, dataset, runs_dir=disk, device="cpu")
+        assert sorted(home.iterdir()) == before
+    ballast.unlink()
+    assert_same_numbers(fit(config, dataset, runs_dir=disk, device="cpu"), undisturbed)
+
+
+@pytest.mark.faults
+def test_a_disk_that_became_read_only_is_named_before_anything_runs(
+    disk: Path, tmp_path: Path, undisturbed: Workplace
+) -> None:
+    place = Workplace.make(tmp_path / "suite", runs_dir=disk)
+    assert place.start(Sabotage("everything", 75)).struck
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    end = place.start()
+    assert end.code == 2
+    assert end.err.startswith(f"audioclf: cannot write {disk}")
+    assert READ_ONLY in end.err
+    assert len(end.err.splitlines()) == 1
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    place.finish()
+    assert_nothing_lost(place, undisturbed)
+
+
+@pytest.mark.faults
+def test_a_report_that_finds_no_space_says_so_and_is_made_when_there_is(disk: Path, tmp_path: Path) -> None:
+    plan = Plan(name="one", epochs=2, experiments=({"model": "cnn", "protocol": "split"},))
+    save_plan(plan, tmp_path / "one.yaml")
+    write_runs(RunStore(tmp_path / "runs"), plan)
+    command = [sys.executable, "-m", "audioclf_lib.cli", "report", "--plan", str(tmp_path / "one.yaml")]
+    command += ["--runs-dir", str(tmp_path / "runs"), "--output-dir", str(disk)]
+    environment = os.environ | {"AUDIOCLF_FIGURES": str(tmp_path / "figures"), "PYTHONPATH": str(PROJECT_ROOT)}
+    (disk / "ballast").write_bytes(bytes((16 << 20) - 8192))
+    full = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert full.returncode == 2
+    assert full.stderr == (
+        f"audioclf: cannot write {disk / 'report.pdf'}: {FULL}; free space or choose another folder\n"
+    )
+    assert [path.name for path in disk.iterdir()] == ["ballast"]
+
+    (disk / "ballast").unlink()
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    assert (disk / "report.pdf").read_bytes()[:5] == b"%PDF-"
+    assert (disk / "report.html").read_text().rstrip().endswith("</html>")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("deed", "told"),
+    [
+        ("starve", "MemoryError: memory ran out; run fewer notebooks at once (--jobs 1)"),
+        ("kill", "DeadKernelError: the kernel died; most often because memory ran out"),  # as the system does it
+    ],
+)
+def test_where_memory_runs_out_the_table_of_failures_says_so(
+    deed: str, told: str, tmp_path: Path, undisturbed: Workplace
+) -> None:
+    place = Workplace.make(tmp_path / "suite")
+    moment = count_of(CHECKPOINT, undisturbed, ("kernel",))
+    end = place.start(Sabotage("kernel", moment, deed=deed))
+    assert (end.code, end.struck) == (1, True)
+    table = end.out[end.out.index("Not done") :]
+    assert "".join(told.split()) in "".join(table.split()), "it may be broken into lines"
+    place.finish()
+    assert_nothing_lost(place, undisturbed)
+
+
+@pytest.mark.faults
+def test_a_clock_that_is_set_back_while_a_suite_runs_changes_nothing(tmp_path: Path, undisturbed: Workplace) -> None:
+    """Every process of it finds itself a day earlier, once an epoch is done; later ones from their beginning."""
+    place = Workplace.make(tmp_path / "suite")
+    moment = count_of(CHECKPOINT, undisturbed, ("",)) + 2
+    end = place.start(Sabotage("everything", moment, deed="turn_back"))
+    assert (end.code, end.err, end.struck) == (0, "", True)
+    assert_nothing_lost(place, undisturbed)
+
+
+@pytest.mark.faults
+def test_files_from_the_future_are_no_reason_to_run_anything_again(tmp_path: Path, undisturbed: Workplace) -> None:
+    """As if the clock had been a day ahead when notebooks were saved and half of the suite was run."""
+    place = Workplace.make(tmp_path / "suite")
+    assert place.start(Sabotage("kernel", 25)).struck
+    tomorrow = time.time() + 86_400
+    for path in [*place.folder.rglob("*"), *place.runs_dir.rglob("*")]:
+        os.utime(path, (tomorrow, tomorrow))
+    place.finished.clear()  # the folders seen before have another time of change now
+    place.note()
+    place.finish()
+    assert_nothing_lost(place, undisturbed)
+    executed = {path: path.stat().st_mtime_ns for path in place.runs_dir.rglob("*.ipynb")}
+    place.finish()
+    assert {path: path.stat().st_mtime_ns for path in place.runs_dir.rglob("*.ipynb")} == executed
+
+
+# Who held a fit's lock and is gone without a word, and for how long, in leases, that keeps others waiting.
+VANISHED: dict[str, tuple[Callable[[], dict[str, object]], int]] = {
+    "on another machine": (lambda: {"host": "elsewhere", "pid": 1, "started": 1.0}, 1),
+    "a process that is no more": (lambda: lease.identity(os.getpid()) | {"pid": 2**22 + 1}, 0),
+    "a process whose number another has now": (lambda: lease.identity(os.getpid()) | {"started": 1.0}, 0),
+}
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("who", VANISHED)
+def test_a_fit_whose_lock_was_left_behind_is_trained_after_a_lease_at_most(
+    who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = make_dataset()
+    config = make_fit(dataset)
+    undisturbed = fit(config, dataset, runs_dir=tmp_path / "undisturbed", device="cpu")
+    holder, leases = VANISHED[who]
+    home = tmp_path / "runs" / config.dataset
+    home.mkdir(parents=True)
+    (home / f".{config.fit_id}.lock").write_text(json.dumps(holder() | {"token": "theirs"}))
+    polls = count_polls(monkeypatch)
+    run = fit(config, dataset, runs_dir=tmp_path / "runs", device="cpu")
+    assert len(polls) * lease.POLL_SECONDS == pytest.approx(leases * lease.LEASE_SECONDS, abs=2 * lease.POLL_SECONDS)
+    assert_same_numbers(run, undisturbed)
+    assert [path.name for path in home.iterdir()] == [config.fit_id]
+    assert (run.path / PREDICTIONS).exists()
+
+
+def test_what_a_kill_left_of_a_finished_fit_is_cleared_away(tmp_path: Path) -> None:
+    """Killed between naming the run folder and removing the checkpoint, or in the midst of writing another folder."""
+    dataset = make_dataset()
+    config = make_fit(dataset)
+    store = RunStore(tmp_path)
+    run = fit(config, dataset, runs_dir=tmp_path, device="cpu")
+    inode = run.path.stat().st_ino
+    store.save_checkpoint(config, {"epoch": 1})
+    (run.path.parent / f".{config.fit_id}.0123.draft").mkdir()
+    assert fit(config, dataset, runs_dir=tmp_path, device="cpu") == run
+    assert run.path.stat().st_ino == inode
+    assert [path.name for path in run.path.parent.iterdir()] == [config.fit_id]
+
+
+WANT = """
+import sys
+import torch
+from tiny import make_dataset, make_fit
+from audioclf_lib.training.fit import fit
+
+torch.set_num_threads(1)
+dataset = make_dataset()
+
+def after_an_epoch(config, history):
+    print("trained", len(history), flush=True)
+    sys.stdin.readline()
+
+fit(make_fit(dataset), dataset, runs_dir=sys.argv[1], device="cpu", progress=after_an_epoch)
+"""
+
+
+def want(runs_dir: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WANT, str(runs_dir)]
+    return subprocess.Popen(
+        command, cwd=PROJECT_ROOT / "tests" / "support", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_fit_that_two_want_is_trained_once(tmp_path: Path) -> None:
+    """The second comes when the first has trained an epoch, and is there before the first goes on."""
+    first = want(tmp_path)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "trained 1\n"
+    second = want(tmp_path)
+    assert second.stdout is not None
+    assert f"is being trained by process {first.pid} on " in second.stdout.readline()
+    assert first.communicate("\n\n")[0] == "trained 2\n"
+    assert second.communicate()[0] == ""
+    assert (first.returncode, second.returncode) == (0, 0)
+    (run,) = RunStore(tmp_path).find()
+    run.verify()

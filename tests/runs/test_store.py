@@ -1,0 +1,437 @@
+"""Run folders: what lies in them, and that one that exists is whole."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import PROJECT_ROOT
+from safetensors.torch import load_file
+from tiny import make_dataset, make_fit
+from torch import Tensor
+
+from audioclf_lib import store as store_module
+from audioclf_lib._support.errors import DamagedRunError, InputError
+from audioclf_lib.config import FitConfig
+from audioclf_lib.runs.checksums import seal
+from audioclf_lib.runs.store import CHECKPOINT, WEIGHTS, Run, RunStore, read_json
+
+CONFIGURATION = make_fit(make_dataset(folds=4))
+ARTEFACTS = {
+    "config.json",
+    "history.csv",
+    "predictions.parquet",
+    "metrics.json",
+    "weights.safetensors",
+    "environment.json",
+    "SHA256SUMS",
+}
+
+
+def artefacts(size: int = 1) -> dict[str, Any]:
+    """What a fit leaves behind, of about ``size`` times the least."""
+    generator = np.random.default_rng(0)
+    n = 4 * size
+    history = {"epoch": [1, 2], "seconds": [0.1, 1 / 3], "learning_rate": [1e-3, 1e-300], "train_loss": [2 / 3, 1e-17]}
+    return {
+        "history": pd.DataFrame(history),
+        "predictions": pd.DataFrame(
+            {
+                "split": ["test"] * n,
+                "clip_id": [f"clip é {i}" for i in range(n)],
+                "fold": np.ones(n, dtype=np.int64),
+                "window_index": np.arange(n),
+                "silent": np.arange(n) % 2 == 0,
+                "y_true": np.zeros(n, dtype=np.int64),
+                "p_0": generator.random(n).astype(np.float32),
+                "p_1": generator.random(n).astype(np.float32),
+                "p_2": generator.random(n).astype(np.float32),
+            }
+        ),
+        "metrics": {"chosen": {"epoch": 2, "accuracy": 0.1 + 0.2}, "scores": {"test": {"auc": None}}},
+        "weights": {"w": torch.randn(64 * size, 4).t(), "steps": torch.tensor(7)},  # transposed: not contiguous
+        "environment": {"device": "cpu", "commit": None},
+    }
+
+
+def state() -> dict[str, Any]:
+    return {"epoch": 1, "history": [{"loss": 0.5}], "model": {"w": torch.ones(3)}, "optimizer": {"state": {0: {}}}}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "my runs")
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")} if folder.exists() else set()
+
+
+# --- what lies in a run folder -------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_holds_its_artefacts_under_the_data_set_and_the_fit_id(runs: RunStore) -> None:
+    run = runs.save(CONFIGURATION, **artefacts())
+    assert run.path == runs.runs_dir / "tiny" / CONFIGURATION.fit_id == runs.path(CONFIGURATION)
+    assert names(runs.runs_dir / "tiny") == {CONFIGURATION.fit_id} | {
+        f"{CONFIGURATION.fit_id}/{name}" for name in ARTEFACTS
+    }
+
+
+def test_what_is_saved_is_what_is_read(runs: RunStore) -> None:
+    given = artefacts()
+    runs.save(CONFIGURATION, **given)
+    run = RunStore(runs.runs_dir).load(CONFIGURATION)
+    assert run.config == CONFIGURATION
+    pd.testing.assert_frame_equal(run.history, given["history"], check_exact=True)
+    pd.testing.assert_frame_equal(run.predictions, given["predictions"], check_exact=True, check_dtype=False)
+    assert run.predictions["p_0"].dtype == np.float32
+    assert run.metrics == given["metrics"]
+    assert run.environment == given["environment"]
+    weights = run.weights()
+    assert weights.keys() == given["weights"].keys()
+    for name, tensor in given["weights"].items():
+        assert torch.equal(weights[name], tensor)
+
+
+def test_history_keeps_every_number_to_the_last_bit(runs: RunStore) -> None:
+    generator = np.random.default_rng(1)
+    history = pd.DataFrame({"train_loss": generator.random(2_000) * 10.0 ** generator.integers(-30, 30, 2_000)})
+    run = runs.save(CONFIGURATION, **artefacts() | {"history": history})
+    pd.testing.assert_frame_equal(run.history, history, check_exact=True)
+
+
+def test_config_json_tells_all_that_determines_the_result(runs: RunStore) -> None:
+    run = runs.save(CONFIGURATION, **artefacts())
+    config = json.loads((run.path / "config.json").read_text())
+    assert config.keys() == FitConfig.model_fields.keys()
+    for name in ("model", "num_heads", "recipe", "train_folds", "val_fold", "test_fold", "seed", "epochs"):
+        expected = getattr(CONFIGURATION, name)
+        assert config[name] == (list(expected) if isinstance(expected, tuple) else expected)
+    assert config["fingerprint"] == CONFIGURATION.fingerprint
+    assert FitConfig(**config).fit_id == run.path.name
+
+
+def test_artefacts_are_plain_files_that_other_tools_read(runs: RunStore) -> None:
+    """No pickle: nothing in a run folder can run code when it is opened."""
+    folder = runs.save(CONFIGURATION, **artefacts()).path
+    assert (folder / "predictions.parquet").read_bytes()[:4] == b"PAR1"
+    assert load_file(folder / "weights.safetensors").keys() == {"w", "steps"}
+    assert (folder / "history.csv").read_text().splitlines()[0] == "epoch,seconds,learning_rate,train_loss"
+    for path in folder.iterdir():
+        with pytest.raises(Exception, match=r"."):
+            torch.load(path, weights_only=False)
+
+
+# --- finding runs --------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_found_by_what_their_configuration_says(runs: RunStore) -> None:
+    dataset = make_dataset(folds=4)
+    fits = [make_fit(dataset, seed=seed, val_fold=fold) for seed in (0, 1) for fold in (2, 3)]
+    for fit in fits:
+        runs.save(fit, **artefacts())
+    assert {run.config.fit_id for run in runs.find()} == {fit.fit_id for fit in fits}
+    assert [run.path.name for run in runs.find()] == sorted(fit.fit_id for fit in fits)
+    assert {run.config.val_fold for run in runs.find(seed=1)} == {2, 3}
+    assert [run.config for run in runs.find("tiny", seed=1, val_fold=3)] == [fits[3]]
+    assert runs.find("esc10") == runs.find(seed=2) == []
+
+
+def test_there_is_nothing_in_a_store_that_does_not_exist(tmp_path: Path) -> None:
+    runs = RunStore(tmp_path / "nothing")
+    assert runs.find() == []
+    assert not runs.exists(CONFIGURATION)
+    assert runs.load_checkpoint(CONFIGURATION) is None
+    with pytest.raises(InputError, match=f"{CONFIGURATION.fit_id} is not in .*nothing; train it"):
+        runs.load(CONFIGURATION)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_folders_that_are_no_run_folders_are_passed_over(runs: RunStore) -> None:
+    run = runs.save(CONFIGURATION, **artefacts())
+    home = run.path.parent
+    (home / "notes").mkdir()
+    (home / "notes" / "read me.txt").write_text("mine")
+    (home / "file").write_text("mine")
+    shutil.copytree(run.path, home / f".{run.path.name}.0123.draft")
+    runs.save_checkpoint(make_fit(make_dataset(), seed=9), state())
+    assert [found.path for found in runs.find()] == [run.path]
+
+
+def test_weights_that_are_damaged_are_named(runs: RunStore) -> None:
+    run = runs.save(CONFIGURATION, **artefacts())
+    for content in (b"", b"\x80\x04N.", (run.path / WEIGHTS).read_bytes()[:-1]):
+        (run.path / WEIGHTS).write_bytes(content)
+        with pytest.raises(
+            InputError, match=r"weights\.safetensors is damaged .*; restore it, or have `audioclf suite`"
+        ):
+            runs.load(CONFIGURATION).weights()
+
+
+def test_a_run_published_without_weights_says_so_when_they_are_asked_for(runs: RunStore) -> None:
+    run = runs.save(CONFIGURATION, **artefacts())
+    (run.path / "weights.safetensors").unlink()
+    assert runs.load(CONFIGURATION).metrics == artefacts()["metrics"]
+    with pytest.raises(
+        InputError, match=r"holds no weights.safetensors: published runs keep few; train the fit in another"
+    ):
+        runs.load(CONFIGURATION).weights()
+
+
+def test_json_that_is_no_object_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "numbers.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"numbers.json is damaged"):
+        read_json(tmp_path / "numbers.json")
+
+
+# --- whole or not at all -------------------------------------------------------------------------------------------
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def refuse_file(name: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """Let no file of this name be written."""
+
+    def apply(monkeypatch: pytest.MonkeyPatch) -> None:
+        for method in ("write_text", "write_bytes"):
+            write = getattr(Path, method)
+
+            def guarded(path: Path, *content: Any, write: Any = write, **options: Any) -> Any:
+                return refuse() if path.name == name else write(path, *content, **options)
+
+            monkeypatch.setattr(Path, method, guarded)
+
+    return apply
+
+
+FAILURES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "config.json": refuse_file("config.json"),
+    "history.csv": lambda monkeypatch: monkeypatch.setattr(pd.DataFrame, "to_csv", refuse),
+    "predictions.parquet": lambda monkeypatch: monkeypatch.setattr(pd.DataFrame, "to_parquet", refuse),
+    "metrics.json": refuse_file("metrics.json"),
+    "weights.safetensors": refuse_file("weights.safetensors"),
+    "environment.json": refuse_file("environment.json"),
+    "the folder's name": lambda monkeypatch: monkeypatch.setattr(store_module.os, "rename", refuse),
+}
+
+
+@pytest.mark.parametrize("artefact", FAILURES)
+def test_a_run_that_cannot_be_written_whole_leaves_only_its_checkpoint(
+    artefact: str, runs: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.save_checkpoint(CONFIGURATION, state())
+    before = names(runs.runs_dir)
+    with monkeypatch.context() as patch:
+        FAILURES[artefact](patch)
+        with pytest.raises(InputError) as error:
+            runs.save(CONFIGURATION, **artefacts())
+    assert str(error.value) == (
+        f"cannot write {runs.path(CONFIGURATION)}: No space left on device; free space or choose another runs_dir"
+    )
+    assert names(runs.runs_dir) == before
+    assert not runs.exists(CONFIGURATION)
+    assert runs.load_checkpoint(CONFIGURATION) is not None
+    runs.save(CONFIGURATION, **artefacts())  # with space again, it goes on
+
+
+def test_no_number_that_json_does_not_know_is_written(runs: RunStore) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        runs.save(CONFIGURATION, **artefacts() | {"metrics": {"loss": float("nan")}})
+    assert not any(runs.runs_dir.rglob("*.json"))
+
+
+FULL_DISK = """
+import resource, signal, sys
+from test_store import CONFIGURATION, artefacts, state
+from audioclf_lib._support.errors import InputError
+from audioclf_lib.runs.store import RunStore
+import torch
+
+runs = RunStore(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may grow beyond: as where a disk is full
+deeds = {
+    "save": lambda: runs.save(CONFIGURATION, **artefacts(size=1_000) | {"predictions": artefacts()["predictions"]}),
+    "save predictions": lambda: runs.save(CONFIGURATION, **artefacts(size=10_000)),
+    "checkpoint": lambda: runs.save_checkpoint(CONFIGURATION, state() | {"model": torch.randn(100_000)}),
+}
+for name, deed in deeds.items():
+    try:
+        deed()
+    except InputError as error:
+        print(name, "-", error)
+"""
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_loses_nothing(runs: RunStore) -> None:
+    """By a real limit on file sizes, which the libraries that write meet in their own ways."""
+    runs.save_checkpoint(CONFIGURATION, state())
+    before = names(runs.runs_dir)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(runs.runs_dir)],
+        cwd=PROJECT_ROOT / "tests" / "support",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    target, partial = runs.path(CONFIGURATION), runs.path(CONFIGURATION).with_name(f".{CONFIGURATION.fit_id}.partial")
+    told = done.stdout.splitlines()
+    assert len(told) == 3
+    for line, (deed, place) in zip(
+        told, {"save": target, "save predictions": target, "checkpoint": partial}.items(), strict=True
+    ):
+        assert line.startswith(f"{deed} - cannot write {place}: ")
+        assert "File too large" in line
+        assert line.endswith("; free space or choose another runs_dir")
+    assert names(runs.runs_dir) == before
+    assert_same_state(runs.load_checkpoint(CONFIGURATION), state())
+
+
+@pytest.mark.parametrize("deed", ["save", "save_checkpoint", "lock"])
+def test_a_place_that_cannot_be_written_is_told_in_one_sentence(deed: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    runs = RunStore(tmp_path / "file" / "runs")
+    with pytest.raises(InputError, match=r"cannot write .*file/runs/tiny/.*; free space or choose another runs_dir"):
+        if deed == "save":
+            runs.save(CONFIGURATION, **artefacts())
+        elif deed == "save_checkpoint":
+            runs.save_checkpoint(CONFIGURATION, state())
+        else:
+            with runs.lock(CONFIGURATION):
+                pass
+
+
+def test_a_marker_that_cannot_be_written_is_told_in_one_sentence(
+    runs: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match="No space left on device; free space"), runs.lock(CONFIGURATION):
+        pass
+
+
+def test_an_error_of_the_work_under_the_lock_stays_what_it_is(runs: RunStore) -> None:
+    with pytest.raises(OSError, match="of the work") as error, runs.lock(CONFIGURATION):
+        raise OSError(5, "of the work")
+    assert type(error.value) is OSError
+    assert names(runs.runs_dir) == {"tiny"}
+
+
+def test_who_was_overtaken_keeps_the_run_that_is_there(runs: RunStore) -> None:
+    """A holder that slept for longer than its lease finds the fit trained by another, with the same numbers."""
+    first = runs.save(CONFIGURATION, **artefacts())
+    stamps = {path: path.stat().st_mtime_ns for path in first.path.iterdir()}
+    again = runs.save(CONFIGURATION, **artefacts())
+    assert again == first
+    assert {path: path.stat().st_mtime_ns for path in first.path.iterdir()} == stamps
+    assert [path.name for path in first.path.parent.iterdir()] == [first.path.name]
+
+
+# --- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def assert_same_state(one: Any, other: Any) -> None:
+    if isinstance(other, Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(other, dict):
+        assert one.keys() == other.keys()
+        for key, value in other.items():
+            assert_same_state(one[key], value)
+    else:
+        assert one == other
+
+
+def test_a_checkpoint_is_the_last_state_saved_until_the_run_is_whole(runs: RunStore) -> None:
+    assert runs.load_checkpoint(CONFIGURATION) is None
+    runs.save_checkpoint(CONFIGURATION, state())
+    runs.save_checkpoint(CONFIGURATION, state() | {"epoch": 2})
+    assert_same_state(runs.load_checkpoint(CONFIGURATION), state() | {"epoch": 2})
+    assert runs.load_checkpoint(make_fit(make_dataset(), seed=5)) is None
+    runs.save(CONFIGURATION, **artefacts())
+    assert runs.load_checkpoint(CONFIGURATION) is None
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    runs: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.save_checkpoint(CONFIGURATION, state())
+    before = names(runs.runs_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module.os, "replace", refuse)
+        with pytest.raises(InputError, match="No space left"):
+            runs.save_checkpoint(CONFIGURATION, state() | {"epoch": 2})
+    assert names(runs.runs_dir) == before
+    assert_same_state(runs.load_checkpoint(CONFIGURATION), state())
+
+
+class Trap:
+    """An object that runs code when it is unpickled."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.witness,))
+
+
+def test_a_checkpoint_runs_no_code(runs: RunStore, tmp_path: Path) -> None:
+    runs.save_checkpoint(CONFIGURATION, state())
+    (path,) = runs.runs_dir.rglob(CHECKPOINT)
+    buffer = io.BytesIO()
+    torch.save({"epoch": Trap(tmp_path / "witness")}, buffer)
+    for content in (buffer.getvalue(), seal(buffer.getvalue())):
+        path.write_bytes(content)
+        with pytest.raises(DamagedRunError, match=r"checkpoint\.pt is damaged"):
+            runs.load_checkpoint(CONFIGURATION)
+    assert not (tmp_path / "witness").exists()
+
+
+def test_a_run_is_read_when_asked_for(runs: RunStore) -> None:
+    run = runs.save(CONFIGURATION, **artefacts())
+    assert isinstance(run, Run)
+    shutil.rmtree(run.path)
+    with pytest.raises(InputError, match=r"history\.csv is missing"):
+        _ = run.history
+
+
+# --- tables beside the run folders ---------------------------------------------------------------------------------
+
+
+def test_a_table_about_a_fit_is_kept_beside_the_run_folders(runs: RunStore) -> None:
+    table = pd.DataFrame({"step": [1, 2], "similarity": [0.5, np.nan]}, index=pd.Index(["a", "b"], name="split"))
+    assert runs.load_trace(CONFIGURATION, "inside") is None
+    runs.save_trace(CONFIGURATION, "inside", table)
+    runs.save_trace(CONFIGURATION, "other", table * 2)
+    pd.testing.assert_frame_equal(RunStore(runs.runs_dir).load_trace(CONFIGURATION, "inside"), table, check_exact=True)
+    expected = {f"traces/{CONFIGURATION.fit_id}-{name}.parquet" for name in ("inside", "other")}
+    assert names(runs.runs_dir / "tiny") == {"traces", *expected}, "nothing is left of writing it"
+    assert (runs.exists(CONFIGURATION), runs.find()) == (False, [])
+
+
+def test_a_table_is_replaced_as_a_whole_and_a_damaged_one_counts_as_none(runs: RunStore) -> None:
+    for value in (1, 2):
+        runs.save_trace(CONFIGURATION, "inside", pd.DataFrame({"value": [value]}))
+    table = runs.load_trace(CONFIGURATION, "inside")
+    assert table is not None and table["value"].tolist() == [2]
+    (path,) = runs.runs_dir.glob("tiny/traces/*.parquet")
+    for damaged in (path.read_bytes()[:-20], b"", b"no parquet"):
+        path.write_bytes(damaged)
+        assert runs.load_trace(CONFIGURATION, "inside") is None
+
+
+def test_a_table_that_cannot_be_written_is_told_in_one_sentence(runs: RunStore) -> None:
+    runs.runs_dir.mkdir()
+    (runs.runs_dir / "tiny").write_text("a file where the folder should be")
+    with pytest.raises(InputError, match=r"^cannot write .*; free space or choose another runs_dir$"):
+        runs.save_trace(CONFIGURATION, "inside", pd.DataFrame({"value": [1]}))

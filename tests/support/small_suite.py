@@ -1,0 +1,108 @@
+"""What `make report` does, in small: a suite and its report on nine short clips, run once for all tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import soundfile as sf
+from audio_files import tone
+from nbformat import NotebookNode
+
+from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib.runs.store import Run, RunStore
+from audioclf_lib.suite.jobs import suite_jobs
+from audioclf_lib.suite.plan import Plan, load_plan
+from audioclf_lib.suite.run import Outcome, outcome
+
+CLASSES = ("low_hum", "mid * tone", "high | $x$ note")  # users' names hold what Markdown and TeX take for markup
+DATASET = "my-sounds"
+PLAN = """
+dataset: ./My Sounds
+epochs: 1
+diagnosis_epochs: 1
+experiments:
+  - {model: cnn, protocol: kfold}
+  - {model: cnn, protocol: split}
+  - {model: transformer, num_heads: 4, protocol: split}
+"""
+
+
+def outcomes_of(plan: Plan, runs_dir: Path, **options: Path) -> list[Outcome]:
+    """What is known of a plan's jobs from their files; the options are those of ``suite_jobs``."""
+    return [outcome(job, RunStore(runs_dir)) for job in suite_jobs(plan, runs_dir=runs_dir, **options)]
+
+
+@dataclass(frozen=True)
+class SmallSuite:
+    """A finished suite and its report.
+
+    Attributes:
+        folder: holds ``My Sounds``, ``small.yaml``, ``runs``, ``figures`` and ``report``.
+        suite, report: the commands as they ended.
+    """
+
+    folder: Path
+    suite: subprocess.CompletedProcess[str]
+    report: subprocess.CompletedProcess[str]
+
+    @property
+    def sounds(self) -> Path:
+        return self.folder / "My Sounds"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.folder / "runs"
+
+    def runs(self) -> list[Run]:
+        return RunStore(self.runs_dir).find()
+
+    def notebooks(self) -> dict[str, NotebookNode]:
+        """Executed notebooks by short name: ``dataset``, ``cnn-kfold``, ..."""
+        jobs = suite_jobs(load_plan(self.folder / "small.yaml"), runs_dir=self.runs_dir)
+        return {job.title: nbformat.read(job.output, as_version=4) for job in jobs}
+
+
+@cache
+def small_suite(folder: Path) -> SmallSuite:
+    """Run suite and report in ``folder`` as the Makefile does; the second call gives what the first one made."""
+    make_sounds(folder / "My Sounds")
+    (folder / "small.yaml").write_text(PLAN)
+    suite = audioclf(folder, "suite", "--plan", "small.yaml", "--runs-dir", "runs", "--jobs", "2")
+    report = audioclf(folder, "report", "--runs-dir", "runs", "--output-dir", "report")
+    return SmallSuite(folder, suite, report)
+
+
+def audioclf(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in ``folder``; figures go to its ``figures``, not to the project's."""
+    return run_program("audioclf", *arguments, folder=folder)
+
+
+def run_program(name: str, *arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of this environment."""
+    command = [str(Path(sys.executable).with_name(name)), *map(str, arguments)]
+    environment = os.environ | {"AUDIOCLF_FIGURES": str(folder / "figures")}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def make_sounds(folder: Path) -> None:
+    """A clip of each class in each of three folds; those of the last class end in a second of padding."""
+    folder.mkdir(parents=True)
+    rows = []
+    for fold in (1, 2, 3):
+        for number, label in enumerate(CLASSES):
+            name = f"{number}-{fold}.wav"
+            seconds = 1.0 if label == CLASSES[-1] else 2.5
+            sf.write(folder / name, tone(seconds, frequency=200 * 3**number + fold), 16_000)
+            rows.append({"filename": name, "label": label, "fold": fold})
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+
+
+def notebook_path(name: str) -> Path:
+    return PROJECT_ROOT / "notebooks" / f"{name}.ipynb"

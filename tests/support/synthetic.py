@@ -1,0 +1,164 @@
+"""Finished fits without training: real run folders whose predictions are drawn, for tests of results and report."""
+
+from __future__ import annotations
+
+import zlib
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from audioclf_lib.config import FitConfig
+from audioclf_lib.metrics.scores import evaluate_all
+from audioclf_lib.report.results import KnownDataset
+from audioclf_lib.runs.store import Run, RunStore
+from audioclf_lib.suite.plan import Plan
+from audioclf_lib.suite.variants import RESCORED, TRACE, planned_diagnosis
+from audioclf_lib.training.fit import CHOICE_RULE, COMPILED, describe_environment, history_columns
+
+SPLITS = ("train", "validation", "test")
+DEMO_CLASSES = (
+    *("dog bark", "rain", "sea waves", "baby cry", "clock tick"),
+    *("person sneeze", "helicopter", "chainsaw", "rooster", "fire crackling"),
+)
+DEMO = KnownDataset("demo", "0123456789abcdef", (1, 2, 3, 4, 5), DEMO_CLASSES)
+
+
+def write_run(
+    store: RunStore,
+    config: FitConfig,
+    *,
+    skill: float = 0.6,
+    n_windows: int = 9,
+    silent_windows: int = 2,
+    clips_per_class: int = 1,
+    **scores: float,
+) -> Run:
+    """Save a fit as if it had been trained, with clips of every class in every fold.
+
+    Args:
+        skill: share of the windows that are classified correctly, about.
+        n_windows: windows of a clip.
+        silent_windows: how many of them are silent in every clip of the last class.
+        clips_per_class: clips of each class in each fold.
+        scores: values of the history in the epoch that is kept, such as ``train_accuracy=0.9``.
+    """
+    random = np.random.default_rng(zlib.crc32(config.fit_id.encode()))
+    predictions = draw_predictions(config, random, skill, n_windows, silent_windows, clips_per_class)
+    all_scores = evaluate_all(predictions, config.class_names)
+    kept = {f"{split}_accuracy": all_scores[split]["window"]["accuracy"] for split in SPLITS}
+    kept |= {f"{split}_clip_accuracy": all_scores[split]["clip"]["accuracy"] for split in SPLITS}
+    history = draw_history(config.epochs, random, kept | scores)
+    last = history.iloc[-1]
+    chosen = {"epoch": config.epochs, "accuracy": last["validation_accuracy"], "loss": last["validation_loss"]}
+    return store.save(
+        config,
+        history=history,
+        predictions=predictions,
+        metrics={"chosen": chosen | {"rule": CHOICE_RULE}, "scores": all_scores},
+        weights={"weight": torch.zeros(1)},
+        environment=environment(),
+    )
+
+
+def draw_predictions(
+    config: FitConfig,
+    random: np.random.Generator,
+    skill: float,
+    n_windows: int,
+    silent_windows: int,
+    clips_per_class: int,
+) -> pd.DataFrame:
+    """Rows as ``fit`` writes them."""
+    n_classes = len(config.class_names)
+    split_of = dict.fromkeys(config.train_folds, "train") | {config.val_fold: "validation", config.test_fold: "test"}
+    rows = pd.DataFrame(
+        {
+            "split": split,
+            "clip_id": f"{fold}-{label}-{number}.wav",
+            "fold": fold,
+            "window_index": window,
+            "silent": label == n_classes - 1 and window >= n_windows - silent_windows,
+            "y_true": label,
+        }
+        for fold, split in split_of.items()
+        for label in range(n_classes)
+        for number in range(clips_per_class)
+        for window in range(n_windows)
+    )
+    probabilities = random.dirichlet(np.ones(n_classes), len(rows))
+    found = random.random(len(rows)) < skill
+    probabilities[found, rows["y_true"][found]] += 1
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    return rows.join(pd.DataFrame(probabilities, columns=[f"p_{label}" for label in range(n_classes)]))
+
+
+def draw_history(epochs: int, random: np.random.Generator, kept: dict[str, float]) -> pd.DataFrame:
+    """Falling losses, rising accuracies; the last epoch is the one that is kept."""
+    rise = np.linspace(0.3, 1, epochs)
+    columns: dict[str, Any] = {"epoch": range(1, epochs + 1), "seconds": 1.5, "learning_rate": 1e-3}
+    for split in SPLITS:
+        columns[f"{split}_loss"] = 2.5 - rise - 0.01 * random.random()
+        columns[f"{split}_accuracy"] = columns[f"{split}_clip_accuracy"] = rise
+    history = pd.DataFrame(columns)[history_columns(["validation", "test"])]
+    for name, value in kept.items():
+        history[name] = history[name].mul(value) if name.endswith("accuracy") else history[name]
+        history.loc[history.index[-1], name] = value
+    return history
+
+
+@cache
+def environment() -> dict[str, Any]:
+    return describe_environment(torch.device("cpu"), COMPILED, 12.0)
+
+
+def write_runs(store: RunStore, plan: Plan, dataset: KnownDataset = DEMO) -> list[Run]:
+    """All fits of a plan and its checks, every model a little better than the one before."""
+    runs = []
+    for position, experiment in enumerate([*plan.experiments_list(), *plan.checks_list()]):
+        for config in experiment.fits(dataset):
+            if not store.exists(config):
+                runs.append(write_run(store, config, skill=0.4 + 0.05 * position))
+    return runs
+
+
+def write_diagnosis(store: RunStore, plan: Plan, dataset: KnownDataset = DEMO) -> list[Run]:
+    """All fits of a plan's diagnosis with the tables beside them; re-estimated, every fit is a little better."""
+    diagnosis = planned_diagnosis(plan)
+    assert diagnosis is not None
+    runs = []
+    for position, case in enumerate(diagnosis.cases(dataset)):
+        run = write_run(store, case.config, skill=0.1 + 0.03 * position)
+        scores = {split: run.metrics["scores"][split] for split in ("validation", "test")}
+        rescored = {
+            split: {"loss": 2.0, "accuracy": levels["window"]["accuracy"] + 0.05, "clip_accuracy": 0.5}
+            for split, levels in scores.items()
+        }
+        store.save_trace(case.config, RESCORED, pd.DataFrame.from_dict(rescored, orient="index"))
+        if case.is_traced:
+            store.save_trace(case.config, TRACE, draw_trace(case.variant.name))
+        runs.append(run)
+    return runs
+
+
+def draw_trace(name: str, steps: int = 12, similarity: float | None = None) -> pd.DataFrame:
+    """Rows as ``trace_fit`` gives them: two epochs, a probe in every third step.
+
+    Args:
+        similarity: of CLS outputs in the last probe, drawn unless given.
+    """
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    columns: dict[str, Any] = {"epoch": np.arange(steps) * 2 // steps + 1, "step": np.arange(1, steps + 1)}
+    columns |= {"windows": 32, "loss": random.uniform(1, 3, steps)}
+    columns |= {
+        f"gradient_{part}": random.uniform(0.1, 9, steps) for part in ("base", "layer1", "layer2", "classifier")
+    }
+    probed = np.arange(steps) % 3 == 0
+    columns |= {f"entropy_layer{n}": np.where(probed, random.uniform(0, 3.4, steps), np.nan) for n in (1, 2)}
+    columns["similarity"] = np.where(probed, random.uniform(0, 0.9, steps), np.nan)
+    trace = pd.DataFrame(columns)
+    if similarity is not None:
+        trace.loc[trace["similarity"].last_valid_index(), "similarity"] = similarity
+    return trace
