@@ -22,8 +22,8 @@ from rich.table import Table
 
 from audioclf_lib._support.durations import describe_estimate, describe_seconds
 from audioclf_lib._support.errors import InputError, one_line, quote
-from audioclf_lib._support.paths import user_path
-from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, DeviceName, Experiment, RecipeName
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, user_path
+from audioclf_lib.config import DeviceName, Experiment, RecipeName
 from audioclf_lib.suite.plan import Sweep, absolute_plan, load_plan, load_sweep, resolve_dataset
 
 if TYPE_CHECKING:

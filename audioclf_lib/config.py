@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, get_args
@@ -18,39 +18,37 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from audioclf_lib._support.errors import InputError, quote
-from audioclf_lib._support.paths import user_path
+from audioclf_lib._support.errors import InputError, plain_reason, quote
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, user_path
+from audioclf_lib.models import ModelEntry, find_model
 
-ModelName = Literal["cnn", "transformer"]
 ProtocolName = Literal["kfold", "split"]
 RecipeName = Literal["as-written", "tuned"]
-Activation = Literal["none", "relu"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
-MODELS: tuple[ModelName, ...] = get_args(ModelName)
-ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 RECIPES: tuple[str, ...] = get_args(RecipeName)
-
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_RUNS_DIR = PROJECT_ROOT / "report" / "runs"
-PUBLISHED_DIR = PROJECT_ROOT / "report" / "published"
 
 # Part of every fit id: raise it when the same configuration would train to other numbers than before, and when the
 # default of a setting changes (a new setting whose default changes nothing is no reason, see ``FitConfig.fit_id``).
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 MAX_FOLD = 999_999  # numbers of folds, not how many there are
 Fold = Annotated[int, Field(ge=0, le=MAX_FOLD)]
+MAX_THREADS = 1024
 
 
 def _runs_dir(value: Any) -> Any:
-    return user_path(value) if isinstance(value, (str, Path)) and value else value or DEFAULT_RUNS_DIR
+    if not value:
+        return DEFAULT_RUNS_DIR
+    return user_path(value) if isinstance(value, (str, Path)) else value
 
 
 RunsDir = Annotated[Path, BeforeValidator(_runs_dir)]  # the project's own where nothing is given
@@ -112,10 +110,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{what}: unknown setting {setting!r}; known are {', '.join(model.model_fields)}"
     if first["type"] == "missing":
         return f"{what}: setting {setting!r} is missing; give it a value"
-    message = first["msg"].removeprefix("Value error, ")
     if not setting:
-        return f"{what}: {message}"
-    return f"{what}: {setting} = {quote(first['input'])} is not possible: {message[0].lower()}{message[1:]}"
+        return f"{what}: {first['msg'].removeprefix('Value error, ')}"
+    return f"{what}: {setting} = {quote(first['input'])} is not possible: {plain_reason(first['msg'])}"
 
 
 class Recipe(StrictModel):
@@ -125,10 +122,12 @@ class Recipe(StrictModel):
     """
 
     dropout: float = Field(0.5, ge=0, lt=1, description="rate of the convolutional base's dropout")
-    activation: Activation = Field("none", description="behind each batch norm; without one the base is nearly linear")
+    activation: Literal["none", "relu"] = Field(
+        "none", description="behind each batch norm; without one the base is nearly linear"
+    )
     optimizer: Literal["adam", "adamw"] = Field("adam", description="AdamW decays weights apart from the gradient")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="constant, or the peak of the schedule")
-    encoder_rate: float = Field(
+    encoder_lr_scale: float = Field(
         1.0,
         gt=0,
         le=1,
@@ -137,14 +136,19 @@ class Recipe(StrictModel):
     weight_decay: float = Field(0.0, ge=0, le=10, description="pulls weights to zero: few clips, many weights")
     batch_size: int = Field(32, ge=1, le=4096, description="windows in a step")
     schedule: Literal["constant", "one-cycle"] = Field("constant", description="one-cycle: warm-up, then cosine to 0")
-    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps with rising rate; Transformers need it")
-    clip_norm: float = Field(0.0, ge=0, description="largest gradient norm (0: unlimited); guards the first steps")
+    warmup_fraction: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps with rising rate; Transformers need it"
+    )
+    max_grad_norm: float = Field(0.0, ge=0, description="largest gradient norm (0: unlimited); guards the first steps")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: rare classes count as much in the loss as common ones"
+    )
     drop_silent: bool = Field(False, description="leave silent windows out of training: they hold no class")
     answer_silence: bool = Field(
         False, description="add one silent window to each step, as all classes that silence has: chance answers it else"
     )
     random_crops: bool = Field(False, description="shift each window by up to half a hop: position means nothing")
-    stretch: float = Field(
+    speed_perturbation: float = Field(
         1.0, ge=1, le=4, description="play each window up to this much faster or slower (1: never): pitch and pace vary"
     )
     gain_db: float = Field(0.0, ge=0, le=40, description="random gain of up to ± this many dB: loudness means little")
@@ -153,12 +157,12 @@ class Recipe(StrictModel):
     )
     flip_polarity: bool = Field(False, description="turn half of the windows upside down: the ear does not hear it")
     peak_normalise: bool = Field(False, description="scale each window to peak 1, in evaluation too")
-    mixing: float = Field(0.0, ge=0, le=10, description="Beta parameter of between-class mixing (0: none)")
+    mixup_alpha: float = Field(0.0, ge=0, le=10, description="Beta parameter of between-class mixing (0: none)")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     time_pull: float = Field(
         0.0, ge=0, le=100, description="pulls the CNN's last layer to the same weights at every time step"
     )
-    averaging: float = Field(
+    ema_decay: float = Field(
         0.0, ge=0, lt=1, description="decay per step of the running mean of the weights that is scored and kept"
     )
     reestimate_windows: int = Field(
@@ -169,7 +173,7 @@ class Recipe(StrictModel):
     )
 
 
-# What `tuned` changes of the recipe as written, for both architectures and for one of them.
+# What `tuned` changes of the recipe as written for every architecture; each adds its own, see ``register_model``.
 TUNED: dict[str, Any] = {
     "dropout": 0.2,
     "activation": "relu",
@@ -178,24 +182,20 @@ TUNED: dict[str, Any] = {
     "weight_decay": 0.05,
     "batch_size": 16,
     "schedule": "one-cycle",
-    "warmup": 0.2,
-    "clip_norm": 1.0,
+    "warmup_fraction": 0.2,
+    "max_grad_norm": 1.0,
     "drop_silent": True,
     "random_crops": True,
     "gain_db": 6.0,
     "flip_polarity": True,
     "peak_normalise": True,
-    "stretch": 1.25,
-    "mixing": 0.2,
+    "speed_perturbation": 1.25,
+    "mixup_alpha": 0.2,
     "reestimate_windows": 512,
 }
-TUNED_FOR: dict[str, dict[str, Any]] = {
-    "cnn": {"time_pull": 100.0, "tilt_db": 6.0},
-    "transformer": {"encoder_rate": 0.1, "weight_decay": 0.1},
-}
 
 
-def make_recipe(name: str, model: str, changes: dict[str, Any] | None = None) -> Recipe:
+def make_recipe(name: str, model: ModelEntry, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The settings of recipe ``name`` for an architecture, with the user's ``changes`` on top.
 
     Raises:
@@ -203,21 +203,33 @@ def make_recipe(name: str, model: str, changes: dict[str, Any] | None = None) ->
     """
     if name not in RECIPES:
         raise InputError(f"unknown recipe {quote(name)}; choose one of {', '.join(RECIPES)}")
-    settings: dict[str, Any] = {}
-    if name == "tuned":
-        settings = TUNED | TUNED_FOR.get(model, {})
-    return Recipe(**(settings | (changes or {})))
+    settings = {**TUNED, **model.tuned} if name == "tuned" else {}
+    return Recipe(**settings | dict(changes or {}))
 
 
 class FitConfig(StrictModel):
-    """All that determines one fit's result: what ``config.json`` in its run folder says."""
+    """All that determines one fit's result: what ``config.json`` in its run folder says.
+
+    Attributes:
+        dataset, fingerprint, class_names: of the data set; the name is also the folder of its runs.
+        model: registered name of the architecture; ``model_settings`` are the arguments of its class, and
+            ``model_digest`` stands for its source code.
+        model_title, model_label: for headings and for the fit's id; they determine nothing.
+        recipe, recipe_settings: how it is trained.
+        train_folds, val_fold, test_fold: which folds have which part.
+        threads: of the processor that train it; sums over another number of threads round otherwise.
+        score_test: score the test fold after every epoch; in tuning never.
+    """
 
     schema_version: int = SCHEMA_VERSION
-    dataset: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name, and folder of its runs")
+    dataset: str = Field(pattern=r"^\w[\w.-]*$")
     fingerprint: str
     class_names: tuple[str, ...]
-    model: ModelName
-    num_heads: int | None = None
+    model: str
+    model_settings: dict[str, Any] = Field(default_factory=dict)
+    model_digest: str
+    model_title: str
+    model_label: str
     recipe: RecipeName
     recipe_settings: Recipe
     train_folds: tuple[int, ...]
@@ -225,7 +237,8 @@ class FitConfig(StrictModel):
     test_fold: int
     seed: int
     epochs: int = Field(ge=1)
-    score_test: bool = Field(default=True, description="score the test fold after every epoch; in tuning never")
+    threads: int = Field(1, ge=1, le=MAX_THREADS)
+    score_test: bool = True
 
     @model_validator(mode="after")
     def _folds_apart(self) -> FitConfig:
@@ -245,33 +258,20 @@ class FitConfig(StrictModel):
         default that changes nothing, leaves the names of folders that were trained before it. A default that changes
         would give two trainings one name: whoever changes one raises ``SCHEMA_VERSION``, which is always in the digest.
         """
-        values = self.model_dump(mode="json", exclude_defaults=True) | {"schema_version": self.schema_version}
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude={"model_title"})
+        values |= {"schema_version": self.schema_version}
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
         folds = f"val{self.val_fold}-test{self.test_fold}"
         return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{digest}"
 
-    @property
-    def model_label(self) -> str:
-        """``cnn``, ``transformer-h1``, ``transformer-h2``, ..."""
-        return model_label(self.model, self.num_heads)
-
-
-def model_label(model: str, num_heads: int | None) -> str:
-    """Short name of an architecture with its head count: ``cnn``, ``transformer-h4``."""
-    return model if num_heads is None else f"{model}-h{num_heads}"
-
-
-def architecture_title(model: str, num_heads: int | None) -> str:
-    """An architecture with its head count for headings: ``CNN``, ``Transformer, 2 heads``."""
-    return "CNN" if model == "cnn" else f"Transformer, {count_heads(num_heads or 1)}"
-
 
 class Experiment(StrictModel):
-    """What one notebook runs: an architecture with its head count, under a protocol.
+    """What one notebook runs: an architecture with its settings, under a protocol.
 
     Args:
-        model: ``"cnn"`` or ``"transformer"``.
-        num_heads: attention heads of the Transformer (default 1); the CNN takes none.
+        model: ``"cnn"``, ``"transformer"``, the name of another registered architecture, or the file of an own one
+            (``my_net.py``, or ``my_net.py:my-net`` where it registers several).
+        model_settings: arguments of the architecture's class; each may also stand for itself: ``num_heads=4``.
         protocol: ``"kfold"`` (one fit for each fold but the test fold) or ``"split"`` (one fit).
         dataset: name (``"demo"``, ``"esc10"``) or folder of a data set.
         epochs, seed: of every fit.
@@ -280,14 +280,15 @@ class Experiment(StrictModel):
         recipe: ``"tuned"`` or ``"as-written"``.
         recipe_changes: recipe settings to change: a dict or a JSON object as text.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        threads: processor threads that train a fit.
         runs_dir: where run folders are kept.
 
     Raises:
         InputError: an unknown or impossible value.
     """
 
-    model: ModelName
-    num_heads: int | None = Field(None, ge=1, le=250)
+    model: str
+    model_settings: dict[str, Any] = Field(default_factory=dict)
     protocol: ProtocolName = "kfold"
     dataset: str = "demo"
     epochs: int = Field(100, ge=1, le=100_000)
@@ -297,72 +298,116 @@ class Experiment(StrictModel):
     recipe: RecipeName = "tuned"
     recipe_changes: dict[str, Any] = Field(default_factory=dict)
     device: DeviceName = "auto"
+    threads: int = Field(1, ge=1, le=MAX_THREADS)
     runs_dir: RunsDir = DEFAULT_RUNS_DIR
 
-    @field_validator("dataset", mode="before")
-    @classmethod
-    def _dataset_is_text(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, Path) else value
-
-    @field_validator("recipe_changes", mode="before")
-    @classmethod
-    def _parse_json(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return json.loads(value or "{}")
-        except (ValueError, RecursionError) as error:  # not JSON, a number of too many digits, too many brackets
-            raise ValueError(f'not a JSON object ({error}); write for example {{"dropout": 0.2}}') from None
-
-    @field_validator("val_folds", mode="before")
-    @classmethod
-    def _all_folds_when_empty(cls, value: Any) -> Any:
-        return None if value in ("", [], ()) else value
+    _entry: ModelEntry = PrivateAttr()
 
     @model_validator(mode="before")
     @classmethod
-    def _one_head_by_default(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("model") == "transformer" and values.get("num_heads") is None:
-            return values | {"num_heads": 1}
-        return values
+    def _gather_model_settings(cls, values: Any) -> Any:
+        """What is no setting of an experiment is one of its architecture."""
+        if not isinstance(values, dict):
+            return values
+        own = {key: value for key, value in values.items() if key not in cls.model_fields}
+        given = values.get("model_settings") or {}
+        if not own or not isinstance(given, dict):
+            return values
+        kept = {key: value for key, value in values.items() if key in cls.model_fields}
+        return kept | {"model_settings": given | own}
+
+    @field_validator("dataset", "model", mode="before")
+    @classmethod
+    def _paths_are_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
+    @field_validator("recipe_changes", "model_settings", mode="before")
+    @classmethod
+    def _parse_json(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, str):
+            return {} if value is None else value
+        try:
+            return json.loads(value or "{}")
+        except (ValueError, RecursionError) as error:  # not JSON, a number of too many digits, too many brackets
+            example = '{"dropout": 0.2}' if info.field_name == "recipe_changes" else '{"width": 32}'
+            raise ValueError(f"not a JSON object ({error}); write for example {example}") from None
+
+    @field_validator("val_folds", mode="before")
+    @classmethod
+    def _parse_folds(cls, value: Any) -> Any:
+        """``"[2, 3]"``, ``"2, 3"`` and ``2`` as papermill's and the command line's options give them; empty: all."""
+        if isinstance(value, str):
+            parts = value.strip().strip("[]()").split(",") if value.strip().strip("[]()") else []
+            try:
+                value = [int(part) for part in parts]
+            except ValueError:
+                raise ValueError("it must be a list of folds, such as [2, 3]") from None
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = [value]
+        return None if value in ([], ()) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        if self.model == "cnn" and self.num_heads is not None:
-            raise ValueError(f"the CNN has no attention heads; leave num_heads = {self.num_heads} out")
         if self.val_folds is not None and self.protocol == "split":
             raise ValueError("val_folds belongs to the kfold protocol; the split protocol chooses its own")
         if self.val_folds is not None and self.test_fold in self.val_folds:
             raise ValueError(f"val_folds = {list(self.val_folds)} holds the test fold {self.test_fold}; take it out")
         if self.val_folds is not None and len(set(self.val_folds)) != len(self.val_folds):
             raise ValueError(f"val_folds = {list(self.val_folds)} names a fold twice; name each once")
+        self._entry = find_model(self.model)
+        for name in self.model_settings:
+            if name not in self._entry.setting_names:
+                known = [*Experiment.model_fields, *self._entry.setting_names]
+                raise ValueError(
+                    f"unknown setting {quote(name)} for model {self._entry.name}; known are {', '.join(known)}"
+                )
+        object.__setattr__(self, "model_settings", self._entry.settings(self.model_settings))
         _ = self.recipe_settings  # raises on unknown or impossible settings
         return self
 
     @property
+    def entry(self) -> ModelEntry:
+        """The architecture as it is registered."""
+        return self._entry
+
+    @property
     def recipe_settings(self) -> Recipe:
-        return make_recipe(self.recipe, self.model, self.recipe_changes)
+        return make_recipe(self.recipe, self._entry, self.recipe_changes)
+
+    @property
+    def title(self) -> str:
+        """The architecture with its settings, for headings: ``CNN``, ``Transformer, 2 heads``."""
+        return self._entry.full_title(self.model_settings)
+
+    @property
+    def label(self) -> str:
+        """Short name of the architecture with its settings: ``cnn``, ``transformer-h4``."""
+        return self._entry.label(self.model_settings)
 
     @property
     def name(self) -> str:
         """Short name, e.g. ``cnn-kfold``, ``transformer-h4-split``."""
-        return f"{model_label(self.model, self.num_heads)}-{self.protocol}"
+        return f"{self.label}-{self.protocol}"
 
     @property
-    def particulars(self) -> dict[str, int]:
+    def differences(self) -> dict[str, int]:
         """Test fold and seed where they are not the defaults."""
         values = {"test_fold": self.test_fold, "seed": self.seed}
         return {key: value for key, value in values.items() if value != Experiment.model_fields[key].default}
 
     @property
     def full_name(self) -> str:
-        """The name with the particulars: ``cnn-split-test3``, ``cnn-kfold-seed1``."""
-        return self.name + "".join(f"-{key.removesuffix('_fold')}{value}" for key, value in self.particulars.items())
+        """The name with test fold and seed where they are not the defaults: ``cnn-split-test3``."""
+        return self.name + "".join(f"-{key.removesuffix('_fold')}{value}" for key, value in self.differences.items())
 
     @property
     def named_folds(self) -> list[int]:
         """The folds that a data set must have for this experiment."""
         return [self.test_fold, *(self.val_folds or ())]
+
+    def changed(self, **changes: Any) -> Experiment:
+        """The experiment with other settings."""
+        return Experiment(**(self.model_dump() | changes))
 
     def validation_folds(self, all_folds: Iterable[int]) -> list[int]:
         """The validation folds of this experiment's fits, in order.
@@ -387,8 +432,11 @@ class Experiment(StrictModel):
                 dataset=dataset.name,
                 fingerprint=dataset.fingerprint,
                 class_names=tuple(dataset.class_names),
-                model=self.model,
-                num_heads=self.num_heads,
+                model=self._entry.name,
+                model_settings=self.model_settings,
+                model_digest=self._entry.digest,
+                model_title=self.title,
+                model_label=self.label,
                 recipe=self.recipe,
                 recipe_settings=self.recipe_settings,
                 train_folds=tuple(fold for fold in folds if fold not in (val_fold, self.test_fold)),
@@ -396,6 +444,7 @@ class Experiment(StrictModel):
                 test_fold=self.test_fold,
                 seed=self.seed,
                 epochs=self.epochs,
+                threads=self.threads,
             )
             for val_fold in self.validation_folds(folds)
         ]
@@ -411,8 +460,3 @@ def refuse_missing_folds(dataset: str, folds: Sequence[int], wanted: Iterable[in
     for fold in wanted:
         if fold not in folds:
             raise InputError(f"fold {fold} is not in data set {dataset!r}; its folds are {list(folds)}")
-
-
-def count_heads(num_heads: int) -> str:
-    """``1 head``, ``2 heads``."""
-    return f"{num_heads} head" if num_heads == 1 else f"{num_heads} heads"

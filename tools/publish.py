@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib._support.paths import explained, replace_file
-from audioclf_lib.config import MODELS, PUBLISHED_DIR, Experiment, FitConfig, KnownDataset
+from audioclf_lib._support.paths import PUBLISHED_DIR, explained, replace_file
+from audioclf_lib.config import MODELS, Experiment, FitConfig, KnownDataset
 from audioclf_lib.data import dataset_name
 from audioclf_lib.metrics.scores import LEVELS, best_fit
 from audioclf_lib.report.display import NO_VALUE

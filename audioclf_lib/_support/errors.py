@@ -43,6 +43,14 @@ def quote(value: object) -> str:
         return "a number of too many digits"
 
 
+def plain_reason(message: str) -> str:
+    """A validation message of pydantic in plain words: ``it must be a valid integer``."""
+    message = message.removeprefix("Value error, ").split(", unable to parse")[0]
+    plain = message.replace("Input should be", "it must be").replace("valid tuple", "list").replace("valid ", "")
+    plain = plain.replace("dictionary", "set of name: value pairs").replace("a integer", "an integer")
+    return plain[:1].lower() + plain[1:]
+
+
 def one_line(text: str) -> str:
     """Text for a terminal: line breaks are spaces, other characters that steer a terminal or text are written out."""
     return "".join(

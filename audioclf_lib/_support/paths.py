@@ -11,6 +11,12 @@ from pathlib import Path
 
 from audioclf_lib._support.errors import InputError, quote
 
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_RUNS_DIR = PROJECT_ROOT / "report" / "runs"
+PUBLISHED_DIR = PROJECT_ROOT / "report" / "published"
+DEFAULT_DATA_DIR = PROJECT_ROOT / "data"
+FIGURES_DIR = Path(os.environ.get("AUDIOCLF_FIGURES") or PROJECT_ROOT / "figures")
+
 
 def user_path(text: str | Path) -> Path:
     """The path that a user wrote, with ``~`` replaced; there need not be anything.

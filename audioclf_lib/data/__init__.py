@@ -10,8 +10,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib._support.paths import user_path
-from audioclf_lib.config import PROJECT_ROOT, KnownDataset
+from audioclf_lib._support.paths import PROJECT_ROOT, user_path
+from audioclf_lib.config import KnownDataset
 from audioclf_lib.data.dataset import Dataset
 from audioclf_lib.data.demo import demo_facts, load_demo
 from audioclf_lib.data.esc import ESC50_TABLE, find_esc10, list_esc10, list_esc50, locate_esc10

@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib._support.paths import user_path
-from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib._support.paths import PROJECT_ROOT, user_path
 from audioclf_lib.data.dataset import SAMPLE_RATE
 from audioclf_lib.data.download import download_archive
 from audioclf_lib.data.listing import Listing, hash_files, list_files

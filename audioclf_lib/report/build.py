@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from audioclf_lib._support.errors import InputError, refuse_control_characters
-from audioclf_lib._support.paths import explained, replace_file
-from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, explained, replace_file
 from audioclf_lib.report.exporters import ReportHTMLExporter, TypstPDFExporter
 from audioclf_lib.report.results import gather, gather_checks
 from audioclf_lib.suite.execution import run_notebook

@@ -28,8 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from audioclf_lib._support.errors import is_control, refuse_control_characters
-from audioclf_lib._support.paths import replace_file
-from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib._support.paths import PROJECT_ROOT, replace_file
 
 FIGURES_DIR = Path(os.environ.get("AUDIOCLF_FIGURES") or PROJECT_ROOT / "figures")
 NO_VALUE = "–"

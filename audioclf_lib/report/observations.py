@@ -121,7 +121,7 @@ def read_training_scores(run: Run) -> str:
         for phrase, used in (
             ("with dropout", recipe.dropout > 0),
             ("on shifted windows", recipe.random_crops),
-            ("on mixtures of two windows", recipe.mixing > 0),
+            ("on mixtures of two windows", recipe.mixup_alpha > 0),
         )
         if used
     ]
@@ -283,7 +283,7 @@ def read_architecture(results: Sequence[ExperimentResult], model: str) -> str:
 
 
 def read_comparison(results: Sequence[ExperimentResult]) -> str:
-    """The range at clip level, what one clip is worth, how far the intervals reach, and what averaging fits gains."""
+    """The range at clip level, what one clip is worth, how far the intervals reach, and what ema_decay fits gains."""
     there = [result for result in results if result.runs]
     means = pd.Series([mean_and_std(result.values("clip"))[0] for result in there], dtype=float)
     n_clips = there[0].answers.n_clips

@@ -57,7 +57,7 @@ ECE_LATEX = (
 
 
 def read_intervals(result: ExperimentResult) -> str:
-    """The intervals of one experiment, and what averaging its fits makes of the clips."""
+    """The intervals of one experiment, and what ema_decay its fits makes of the clips."""
     n = result.answers.n_clips
     text = (
         f"Drawing the {count(n, 'test clip')} anew gives {percent(CONFIDENCE, 0)} intervals of "
@@ -86,7 +86,7 @@ def read_reach(results: Sequence[ExperimentResult]) -> str:
 
 
 def read_averaging(results: Sequence[ExperimentResult]) -> str:
-    """What averaging the fits' probabilities gains over a single fit."""
+    """What ema_decay the fits' probabilities gains over a single fit."""
     gains = [r.averaged_accuracy - mean_and_std(r.values("clip"))[0] for r in results if r.is_averaged]
     if not gains:
         return ""

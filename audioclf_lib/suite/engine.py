@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.runs.locks import identity
 
 WORKFLOW = PROJECT_ROOT / "workflow"

@@ -14,7 +14,8 @@ from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 
-from audioclf_lib.config import DEFAULT_RUNS_DIR, PUBLISHED_DIR, DeviceName, FitConfig
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PUBLISHED_DIR
+from audioclf_lib.config import DeviceName, FitConfig
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.jobs import NOTEBOOKS_DIR, Job, distinct_fits, fit_key, jobs_at_once, suite_jobs, usable_cores
 from audioclf_lib.suite.plan import Plan, Sweep

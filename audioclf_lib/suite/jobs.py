@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, DatasetFacts, DeviceName, Experiment, FitConfig
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT
+from audioclf_lib.config import DatasetFacts, DeviceName, Experiment, FitConfig
 from audioclf_lib.data import dataset_facts, load_dataset
 from audioclf_lib.suite.plan import Plan, Sweep, as_sweep
 from audioclf_lib.suite.status import is_of

@@ -19,18 +19,8 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
-from audioclf_lib._support.paths import explained, replace_file, user_path
-from audioclf_lib.config import (
-    DEFAULT_RUNS_DIR,
-    PROJECT_ROOT,
-    DeviceName,
-    Experiment,
-    ModelName,
-    ProtocolName,
-    RecipeName,
-    StrictModel,
-    model_label,
-)
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, explained, replace_file, user_path
+from audioclf_lib.config import DeviceName, Experiment, ModelName, ProtocolName, RecipeName, StrictModel, model_label
 
 PLANS_DIR = PROJECT_ROOT / "workflow" / "plans"
 DATASET_NAMES = ("demo", "esc10")  # a folder of such a name is given as ./demo

@@ -11,8 +11,7 @@ from pathlib import Path
 import yaml
 
 from audioclf_lib._support.errors import InputError, quote
-from audioclf_lib._support.paths import user_path
-from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib._support.paths import PROJECT_ROOT, user_path
 
 PROFILES_DIR = PROJECT_ROOT / "workflow" / "profiles"
 THIS_MACHINE = "laptop"

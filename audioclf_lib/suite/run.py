@@ -17,8 +17,8 @@ from typing import Literal
 
 from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib._support.errors import DamagedRunError, InputError
-from audioclf_lib._support.paths import UNWRITABLE, explained, try_to_write
-from audioclf_lib.config import DEFAULT_RUNS_DIR, DeviceName
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, UNWRITABLE, explained, try_to_write
+from audioclf_lib.config import DeviceName
 from audioclf_lib.data import load_dataset
 from audioclf_lib.metrics.scores import experiment_scores
 from audioclf_lib.runs.locks import hold_lease

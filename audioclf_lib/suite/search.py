@@ -13,10 +13,8 @@ from typing import Any
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from audioclf_lib._support.errors import InputError, quote
-from audioclf_lib._support.paths import user_path
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, user_path
 from audioclf_lib.config import (
-    DEFAULT_RUNS_DIR,
-    PROJECT_ROOT,
     DatasetFacts,
     DeviceName,
     Experiment,
@@ -31,7 +29,7 @@ from audioclf_lib.suite.plan import read_settings, resolve_dataset
 
 STUDIES_DIR = PROJECT_ROOT / "workflow" / "studies"
 # Settings that change nothing in the other architecture: to search them there would be to search noise.
-ONLY_FOR = {"time_pull": "cnn", "encoder_rate": "transformer"}
+ONLY_FOR = {"time_pull": "cnn", "encoder_lr_scale": "transformer"}
 
 
 class SearchedSetting(StrictModel):

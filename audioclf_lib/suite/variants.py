@@ -13,17 +13,8 @@ from typing import Any
 import pandas as pd
 from pydantic import model_validator
 
-from audioclf_lib.config import (
-    DEFAULT_RUNS_DIR,
-    MODELS,
-    DatasetFacts,
-    DeviceName,
-    Experiment,
-    FitConfig,
-    ModelName,
-    RunsDir,
-    StrictModel,
-)
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
+from audioclf_lib.config import MODELS, DatasetFacts, DeviceName, Experiment, FitConfig, ModelName, RunsDir, StrictModel
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.plan import Plan
 
@@ -65,7 +56,7 @@ REMEDIES = (
     Variant("silent windows left out", {"drop_silent": True}, "a silent window holds no class: its label is noise"),
     Variant(
         "warm-up",
-        {"schedule": "one-cycle", "warmup": 0.2},
+        {"schedule": "one-cycle", "warmup_fraction": 0.2},
         "full steps from fresh weights can throw a post-norm Transformer off; the rate rises first and then falls",
         traced=True,
     ),
@@ -74,7 +65,9 @@ REMEDIES = (
         {"random_crops": True, "gain_db": 6.0, "flip_polarity": True},
         "few clips: position, loudness and sign of a window mean nothing",
     ),
-    Variant("mixing", {"mixing": 0.2}, "windows between two classes keep the network from learning clips by heart"),
+    Variant(
+        "mixup_alpha", {"mixup_alpha": 0.2}, "windows between two classes keep the network from learning clips by heart"
+    ),
 )
 ALL_REMEDIES = Variant(
     f"all {len(REMEDIES)} remedies",

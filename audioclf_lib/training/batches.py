@@ -108,7 +108,7 @@ def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: 
     """
     batch = len(chosen)
     shift = torch.randint(-HOP_SIZE // 2, HOP_SIZE // 2 + 1, (batch,)) if recipe.random_crops else None
-    speed = recipe.stretch ** (torch.rand(batch) * 2 - 1) if recipe.stretch > 1 else None
+    speed = recipe.speed_perturbation ** (torch.rand(batch) * 2 - 1) if recipe.speed_perturbation > 1 else None
     x, labels = windows.cut(chosen, shift, speed)
     if shift is not None and recipe.drop_silent:
         # A shifted window may have slid into silence: take it where it was, and as it was.
@@ -120,8 +120,8 @@ def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: 
     x = normalise(x, recipe)
     target = F.one_hot(labels, n_classes).to(x.dtype)
     target = target * (1 - recipe.label_smoothing) + recipe.label_smoothing / n_classes
-    if recipe.mixing > 0:
-        x, target = mix(x, target, recipe.mixing)
+    if recipe.mixup_alpha > 0:
+        x, target = mix(x, target, recipe.mixup_alpha)
     scale = torch.ones(batch)
     if recipe.gain_db > 0:
         scale = 10 ** ((torch.rand(batch) * 2 - 1) * recipe.gain_db / 20)

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.config import DEFAULT_RUNS_DIR, PROJECT_ROOT, FitConfig, Recipe
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT
+from audioclf_lib.config import FitConfig, Recipe
 from audioclf_lib.data import Dataset
 from audioclf_lib.data.windowing import clip_probabilities
 from audioclf_lib.metrics.scores import evaluate_all
@@ -75,7 +76,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     others = [parameter for parameter in model.parameters() if id(parameter) not in is_encoder]
     groups = [{"params": others, "rate_factor": 1.0}]
     if encoder:
-        groups.append({"params": encoder, "rate_factor": recipe.encoder_rate})
+        groups.append({"params": encoder, "rate_factor": recipe.encoder_lr_scale})
     # fused: one pass over parameters and moments, the same numbers
     return kind(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
 
@@ -87,7 +88,7 @@ def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
     """
     if recipe.schedule == "constant":
         return recipe.learning_rate
-    warmup_steps = recipe.warmup * total_steps
+    warmup_steps = recipe.warmup_fraction * total_steps
     if step < warmup_steps:
         return recipe.learning_rate * (step + 1) / (warmup_steps + 1)
     progress = (step - warmup_steps) / max(1.0, total_steps - warmup_steps)
@@ -203,8 +204,8 @@ def train_epoch(
         loss.backward()
         if observe is not None:
             observe(loss.detach())
-        if recipe.clip_norm > 0:
-            nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+        if recipe.max_grad_norm > 0:
+            nn.utils.clip_grad_norm_(network.parameters(), recipe.max_grad_norm)
         optimizer.step()
         if recipe.time_pull > 0:
             pull_over_time(model, rate * recipe.time_pull)
@@ -214,7 +215,7 @@ def train_epoch(
     if not math.isfinite(result.loss):
         raise DivergedError(
             f"the training loss became {result.loss} in epoch {epoch + 1}; lower the learning rate "
-            f"({recipe.learning_rate:g}) or set clip_norm"
+            f"({recipe.learning_rate:g}) or set max_grad_norm"
         )
     return result
 
@@ -314,7 +315,7 @@ def _train(
     recipe, n_classes = config.recipe_settings, len(config.class_names)
     model = fresh_model(config, device)
     optimizer = make_optimizer(model, recipe)
-    average = make_average(model, recipe.averaging) if recipe.averaging > 0 else None
+    average = make_average(model, recipe.ema_decay) if recipe.ema_decay > 0 else None
     state = _resume(store.load_checkpoint(config), model, optimizer, average)
     # A fit that began on the reference modules ends on them: the fast path drops other elements.
     network = model if state.path == REFERENCE else accelerate(model, device)

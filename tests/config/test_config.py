@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.config import DEFAULT_RUNS_DIR, RECIPES, Experiment, FitConfig, Recipe, make_recipe
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
+from audioclf_lib.config import RECIPES, Experiment, FitConfig, Recipe, make_recipe
 
 
 @dataclass
@@ -66,21 +67,21 @@ REJECTED_SETTINGS: dict[str, tuple[Any, str]] = {
     "weight_decay": (11, "less than or equal to 10"),
     "batch_size": (0, "greater than or equal to 1"),
     "schedule": ("step", "'constant' or 'one-cycle'"),
-    "warmup": (1, "less than 1"),
-    "clip_norm": (-1, "greater than or equal to 0"),
+    "warmup_fraction": (1, "less than 1"),
+    "max_grad_norm": (-1, "greater than or equal to 0"),
     "drop_silent": ("perhaps", "boolean"),
     "answer_silence": (0.5, "boolean"),
     "random_crops": (2, "boolean"),
     "gain_db": (41, "less than or equal to 40"),
     "flip_polarity": (None, "boolean"),
     "peak_normalise": ("", "boolean"),
-    "mixing": (float("inf"), "finite"),
+    "mixup_alpha": (float("inf"), "finite"),
     "tilt_db": (-1.0, "greater than or equal to 0"),
-    "stretch": (0.5, "greater than or equal to 1"),
+    "speed_perturbation": (0.5, "greater than or equal to 1"),
     "label_smoothing": (1.0, "less than 1"),
     "time_pull": (-1.0, "greater than or equal to 0"),
-    "averaging": (1.0, "less than 1"),
-    "encoder_rate": (0.0, "greater than 0"),
+    "ema_decay": (1.0, "less than 1"),
+    "encoder_lr_scale": (0.0, "greater than 0"),
     "reestimate_windows": (-1, "greater than or equal to 0"),
 }
 
@@ -161,11 +162,11 @@ def test_the_recipe_as_written_is_what_the_original_report_describes() -> None:
     assert recipe == make_recipe("as-written", "transformer") == Recipe()
     assert (recipe.optimizer, recipe.learning_rate, recipe.schedule) == ("adam", 1e-3, "constant")
     assert (recipe.dropout, recipe.activation, recipe.batch_size) == (0.5, "none", 32)
-    assert (recipe.stretch, recipe.encoder_rate) == (1, 1), "factors that change nothing"
+    assert (recipe.speed_perturbation, recipe.encoder_lr_scale) == (1, 1), "factors that change nothing"
     extras = recipe.model_dump(
         exclude={
             *("optimizer", "learning_rate", "schedule", "dropout", "activation", "batch_size"),
-            *("stretch", "encoder_rate"),
+            *("speed_perturbation", "encoder_lr_scale"),
         }
     )
     assert not any(extras.values()), "nothing is done that the report does not tell of"
@@ -177,10 +178,10 @@ def test_the_tuned_recipe_heeds_what_made_the_original_fail() -> None:
         assert recipe.drop_silent
         assert recipe.reestimate_windows > 0
         assert recipe.schedule == "one-cycle"
-        assert recipe.warmup > 0
-        assert recipe.clip_norm > 0
-        assert recipe.stretch > 1
-    assert make_recipe("tuned", "transformer").encoder_rate < 1
+        assert recipe.warmup_fraction > 0
+        assert recipe.max_grad_norm > 0
+        assert recipe.speed_perturbation > 1
+    assert make_recipe("tuned", "transformer").encoder_lr_scale < 1
     assert min(make_recipe("tuned", "cnn").time_pull, make_recipe("tuned", "cnn").tilt_db) > 0
 
 
@@ -312,7 +313,7 @@ def test_every_setting_of_the_recipe_changes_the_fit_id(setting: str) -> None:
     other = texts[now] if isinstance(now, str) else not now if isinstance(now, bool) else now / 2 or 0.5
     if isinstance(now, int) and not isinstance(now, bool):
         other = now + 1
-    if setting == "stretch":  # 1 or more
+    if setting == "speed_perturbation":  # 1 or more
         other = 2 * now
     changed = Experiment(
         model="transformer", num_heads=4, protocol="split", epochs=100, recipe_changes={setting: other}

@@ -596,8 +596,8 @@ def test_a_history_without_a_trained_trial_can_be_drawn(state):
 
 
 def test_the_most_important_setting_is_on_top():
-    ax = figures.plot_importances({"dropout": 0.2, "learning_rate": 0.5, "mixing": 0.3})
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["learning_rate", "mixing", "dropout"]
+    ax = figures.plot_importances({"dropout": 0.2, "learning_rate": 0.5, "mixup_alpha": 0.3})
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["learning_rate", "mixup_alpha", "dropout"]
     assert [bar.get_width() for bar in ax.patches] == [0.5, 0.3, 0.2]
 
 

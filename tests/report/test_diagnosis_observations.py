@@ -238,7 +238,7 @@ def test_the_originals_two_scores_are_told_apart_by_their_distance() -> None:
 
 def test_what_is_missing_is_named(cases: list[Case]) -> None:
     assert readings.read_missing_cases(cases) == ""
-    some = [replace(case, run=None) if case.variant.name == "mixing" else case for case in cases]
+    some = [replace(case, run=None) if case.variant.name == "mixup_alpha" else case for case in cases]
     some = [replace(case, trace=None) if case.variant is AS_WRITTEN else case for case in some]
     text = readings.read_missing_cases(some)
     assert "not yet trained: *mixing* (CNN) and *mixing* (Transformer, 1 head)." in text

@@ -100,7 +100,9 @@ def tables() -> dict[str, pd.DataFrame]:
         "wide": pd.DataFrame(
             random.random((8, 11)), columns=[*classes, "mean", "standard deviation", "rank"]
         ).set_index(pd.Index([f"Transformer, {heads} heads, k-fold" for heads in range(8)], name="Experiment")),
-        "prose": pd.DataFrame({"Setting": ["dropout", "warmup"], "Reason": ["why one would want it " * 12] * 2}),
+        "prose": pd.DataFrame(
+            {"Setting": ["dropout", "warmup_fraction"], "Reason": ["why one would want it " * 12] * 2}
+        ),
         "long": pd.DataFrame({"Clipname": [f"{n}-{'a' * 40}.ogg" for n in range(110)], "p": random.random(110)}),
         "hostile": pd.DataFrame({"Class": HOSTILE, HOSTILE[1]: range(len(HOSTILE))}),
     }

@@ -125,7 +125,11 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "unknown change": (["suite", "--recipe-changes", '{"dropot": 1}'], "'dropot'", "known are dropout, activation"),
     "change of what is no setting": (["suite", "--recipe-changes", '{"self": 1}'], "'self'", "known are dropout"),
     "change to NaN": (["suite", "--recipe-changes", '{"dropout": NaN}'], "dropout = nan", "finite number"),
-    "change to infinity": (["suite", "--recipe-changes", '{"clip_norm": 1e999}'], "clip_norm = inf", "finite number"),
+    "change to infinity": (
+        ["suite", "--recipe-changes", '{"max_grad_norm": 1e999}'],
+        "max_grad_norm = inf",
+        "finite number",
+    ),
     "truth for a number": (
         ["suite", "--recipe-changes", '{"batch_size": true}'],
         "batch_size = True",
@@ -334,8 +338,8 @@ STUDIES: dict[str, tuple[str, str, str]] = {
         "take it out of one of them",
     ),
     "setting of the other architecture": (
-        SEARCHED.replace("dropout", "encoder_rate"),
-        "encoder_rate changes nothing",
+        SEARCHED.replace("dropout", "encoder_lr_scale"),
+        "encoder_lr_scale changes nothing",
         "take it out",
     ),
     "validation fold that is not there": (SEARCHED + "val_fold: 9", "fold 9", "its folds are [1, 2, 3, 4, 5]"),

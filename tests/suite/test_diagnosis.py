@@ -83,7 +83,7 @@ def test_every_variant_differs_from_as_written_in_exactly_what_it_names(dataset:
 
 
 def test_the_remedies_are_those_asked_about_and_no_two_change_the_same_setting() -> None:
-    expected = ["statistics re-estimated", "silent windows left out", "warm-up", "augmentation", "mixing"]
+    expected = ["statistics re-estimated", "silent windows left out", "warm-up", "augmentation", "mixup_alpha"]
     assert [remedy.name for remedy in REMEDIES] == expected
     changed = [setting for remedy in REMEDIES for setting in remedy.changes]
     assert len(changed) == len(set(changed))
@@ -137,7 +137,7 @@ def test_a_plans_diagnosis_is_never_longer_than_its_fits() -> None:
 
 
 def test_the_observer_sees_the_gradients_that_autograd_gives(dataset: Dataset) -> None:
-    windows, recipe = all_windows(dataset, CPU), Recipe(dropout=0.0, batch_size=100, clip_norm=1e-3)
+    windows, recipe = all_windows(dataset, CPU), Recipe(dropout=0.0, batch_size=100, max_grad_norm=1e-3)
     model = create_model("transformer", num_heads=2, num_classes=3, dropout=0.0)
     for module in model.modules():
         if isinstance(module, nn.Dropout) or hasattr(module, "head_width"):

@@ -72,7 +72,7 @@ def test_a_change_to_none_is_no_change() -> None:
     dataset=st.sampled_from(["demo", "esc10", "/data/Räume und Töne", "/with: colon # and hash"]),
     epochs=st.integers(1, 1000),
     seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5, unique=True),
-    changes=st.dictionaries(st.sampled_from(["dropout", "warmup"]), st.floats(0, 0.9)),
+    changes=st.dictionaries(st.sampled_from(["dropout", "warmup_fraction"]), st.floats(0, 0.9)),
 )
 def test_a_saved_plan_is_read_back_the_same(
     tmp_path_factory: pytest.TempPathFactory,

@@ -39,7 +39,7 @@ SEARCH = {"learning_rate": {"choices": [LEARNS, LEARNS_NOTHING]}, "weight_decay"
 
 def make_study(runs_dir: Path, **changes: Any) -> StudyConfig:
     values: dict[str, Any] = {"name": "rates", "model": "cnn", "epochs": 2, "trials": 5, "startup": 1}
-    values |= {"recipe_changes": {"batch_size": 4, "dropout": 0.0, "mixing": 0.0}, "search": SEARCH}
+    values |= {"recipe_changes": {"batch_size": 4, "dropout": 0.0, "mixup_alpha": 0.0}, "search": SEARCH}
     return StudyConfig(**(values | {"runs_dir": runs_dir, "device": "cpu"} | changes))
 
 
@@ -189,11 +189,14 @@ def test_no_test_score_is_anywhere_in_the_run_folders(finished: Study) -> None:
 
 def test_drawn_numbers_have_three_digits_and_stay_in_their_range(tmp_path: Path) -> None:
     whole = {"low": 1, "high": 64, "log": True}
-    narrow = {"warmup": {"low": 0.12345, "high": 0.123456}, "reestimate_windows": whole}
-    drawn = {"warmup": 0.1234512, "reestimate_windows": 17}
-    assert tuning._rounded(drawn, make_study(tmp_path, search=narrow)) == {"warmup": 0.12345, "reestimate_windows": 17}
-    wide = make_study(tmp_path, search={"warmup": {"low": 0, "high": 0.5}})
-    assert tuning._rounded({"warmup": 0.123456}, wide) == {"warmup": 0.123}
+    narrow = {"warmup_fraction": {"low": 0.12345, "high": 0.123456}, "reestimate_windows": whole}
+    drawn = {"warmup_fraction": 0.1234512, "reestimate_windows": 17}
+    assert tuning._rounded(drawn, make_study(tmp_path, search=narrow)) == {
+        "warmup_fraction": 0.12345,
+        "reestimate_windows": 17,
+    }
+    wide = make_study(tmp_path, search={"warmup_fraction": {"low": 0, "high": 0.5}})
+    assert tuning._rounded({"warmup_fraction": 0.123456}, wide) == {"warmup_fraction": 0.123}
 
 
 def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(tmp_path: Path) -> None:
@@ -546,7 +549,10 @@ def test_a_relative_data_set_is_looked_for_beside_the_file(tmp_path: Path) -> No
         ("{activation: {low: 0, high: 1}}", "activation is no number and has no range; give its choices"),
         ("{drop_silent: {low: 0, high: 1}}", "drop_silent is no number and has no range; give its choices"),
         ("{activation: {choices: [relu, gelu]}}", "activation = 'gelu' is not possible"),
-        ("{encoder_rate: {low: 0.1, high: 1}}", "encoder_rate changes nothing in the cnn; take it out of the search"),
+        (
+            "{encoder_lr_scale: {low: 0.1, high: 1}}",
+            "encoder_lr_scale changes nothing in the cnn; take it out of the search",
+        ),
         ("{warmup: {low: 0.1, high: 0.5}}", "warmup is both searched and fixed in recipe_changes"),
     ],
 )

@@ -20,7 +20,7 @@ from hosts import Host, hosts
 from small_suite import make_sounds, outcomes_of
 from standins import Scene, wait_until
 
-from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.data import load_dataset
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.plan import Plan, load_plan, save_plan

@@ -15,7 +15,7 @@ import soundfile as sf
 from audio_files import tone
 from nbformat import NotebookNode
 
-from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.jobs import suite_jobs
 from audioclf_lib.suite.plan import Plan, load_plan

@@ -58,10 +58,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "model": "cnn",
         "recipe_changes": {
             "batch_size": 4,
-            "stretch": 1.25,
+            "speed_perturbation": 1.25,
             "label_smoothing": 0.1,
             "time_pull": 10.0,
-            "averaging": 0.9,
+            "ema_decay": 0.9,
             "answer_silence": True,
         },
     },

@@ -22,12 +22,12 @@ PLAIN = Recipe()
 EVERYTHING = Recipe(
     drop_silent=True,
     random_crops=True,
-    stretch=1.25,
+    speed_perturbation=1.25,
     tilt_db=12,
     gain_db=6,
     flip_polarity=True,
     peak_normalise=True,
-    mixing=0.4,
+    mixup_alpha=0.4,
     label_smoothing=0.1,
 )
 
@@ -152,7 +152,7 @@ def test_no_crop_slides_into_silence_where_silence_is_left_out(onset: int, lengt
     windows = windows.subset(~windows.is_silent)
     torch.manual_seed(seed)
     x, _, labels = training_batch(
-        windows, everything(windows), Recipe(drop_silent=True, random_crops=True, stretch=2.0), 3
+        windows, everything(windows), Recipe(drop_silent=True, random_crops=True, speed_perturbation=2.0), 3
     )
     assert (x.abs().amax(dim=(1, 2)) >= SILENCE_PEAK).all()
     assert torch.equal(labels, windows.labels[windows.clips])
@@ -198,7 +198,7 @@ def test_stretching_changes_the_pitch_of_a_tone_by_the_speed() -> None:
 def test_speeds_lie_between_the_stretch_and_its_inverse_and_use_both() -> None:
     windows = all_windows(counting(), CPU)
     torch.manual_seed(0)
-    x, _, _ = training_batch(windows, everything(windows).repeat(40), Recipe(stretch=1.25), 3)
+    x, _, _ = training_batch(windows, everything(windows).repeat(40), Recipe(speed_perturbation=1.25), 3)
     speed = (x[:, 0, -1] - x[:, 0, 0]).double() * 65_536 / 15_999
     assert 0.79 < speed.min() < 0.82
     assert 1.22 < speed.max() < 1.26

@@ -423,10 +423,10 @@ def test_scoring_changes_no_weight_and_no_statistic(dataset: Dataset) -> None:
 def test_gradients_are_clipped_to_the_norm_of_the_recipe(dataset: Dataset) -> None:
     windows = all_windows(dataset, CPU)
 
-    def gradient_norm(clip_norm: float) -> float:
+    def gradient_norm(max_grad_norm: float) -> float:
         network = Linear()
         nn.init.normal_(network.layer.weight, std=0.2)
-        epoch_of(network, windows, Recipe(clip_norm=clip_norm, batch_size=100))
+        epoch_of(network, windows, Recipe(max_grad_norm=max_grad_norm, batch_size=100))
         gradients = [parameter.grad for parameter in network.parameters()]
         return float(torch.cat([g.flatten() for g in gradients if g is not None]).norm())
 
@@ -453,7 +453,7 @@ def test_a_data_set_without_a_sound_to_train_on_is_refused_in_one_sentence(datas
 # --- learning rate -------------------------------------------------------------------------------------------------
 
 one_cycles = st.builds(
-    lambda rate, warmup: Recipe(schedule="one-cycle", learning_rate=rate, warmup=warmup),
+    lambda rate, warmup: Recipe(schedule="one-cycle", learning_rate=rate, warmup_fraction=warmup),
     st.floats(1e-6, 1),
     st.floats(0, 0.9),
 )
@@ -465,24 +465,24 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nearly_nothing(recipe: Recipe,
     peak = recipe.learning_rate
     assert (rates > 0).all()
     assert (rates <= peak * (1 + 1e-9)).all()
-    turn = math.ceil(recipe.warmup * total)
+    turn = math.ceil(recipe.warmup_fraction * total)
     assert (np.diff(rates[:turn]) > 0).all(), "warm-up"
     assert (np.diff(rates[turn:]) < 0).all(), "decay"
-    falling = total - recipe.warmup * total
+    falling = total - recipe.warmup_fraction * total
     assume(falling >= 1)
     assert rates[-1] <= peak * min(1, (math.pi / falling) ** 2), "one step before zero"
     if turn < total:
         assert rates[turn] >= peak * (1 - (math.pi / falling) ** 2), "at most one step past the peak"
 
 
-@given(rate=st.floats(1e-6, 1), step=st.integers(0, 100), warmup=st.floats(0, 0.9))
+@given(rate=st.floats(1e-6, 1), step=st.integers(0, 100), warmup_fraction=st.floats(0, 0.9))
 def test_a_constant_rate_is_constant(rate: float, step: int, warmup: float) -> None:
-    assert learning_rate(Recipe(learning_rate=rate, warmup=warmup), step, 101) == rate
+    assert learning_rate(Recipe(learning_rate=rate, warmup_fraction=warmup), step, 101) == rate
 
 
 def test_the_rate_of_every_step_reaches_the_optimizer(dataset: Dataset) -> None:
     windows = all_windows(dataset, CPU)  # 18 windows: 5 steps an epoch
-    recipe = Recipe(schedule="one-cycle", warmup=0.5, batch_size=4, optimizer="adamw")
+    recipe = Recipe(schedule="one-cycle", warmup_fraction=0.5, batch_size=4, optimizer="adamw")
     network = Linear()
     optimizer = make_optimizer(network, recipe)
     for epoch in range(2):
@@ -531,7 +531,7 @@ def test_nothing_is_pulled_in_the_transformer() -> None:
 
 
 def test_the_encoder_trains_at_its_share_of_the_rate(dataset: Dataset) -> None:
-    recipe = Recipe(learning_rate=0.01, encoder_rate=0.1)
+    recipe = Recipe(learning_rate=0.01, encoder_lr_scale=0.1)
     model = create_model("transformer", num_heads=1, num_classes=3)
     optimizer = make_optimizer(model, recipe)
     train_epoch(model, model, optimizer, all_windows(dataset, CPU), recipe, 3, 0, 1)
@@ -559,7 +559,7 @@ def test_the_running_mean_is_the_mean_that_its_definition_gives() -> None:
 
 def test_what_is_kept_is_the_running_mean_and_scored_as_such(dataset: Dataset, tmp_path: Path) -> None:
     """The weights of the run folder give the predictions of the run folder; the last step's weights are others."""
-    changes = {"batch_size": 4, "averaging": 0.9}
+    changes = {"batch_size": 4, "ema_decay": 0.9}
     run = train(dataset, tmp_path / "mean", model="cnn", recipe="tuned", recipe_changes=changes)
     last = train(dataset, tmp_path / "last", model="cnn", recipe="tuned", recipe_changes={"batch_size": 4})
     assert columns(run, "train").equals(columns(last, "train")), "training itself is the same"

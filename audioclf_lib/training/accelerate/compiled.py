@@ -18,7 +18,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from audioclf_lib.config import PROJECT_ROOT
+from audioclf_lib._support.paths import PROJECT_ROOT
 
 SOURCE = Path(__file__).with_name("kernels.c")
 # The processor's own instructions; contracted multiply-adds; nothing that changes what NaN and infinity mean.

@@ -1,0 +1,94 @@
+"""A digest of a model's source code: it changes with what the class computes, and not with comments or formatting.
+
+It covers the class and everything that it uses in its file, followed into the files of this package that it imports
+from. Docstrings, comments, decorators of the class, and the layout of the text do not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from pathlib import Path
+from typing import Any
+
+PACKAGE = "audioclf_lib.models"
+Definitions = dict[str, ast.stmt]
+# Fields that newer Pythons add to every node, or that say how a constant was written.
+IGNORED_FIELDS = {"type_params", "type_comment", "kind"}
+
+
+def source_digest(path: Path, class_name: str) -> str:
+    """Sixteen hexadecimal digits for the class ``class_name`` of a Python file; the same on Python 3.11 to 3.13.
+
+    Raises:
+        SyntaxError: the file is not Python.
+        KeyError: there is no such class in the file.
+    """
+    parts = _collect(path, [class_name])
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _collect(path: Path, names: list[str]) -> list[str]:
+    """The canonical text of the named definitions and of all that they use, in the order of the file."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    definitions, imports = _definitions(tree), _package_imports(tree)
+    used: list[str] = []
+    queue = list(names)
+    while queue:
+        name = queue.pop()
+        if name not in used and name in definitions:
+            used.append(name)
+            queue += _names_in(definitions[name])
+    if missing := [name for name in names if name not in definitions]:
+        raise KeyError(missing[0])
+    texts = [_canonical(statement) for statement in dict.fromkeys(map(definitions.__getitem__, sorted(used)))]
+    reached = {name for each in used for name in _names_in(definitions[each])}
+    for module, imported in sorted(imports.items()):
+        if wanted := sorted(imported & reached):
+            texts += _collect(Path(__file__).with_name(f"{module}.py"), wanted)
+    return texts
+
+
+def _definitions(tree: ast.Module) -> Definitions:
+    """Top-level statement by each name that it defines."""
+    found: Definitions = {}
+    for statement in tree.body:
+        if isinstance(statement, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            found[statement.name] = statement
+        elif isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            found |= {
+                node.id: statement for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)
+            }
+    return found
+
+
+def _package_imports(tree: ast.Module) -> dict[str, set[str]]:
+    """Names imported from the architecture files of this package, by module."""
+    found: dict[str, set[str]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{PACKAGE}."):
+            found.setdefault(node.module.rpartition(".")[2], set()).update(alias.name for alias in node.names)
+    return found
+
+
+def _names_in(node: ast.AST) -> set[str]:
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+
+
+def _canonical(node: Any) -> str:
+    """The syntax tree as text, without what differs between versions of Python or is documentation."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_canonical, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = {name: value for name, value in ast.iter_fields(node) if name not in IGNORED_FIELDS}
+    if (
+        isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        and ast.get_docstring(node, clean=False) is not None
+    ):
+        fields["body"] = node.body[1:]
+    if isinstance(node, ast.ClassDef):
+        fields.pop("decorator_list")
+    shown = ",".join(f"{name}={_canonical(value)}" for name, value in fields.items() if value not in (None, []))
+    return f"{type(node).__name__}({shown})"

@@ -1,0 +1,371 @@
+"""The architectures by name: the two of the assignment, and any that a file of the user registers.
+
+An own architecture is a class in one file::
+
+    @register_model("my-net", title="My net", tuned={"learning_rate": 1e-3})
+    class MyNet(nn.Module):
+        def __init__(self, num_classes: int, width: int = 64, dropout: float = 0.2) -> None: ...
+
+Names and titles are known without torch, which is loaded with the class. Keyword arguments of ``__init__`` are the
+architecture's settings, checked by name and type; those that are also settings of the recipe (``dropout``,
+``activation``) come from there.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from audioclf_lib._support.errors import InputError, plain_reason, quote
+from audioclf_lib._support.paths import PROJECT_ROOT, user_path
+from audioclf_lib.models.digest import source_digest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+RECIPE_SETTINGS = ("dropout", "activation")  # arguments of __init__ that the recipe gives
+OWN_FOLDER = PROJECT_ROOT / "examples"  # files in it are found by the names that they register
+_Class = TypeVar("_Class", bound=type)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A keyword argument of an architecture: its type, as an annotation, and its default."""
+
+    annotation: Any
+    default: Any = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, eq=False)
+class ModelEntry:
+    """What is known of an architecture.
+
+    Attributes:
+        name: that it is registered under.
+        title: for headings.
+        tuned: settings of the recipe ``tuned`` that suit it.
+        source: the file that defines it.
+        class_name: of the module in that file.
+        is_own: True if it is not one of the two assigned architectures.
+        shown: settings that titles and labels name even where they have their default.
+    """
+
+    name: str
+    title: str
+    source: Path
+    class_name: str
+    tuned: Mapping[str, Any] = field(default_factory=dict)
+    is_own: bool = True
+    shown: tuple[str, ...] = ()
+    known_settings: Mapping[str, Setting] | None = None
+    cls: type[nn.Module] | None = None
+
+    def load(self) -> type[nn.Module]:
+        """The class; loads torch."""
+        if self.cls is not None:
+            return self.cls
+        loaded: type[nn.Module] = getattr(import_module(f"audioclf_lib.models.{self.source.stem}"), self.class_name)
+        return loaded
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes with what the class computes, see :func:`audioclf_lib.models.digest.source_digest`.
+
+        Raises:
+            InputError: the class stands in no file.
+        """
+        if not self.source.is_file():
+            raise InputError(f"model {self.name} is defined in no file; move its class from the notebook to a .py file")
+        return source_digest(self.source, self.class_name)
+
+    @cached_property
+    def description(self) -> str:
+        """The docstring of the class, Markdown."""
+        tree = ast.parse(self.source.read_text(encoding="utf-8"))
+        classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+        return ast.get_docstring(classes[self.class_name]) or ""
+
+    @cached_property
+    def arguments(self) -> dict[str, Setting]:
+        """Every keyword argument of ``__init__`` but ``num_classes``."""
+        if self.known_settings is not None:
+            return dict(self.known_settings)
+        cls = self.load()
+        hints = typing.get_type_hints(cls.__init__, include_extras=True)
+        parameters = list(inspect.signature(cls).parameters.values())
+        return {
+            each.name: Setting(hints.get(each.name, Any), each.default)
+            for each in parameters
+            if each.name != "num_classes" and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+        }
+
+    @property
+    def setting_names(self) -> list[str]:
+        """Settings that the user gives: the arguments without those that the recipe gives."""
+        return [name for name in self.arguments if name not in RECIPE_SETTINGS]
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings of the architecture: those given, checked, and the defaults of the others.
+
+        Raises:
+            InputError: an unknown setting, a value of the wrong type, or one that is missing.
+        """
+        for name in given:
+            if name not in self.setting_names:
+                known = ", ".join(self.setting_names) or "none"
+                raise InputError(f"model {self.name} has no setting {quote(name)}; its settings are: {known}")
+        checked: dict[str, Any] = {}
+        for name in self.setting_names:
+            setting = self.arguments[name]
+            value = given.get(name, setting.default)
+            if value is inspect.Parameter.empty:
+                raise InputError(f"model {self.name} needs the setting {name}; give it a value")
+            checked[name] = _checked(self.name, name, setting.annotation, value) if name in given else value
+        return checked
+
+    def label(self, settings: Mapping[str, Any]) -> str:
+        """Name with the settings that are not the defaults, for folders: ``cnn``, ``transformer-h4``."""
+        parts = [_short(name, value) for name, value in self._shown(settings).items()]
+        return "-".join([self.name, *parts])
+
+    def full_title(self, settings: Mapping[str, Any]) -> str:
+        """Title with the settings that are not the defaults: ``Transformer, 4 heads``, ``My net, width 32``."""
+        parts = [_in_words(name, value) for name, value in self._shown(settings).items()]
+        return ", ".join([self.title, *parts])
+
+    def _shown(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in settings.items()
+            if name in self.shown or value != self.arguments[name].default
+        }
+
+
+def _checked(model: str, name: str, annotation: Any, value: Any) -> Any:
+    if isinstance(value, bool) and annotation is not bool:
+        raise InputError(f"model {model}: {name} = {value} is not possible; write a number or a text")
+    try:
+        config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+        return TypeAdapter(annotation, config=config).validate_python(value)
+    except ValidationError as error:
+        reason = plain_reason(error.errors()[0]["msg"])
+        raise InputError(f"model {model}: {name} = {quote(value)} is not possible: {reason}") from None
+
+
+def _short(name: str, value: Any) -> str:
+    """``num_heads`` 4 -> ``h4``; ``width`` 32 -> ``width32``."""
+    noun = name[4] if name.startswith("num_") else name.replace("_", "-")
+    return noun + re.sub(r"[^\w.]+", "-", str(value)).strip("-")
+
+
+def _in_words(name: str, value: Any) -> str:
+    """``num_heads`` 4 -> ``4 heads``; ``width`` 32 -> ``width 32``."""
+    if not name.startswith("num_"):
+        return f"{name.replace('_', ' ')} {value}"
+    noun = name.removeprefix("num_").replace("_", " ")
+    return f"{value} {noun.removesuffix('s') if value == 1 else noun}"
+
+
+# --------------------------------------------------------------------------------------------------- what is registered
+
+_HERE = Path(__file__).parent
+_ACTIVATION = Setting("none | relu", "none")
+_REGISTRY: dict[str, ModelEntry] = {
+    entry.name: entry
+    for entry in (
+        ModelEntry(
+            "cnn",
+            "CNN",
+            _HERE / "cnn.py",
+            "CNN",
+            tuned={"time_pull": 100.0, "tilt_db": 6.0},
+            is_own=False,
+            known_settings={"dropout": Setting(float, 0.5), "activation": _ACTIVATION},
+        ),
+        ModelEntry(
+            "transformer",
+            "Transformer",
+            _HERE / "conv_transformer.py",
+            "ConvTransformer",
+            tuned={"encoder_lr_scale": 0.1, "weight_decay": 0.1},
+            is_own=False,
+            shown=("num_heads",),
+            known_settings={
+                "num_heads": Setting(Annotated[int, Field(ge=1, le=250)], 1),
+                "dropout": Setting(float, 0.5),
+                "activation": _ACTIVATION,
+            },
+        ),
+    )
+}
+ASSIGNED = tuple(_REGISTRY)
+
+
+def register_model(
+    name: str, *, title: str, tuned: Mapping[str, Any] | None = None, shown: Sequence[str] = ()
+) -> Callable[[_Class], _Class]:
+    """Class decorator that makes an architecture known; one that has the name already is replaced.
+
+    Args:
+        name: lower-case letters, digits and hyphens; part of the names of run folders.
+        title: for headings and tables.
+        tuned: settings of the recipe ``tuned`` that suit the architecture.
+        shown: settings that titles and labels name even where they have their default.
+
+    Raises:
+        InputError: a name that is not possible, or one of the assigned architectures.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(f"a model cannot be named {quote(name)}; use lower-case letters, digits and hyphens")
+    if name in ASSIGNED:
+        raise InputError(f"the name {name!r} belongs to an architecture of the assignment; choose another one")
+
+    def register(cls: _Class) -> _Class:
+        module = sys.modules.get(cls.__module__)
+        source = Path(getattr(module, "__file__", None) or "")
+        if not source.is_file():
+            source = Path(inspect.getsourcefile(cls) or "")  # of a notebook's cell IPython keeps no file
+        _REGISTRY[name] = ModelEntry(name, title, source, cls.__name__, dict(tuned or {}), shown=tuple(shown), cls=cls)
+        return cls
+
+    return register
+
+
+def model_names() -> list[str]:
+    """Names of all architectures that are known: the assigned ones, and those registered so far."""
+    return list(_REGISTRY)
+
+
+def find_model(spec: str | Path, base: Path | None = None) -> ModelEntry:
+    """The architecture that a name, a file, or a file with a name (``my_net.py:my-net``) stands for.
+
+    Args:
+        spec: a registered name, or a path.
+        base: folder that a relative path counts from; the working directory unless given.
+
+    Raises:
+        InputError: unknown name, no such file, or a file that cannot be imported, registers no model, or several
+            of which none is named.
+    """
+    text = str(spec)
+    path, _, name = text.partition(".py:")
+    if text.endswith(".py") or (name and path != text):
+        file = user_path((base or Path.cwd()) / user_path(path.removesuffix(".py") + ".py"))
+        return _from_file(file, name or None)
+    if text not in _REGISTRY:
+        _register_examples(text)
+    if text not in _REGISTRY:
+        raise InputError(
+            f"unknown model {quote(text)}; choose one of {', '.join(_REGISTRY)}, or give the path of a .py file that "
+            "registers one"
+        )
+    return _REGISTRY[text]
+
+
+def _register_examples(name: str) -> None:
+    """Import the file of the project's examples whose text registers this name."""
+    if not NAME.fullmatch(name):
+        return
+    for file in sorted(OWN_FOLDER.glob("*.py")):
+        if re.search(rf"register_model\(\s*[\"']{re.escape(name)}[\"']", file.read_text(encoding="utf-8")):
+            _from_file(file, name)
+
+
+_IMPORTED: dict[tuple[Path, str], dict[str, ModelEntry]] = {}  # by file and checksum: an edited file is imported anew
+
+
+def _from_file(file: Path, name: str | None) -> ModelEntry:
+    try:
+        key = (file.resolve(), hashlib.sha256(file.read_bytes()).hexdigest())
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot read the model's file {file}: {reason}; give the path of a .py file") from None
+    if key not in _IMPORTED:
+        _IMPORTED[key] = _import_models(*key)
+    own = _IMPORTED[key]
+    _REGISTRY.update(own)
+    if not own:
+        raise InputError(f"{file} registers no model; put @register_model(name, title=...) in front of its class")
+    if name is None and len(own) > 1:
+        raise InputError(f"{file} registers {', '.join(own)}; name one of them: {file.name}:{next(iter(own))}")
+    if name is not None and name not in own:
+        raise InputError(f"{file} registers no model {quote(name)}, but {', '.join(own)}; name one of these")
+    return own[name or next(iter(own))]
+
+
+def _import_models(file: Path, checksum: str) -> dict[str, ModelEntry]:
+    """The models that a file registers when it is imported."""
+    before = dict(_REGISTRY)
+    module_name = f"audioclf_model_{checksum[:16]}"
+    spec = importlib.util.spec_from_file_location(module_name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and type hints look their module up
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f"{file} cannot be imported ({type(error).__name__}: {error}); correct it") from None
+    return {name: entry for name, entry in _REGISTRY.items() if before.get(name) is not entry}
+
+
+# ------------------------------------------------------------------------------------------------------ fresh modules
+
+
+def create_model(name: str | Path, *, num_classes: int = 10, **settings: Any) -> nn.Module:
+    """Make a freshly initialised model.
+
+    Args:
+        name: a registered name, or the file of an own architecture; see :func:`find_model`.
+        num_classes: outputs of the last layer.
+        settings: of the architecture, such as ``num_heads=4``, and ``dropout`` and ``activation`` where it has them.
+
+    Returns:
+        A module that maps windows (B, 1, 16000) to logits (B, num_classes). It refuses weights of a run that were
+        trained with other settings, see ``Run.weights``.
+
+    Raises:
+        InputError: unknown name, unknown or impossible setting.
+    """
+    entry = find_model(name)
+    of_recipe = {key: settings.pop(key) for key in RECIPE_SETTINGS if key in settings and key in entry.arguments}
+    checked = entry.settings(settings)
+    model = entry.load()(num_classes=num_classes, **checked, **of_recipe)
+    _refuse_other_weights(model, made_with(entry, num_classes, checked, of_recipe))
+    return model
+
+
+def made_with(
+    entry: ModelEntry, num_classes: int, settings: Mapping[str, Any], of_recipe: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What must be equal for the weights of one model to mean the same in another; dropout changes no weight."""
+    values = {"model": entry.name, "num_classes": num_classes, **settings}
+    if "activation" in entry.arguments:
+        values["activation"] = of_recipe.get("activation", entry.arguments["activation"].default)
+    return values | ({"digest": entry.digest} if entry.is_own and entry.source.is_file() else {})
+
+
+def _refuse_other_weights(model: nn.Module, settings: Mapping[str, Any]) -> None:
+    def compare(module: nn.Module, state: Any, prefix: str, metadata: dict[str, Any], *rest: Any) -> None:
+        stored = metadata.get("audioclf") or {}
+        differing = [name for name in stored if stored[name] != settings.get(name)]
+        if differing and not prefix:
+            differences = ", ".join(f"{name} = {stored[name]} (not {settings.get(name)})" for name in differing)
+            raise InputError(f"these weights were trained with {differences}; make the model alike, or use run.model()")
+
+    model.register_load_state_dict_pre_hook(compare)
