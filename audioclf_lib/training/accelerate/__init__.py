@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from audioclf_lib.models import CNN, ConvTransformer
+from audioclf_lib.models.cnn import CNN
+from audioclf_lib.models.conv_transformer import ConvTransformer
 from audioclf_lib.training.accelerate.compiled import keep_freed_memory, load_kernels
 
 __all__ = ["accelerate"]

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audioclf_lib.models import CNN, ConvBase, ConvTransformer, EncoderLayer, MultiHeadSelfAttention
+from audioclf_lib.models.cnn import CNN, ConvBase
+from audioclf_lib.models.conv_transformer import ConvTransformer, EncoderLayer, MultiHeadSelfAttention
 from audioclf_lib.training.accelerate.functions import (
     NO_DROPOUT,
     Dropout,
