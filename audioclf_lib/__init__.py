@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from audioclf_lib.runs import load_run
     from audioclf_lib.training import fit
 
-# Threads of torch's OpenMP that wait for work spin on their core; for long, they take it from those that have work, such
-# as the fast path's own threads. Read when torch is loaded, so it must be set before.
+# Threads of torch's OpenMP that wait for work spin on their core; for long, they take it from those that have work,
+# such as the fast path's own threads. Read when torch is loaded, so it must be set before.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOMES = {
