@@ -226,7 +226,7 @@ def _train(
             "wall_seconds": round(sum(row["seconds"] for row in state.history), 3),
             "processes": state.processes,
         },
-        model_source=entry.source.read_bytes() if entry.is_own else None,
+        model_source=entry.text if entry.is_own else None,
     )
 
 
