@@ -189,9 +189,7 @@ def _train(
             reestimate_statistics(kept, scorer, training, recipe, config.seed)
         for split in scored:
             result = score_windows(scorer, windows[split], recipe, n_classes)
-            result.refuse_divergence(
-                f"{split} (epoch {state.epoch + 1})", f"lower the learning rate ({recipe.learning_rate:g})"
-            )
+            result.refuse_divergence(split, state.epoch, recipe)
             row |= result.scores(split)
         state.epoch += 1
         rate = optimizer.param_groups[0]["lr"]
