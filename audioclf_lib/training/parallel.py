@@ -81,17 +81,17 @@ def _train_side_by_side(
                 source = f"{entry.source}:{entry.name}" if entry.is_own else None
                 receiver, sender = context.Pipe(duplex=False)
                 work = (config, dataset, source, options, sender)
-                process = context.Process(target=_work, args=work, daemon=True, name=config.fit_id)
-                process.start()
+                started = context.Process(target=_work, args=work, daemon=True, name=config.fit_id)
+                started.start()
                 sender.close()
-                running[receiver] = (config, process)
-            for receiver in wait(list(running)):
-                config, process = running[receiver]
+                running[receiver] = (config, started)
+            for each in wait(list(running)):
+                config, process = running[each]
                 try:
-                    message = receiver.recv()
+                    message = each.recv()  # type: ignore[union-attr]
                 except EOFError:  # its end, or a process that was killed: the caller's own fit() goes on with it
                     process.join()
-                    del running[receiver]
+                    del running[each]
                     continue
                 if isinstance(message, BaseException):
                     raise message
