@@ -33,8 +33,8 @@ from audioclf_lib.config import SCHEMA_VERSION, Experiment
 from audioclf_lib.data import esc, load_dataset
 from audioclf_lib.data.esc import ESC10_FOLDERS
 from audioclf_lib.report.results import KnownDataset
-from audioclf_lib.runs.checksums import SUMS
-from audioclf_lib.runs.store import RunStore
+from audioclf_lib.runs.checksums import SUMS, write_sums
+from audioclf_lib.runs.store import ARTEFACTS, RunStore
 
 Change = Callable[[Path], object]
 HUGE = "9" * 5_000  # Python reads and writes no whole number of that many digits
@@ -900,14 +900,19 @@ RUN_FAULTS: dict[str, tuple[Change, str, str]] = {
 }
 
 
+def sign(runs_dir: Path) -> None:
+    """Write all checksums anew, as a program does that changes run folders and knows of the sums."""
+    for sums in runs_dir.rglob(SUMS):
+        write_sums(sums.parent, [name for name in ARTEFACTS if (sums.parent / name).is_file()])
+
+
 @pytest.mark.parametrize("case", RUN_FAULTS)
 def test_run_folders(refuse: Refusal, place: Path, finished: Path, case: str) -> None:
     damage, culprit, remedy = RUN_FAULTS[case]
     shutil.copytree(finished, place / "runs")
     (place / "mine.yaml").write_text(RUN_PLAN)
-    for sums in (place / "runs").rglob(SUMS):
-        sums.unlink()  # as if the change had been made by a program that writes sums of its own, or none
     damage(next(path for path in (place / "runs" / "sounds").iterdir() if "-val2-" in path.name))
+    sign(place / "runs")
     refuse(["report", "--plan", "mine.yaml", "--runs-dir", "runs"], culprit, remedy)
 
 
@@ -928,8 +933,8 @@ def test_run_folders_of_what_would_be_trained(refuse: Refusal, place: Path, case
     damage, culprit, remedy = RUN_FAULTS[case]
     (config,) = Experiment(model="cnn", protocol="split", epochs=2).fits(load_dataset(make_folder(place / "sounds")))
     run = write_run(RunStore(place / "runs"), config, n_windows=1, silent_windows=0).path
-    (run / SUMS).unlink()
     damage(run)
+    sign(place / "runs")
     if command[0] == "suite":
         (place / "mine.yaml").write_text(RUN_PLAN)
         command = [*command, "--plan", "mine.yaml"]

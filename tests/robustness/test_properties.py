@@ -36,7 +36,8 @@ from audioclf_lib.data.windowing import (
 )
 from audioclf_lib.metrics.scores import evaluate, score
 from audioclf_lib.report.results import KnownDataset, mean_and_std
-from audioclf_lib.runs.store import RunStore, read_json
+from audioclf_lib.runs.checksums import write_sums
+from audioclf_lib.runs.store import RunStore, load_run
 from audioclf_lib.suite.plan import Plan, load_plan
 
 QUICK = settings(
@@ -203,6 +204,7 @@ def frame(n: int) -> st.SearchStrategy[pd.DataFrame]:
     rows = {
         "split": st.sampled_from(SPLITS),
         "clip_id": st.text(max_size=8),
+        "source": st.text(max_size=8),
         "fold": st.integers(0, 2**40),
         "window_index": st.integers(0, 100),
         "silent": st.booleans(),
@@ -482,9 +484,11 @@ def test_names_of_data_sets(tmp_path_factory: pytest.TempPathFactory, name: str)
 @FUZZ
 @given(st.binary(max_size=40) | anything.map(lambda value: json.dumps(value, default=str).encode()))
 def test_json_of_run_folders(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "fuzzed.json"
-    path.write_bytes(content)
-    value_or_input_error(lambda: read_json(path))
+    folder = tmp_path_factory.getbasetemp() / "fuzzed"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_bytes(content)
+    write_sums(folder, ["config.json"])
+    value_or_input_error(lambda: load_run(folder))
 
 
 @FUZZ
