@@ -11,6 +11,9 @@ from pathlib import Path
 
 from audioclf_lib._support.errors import InputError, quote
 
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_DATA_DIR = PROJECT_ROOT / "data"
+
 
 def user_path(text: str | Path) -> Path:
     """The path that a user wrote, with ``~`` replaced; there need not be anything.

@@ -1,12 +1,17 @@
 """Sound file -> mono float32 samples at 16 kHz, trimmed or zero-padded to one length.
 
-Only decoding needs torch, which is imported there: what a header says is known without it.
+Only decoding needs torch, which is imported there: lengths come from the files' headers.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import stat
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
-from audioclf_lib._support.errors import InputError, quote
+from audioclf_lib._support.errors import InputError, one_line, quote
 from audioclf_lib.data.dataset import SAMPLE_RATE
 
 # Raise it when a file would decode to other samples than before: fingerprints and cached clips depend on it.
@@ -29,18 +34,15 @@ MAX_DENOMINATOR = 1_000
 # Read beyond the samples in use, so that the resampling filter does not see the cut.
 MARGIN_SECONDS = 0.1
 
-# What soundfile raises for files that it cannot read (TypeError: headerless files, by their suffix).
-_UNREADABLE = (sf.SoundFileError, TypeError, OSError)
-
 
 def decoded_length(path: Path) -> int:
     """Samples of a sound file at 16 kHz, from its header.
 
     Raises:
-        InputError: missing, empty or no sound file.
+        InputError: missing, empty or not a sound file.
     """
-    info = _open(path)
-    return math.ceil(int(info.frames) * SAMPLE_RATE / int(info.samplerate))
+    with _open_sound(path) as sound:
+        return math.ceil(int(sound.frames) * SAMPLE_RATE / int(sound.samplerate))
 
 
 def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
@@ -49,14 +51,12 @@ def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
     Channels are averaged; the result is trimmed, or padded with zeros, at its end.
 
     Raises:
-        InputError: missing, empty or no sound file.
+        InputError: missing, empty or not a sound file.
     """
-    rate = _open(path).samplerate
-    frames = math.ceil((n_samples / SAMPLE_RATE + MARGIN_SECONDS) * rate)
-    try:
-        samples, _ = sf.read(path, frames=frames, dtype="float32", always_2d=True)  # (frames, channels)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
+    with _open_sound(path) as sound:
+        rate = sound.samplerate
+        frames = math.ceil((n_samples / SAMPLE_RATE + MARGIN_SECONDS) * rate)
+        samples = sound.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
     if not len(samples):
         raise InputError(f"{path} holds no samples; export it anew or leave it out")
     mono = resample(samples.mean(axis=1), rate)[:n_samples]
@@ -64,7 +64,7 @@ def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
 
 
 def resample(waveform: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
-    """Bring (n_samples,) at ``rate`` Hz to 16 kHz."""
+    """Resample (n_samples,) from ``rate`` Hz to 16 kHz."""
     import torch
     import torchaudio.functional
 
@@ -75,34 +75,49 @@ def resample(waveform: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.flo
 
 
 def check_file(path: Path) -> None:
-    """Raise InputError if ``path`` is no file: reading a pipe would wait for ever, and reading a device never end."""
+    """Raise InputError if ``path`` is not a regular file: reading a pipe could block for ever, a device never end."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} is missing; restore the file or take it out of the list") from None
     except OSError as error:
-        raise InputError(
-            f"{quote(str(path))} cannot be opened ({error.strerror}); correct its name or rights"
-        ) from None
+        reason = error.strerror
+        raise InputError(f"{quote(str(path))} cannot be opened ({reason}); correct its name or rights") from None
     if not stat.S_ISREG(mode):
         raise InputError(f"{path} is no file; put a sound file in its place or take it out of the list")
 
 
-def _open(path: Path) -> sf._SoundFileInfo:
+@contextmanager
+def _open_sound(path: Path) -> Iterator[sf.SoundFile]:
     check_file(path)
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); export it anew or leave it out")
     try:
-        info = sf.info(path)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
-    if info.samplerate < MIN_SAMPLE_RATE:
-        raise InputError(f"{path} has a sample rate of {info.samplerate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
-    if info.frames <= 0:
-        raise InputError(f"{path} holds no samples; export it anew or leave it out")
-    return info
+        with _decoder_messages_as_warning(path), sf.SoundFile(path) as sound:
+            if sound.samplerate < MIN_SAMPLE_RATE:
+                rate = sound.samplerate
+                raise InputError(f"{path} has a sample rate of {rate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
+            if sound.frames <= 0:
+                raise InputError(f"{path} holds no samples; export it anew or leave it out")
+            yield sound
+    except (sf.SoundFileError, TypeError, OSError) as error:  # TypeError: formats without a header, by their suffix
+        reason = getattr(error, "error_string", None) or str(error)
+        raise InputError(
+            f"{path} cannot be read as sound ({reason.rstrip('.')}); give a WAV, FLAC, Ogg or MP3 file"
+        ) from None
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = getattr(error, "error_string", None) or str(error)
-    return InputError(f"{path} cannot be read as sound ({reason.rstrip('.')}); give a WAV, FLAC, Ogg or MP3 file")
+@contextmanager
+def _decoder_messages_as_warning(path: Path) -> Iterator[None]:
+    """Replace what the MP3 decoder, which is C code, prints on file descriptor 2 by a warning that names the file."""
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        messages.seek(0)
+        if text := one_line(messages.read().decode(errors="replace")):
+            warnings.warn(f"{path}: the decoder says {quote(text)}; export it anew if it sounds damaged", stacklevel=4)
