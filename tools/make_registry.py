@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from audioclf_lib._support.errors import InputError
+from audioclf_lib.data.dataset import hash_files
 from audioclf_lib.data.esc import REGISTRY
-from audioclf_lib.data.listing import hash_files
 
 FOLDER = re.compile(r"\d{3} - (?P<label>.+)")
 CLIP = re.compile(r"(?P<fold>\d)-(?P<source>\d+)-[A-Z]\.ogg")

@@ -12,11 +12,10 @@ from pathlib import Path
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import DEFAULT_DATA_DIR, user_path
 from audioclf_lib.config import KnownDataset, refuse_missing_folds
-from audioclf_lib.data.dataset import Dataset
+from audioclf_lib.data.dataset import FIXED_CONTENT, Dataset, Listing
 from audioclf_lib.data.demo import FOLDS, load_demo
 from audioclf_lib.data.esc import ESC50_TABLE, find_esc10, list_esc10, list_esc50, locate_esc10
 from audioclf_lib.data.folder import TABLE, folder_slug, list_folder
-from audioclf_lib.data.listing import FIXED_CONTENT, Listing
 
 __all__ = ["DEFAULT_DATA_DIR", "Dataset", "dataset_facts", "dataset_slug", "has_slug", "load_dataset"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import stat
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
-from audioclf_lib._support.errors import InputError, one_line, quote
-from audioclf_lib.data.dataset import SAMPLE_RATE
+from audioclf_lib._support.errors import InputError, quote
+from audioclf_lib.data.windowing import SAMPLE_RATE
 
 # Raise it when a file would decode to other samples than before: fingerprints and cached clips depend on it.
 PREPARATION_VERSION = 1
@@ -51,31 +50,30 @@ def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
     Channels are averaged; the result is trimmed, or padded with zeros, at its end.
 
     Raises:
-        InputError: missing, empty or not a sound file.
+        InputError: missing, empty, not a sound file, or with samples that are not finite numbers.
     """
-    with _open_sound(path) as sound:
-        rate = sound.samplerate
-        frames = math.ceil((n_samples / SAMPLE_RATE + MARGIN_SECONDS) * rate)
-        samples = sound.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
-    if not len(samples):
-        raise InputError(f"{path} holds no samples; export it anew or leave it out")
-    mono = resample(samples.mean(axis=1), rate)[:n_samples]
-    return np.pad(mono, (0, n_samples - len(mono)))
-
-
-def resample(waveform: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
-    """Resample (n_samples,) from ``rate`` Hz to 16 kHz."""
     import torch
     import torchaudio.functional
 
-    ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(MAX_DENOMINATOR)
-    resampled = torchaudio.functional.resample(torch.from_numpy(waveform), ratio.numerator, ratio.denominator)
-    samples: npt.NDArray[np.float32] = resampled.numpy()
-    return samples
+    with _open_sound(path) as sound:
+        frames = math.ceil((n_samples / SAMPLE_RATE + MARGIN_SECONDS) * sound.samplerate)
+        samples = sound.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
+        expected = min(frames, sound.frames)
+        ratio = Fraction(sound.samplerate, SAMPLE_RATE).limit_denominator(MAX_DENOMINATOR)
+    if not len(samples):
+        raise InputError(f"{path} holds no samples; export it anew or leave it out")
+    if len(samples) < expected:
+        given = f"{len(samples):,} of {expected:,} samples"
+        warnings.warn(f"{path} is damaged: only {given} can be read; export it anew or leave it out", stacklevel=2)
+    mono = torch.from_numpy(samples.mean(axis=1))
+    mono = torchaudio.functional.resample(mono, ratio.numerator, ratio.denominator)[:n_samples]
+    if not mono.isfinite().all():
+        raise InputError(f"{path} has samples that are NaN or infinite; export it anew or leave it out")
+    return np.pad(mono.numpy(), (0, n_samples - len(mono)))
 
 
 def check_file(path: Path) -> None:
-    """Raise InputError if ``path`` is not a regular file: reading a pipe could block for ever, a device never end."""
+    """Raise InputError if ``path`` is missing or not a regular file: reading a pipe could block for ever."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -93,7 +91,7 @@ def _open_sound(path: Path) -> Iterator[sf.SoundFile]:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); export it anew or leave it out")
     try:
-        with _decoder_messages_as_warning(path), sf.SoundFile(path) as sound:
+        with _quiet_decoder(), sf.SoundFile(path) as sound:
             if sound.samplerate < MIN_SAMPLE_RATE:
                 rate = sound.samplerate
                 raise InputError(f"{path} has a sample rate of {rate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
@@ -108,16 +106,17 @@ def _open_sound(path: Path) -> Iterator[sf.SoundFile]:
 
 
 @contextmanager
-def _decoder_messages_as_warning(path: Path) -> Iterator[None]:
-    """Replace what the MP3 decoder, which is C code, prints on file descriptor 2 by a warning that names the file."""
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as messages:
-        os.dup2(messages.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-        messages.seek(0)
-        if text := one_line(messages.read().decode(errors="replace")):
-            warnings.warn(f"{path}: the decoder says {quote(text)}; export it anew if it sounds damaged", stacklevel=4)
+def _quiet_decoder() -> Iterator[None]:
+    """Keep off stderr what the MP3 decoder, which is C code, prints there without naming the file."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # this process has none
+        yield
+        return
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

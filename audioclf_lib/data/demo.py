@@ -17,9 +17,9 @@ import scipy  # loads scipy.signal when it is first used, which takes a second
 from numpy.random import Generator
 
 from audioclf_lib.data import cache
-from audioclf_lib.data.dataset import SAMPLE_RATE, Dataset
+from audioclf_lib.data.dataset import Dataset, digest
 from audioclf_lib.data.esc import CLIP_SECONDS, ESC10_CLASSES
-from audioclf_lib.data.listing import digest
+from audioclf_lib.data.windowing import SAMPLE_RATE
 
 Samples = npt.NDArray[np.float64]
 
@@ -76,8 +76,7 @@ def make_clip(label: int, fold: int) -> npt.NDArray[np.int16]:
 
 def to_peak(sound: Samples, level: float) -> Samples:
     """Scale a sound to a peak of ``level`` dB below (if negative) full scale."""
-    scaled: Samples = sound * (10 ** (level / 20) / np.abs(sound).max())
-    return scaled
+    return np.asarray(sound * (10 ** (level / 20) / np.abs(sound).max()))
 
 
 def colour(sound: Samples, slope: float) -> Samples:
@@ -97,8 +96,7 @@ def noise(rng: Generator, low: float, high: float, slope: float) -> Samples:
 
 def to_rms(sound: Samples) -> Samples:
     """Scale a sound to RMS 1."""
-    scaled: Samples = sound / np.sqrt(np.mean(sound**2))
-    return scaled
+    return np.asarray(sound / np.sqrt(np.mean(sound**2)))
 
 
 def harmonics(pitch: Samples, formants: list[float], brightness: float) -> Samples:

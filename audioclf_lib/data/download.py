@@ -85,10 +85,9 @@ def unpack(archive: Path, folder: Path) -> Path:
             files = [member for member in content.infolist() if not member.is_dir()]
             size = sum(member.file_size for member in files)  # zipfile unpacks no more than this, even if it is wrong
             if size > MAX_BYTES or len(files) > MAX_FILES:
+                given = f"{len(files):,} files of {size / 1e6:,.0f} MB"
                 raise InputError(
-                    f"the archive would unpack to {len(files):,} files of {size / 1e6:,.0f} MB, more than the "
-                    f"{MAX_FILES:,} files or the {MAX_BYTES / 1e6:,.0f} MB that the data set can have; "
-                    "fetch it from its own site"
+                    f"the archive would unpack to {given}, more than ESC-10 has; fetch it from its own site"
                 )
             for member in content.infolist():
                 _refuse_escape(member)

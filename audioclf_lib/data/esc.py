@@ -9,8 +9,8 @@ import pandas as pd
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import PROJECT_ROOT, user_path
+from audioclf_lib.data.dataset import Listing, hash_files
 from audioclf_lib.data.download import download_archive
-from audioclf_lib.data.listing import Listing, hash_files
 from audioclf_lib.data.tables import check_column, file_column, fold_column, read_table
 
 CLIP_SECONDS = 5

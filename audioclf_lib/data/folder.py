@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from audioclf_lib._support.errors import one_line
-from audioclf_lib.data.listing import Listing
+from audioclf_lib.data.dataset import Listing
 from audioclf_lib.data.tables import check_column, file_column, fold_column, read_table
 
 TABLE = "labels.csv"

@@ -14,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+SAMPLE_RATE = 16_000
 WINDOW_SIZE = 16_000
 HOP_SIZE = 8_000
 

@@ -99,7 +99,7 @@ def test_without_space_nothing_is_kept_and_one_sentence_says_so(tmp_path: Path, 
     assert tree(tmp_path) == {}
 
 
-def test_a_folder_that_cannot_be_written_to_does_not_stop_anybody(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
     folder = make_folder(tmp_path / "sounds")
     with pytest.warns(UserWarning, match=r"could not be kept"):

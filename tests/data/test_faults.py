@@ -45,7 +45,7 @@ def good() -> Dataset:
         ({"labels": np.array([0, 1, 0, 0, 0, 1])}, "class 'y' in fold 2"),
         ({"labels": np.array([0, 1, 0, 2, 0, 1])}, "label 2 for clip 'd'; labels go from 0 to 1"),
         ({"class_names": ("x", "x")}, "two or more different"),
-        ({"waveforms": np.full((6, 16_000), np.nan, dtype=np.float32)}, "'a' has samples that are NaN"),
+        ({"waveforms": np.full((6, 16_000), np.nan, dtype=np.float32)}, "'noise' has samples that are NaN"),
     ],
 )
 def test_no_data_set_can_be_made_that_breaks_the_rules(good: Dataset, changes: dict[str, object], message: str) -> None:

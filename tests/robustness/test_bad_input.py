@@ -667,8 +667,8 @@ FOLDER_FAULTS: dict[str, tuple[Change, str, str]] = {
     "file is noise": (write("high-2.wav", bytes(range(256)) * 40), "high-2.wav cannot be read as sound", "give a WAV"),
     "header only": (lambda folder: sf.write(folder / "high-2.wav", tone(0), 16_000), "no samples", "export it anew"),
     "rate too low": (lambda folder: sf.write(folder / "high-2.wav", tone(), 10), "10 Hz", "give 1000 Hz or more"),
-    "NaN": (with_sample(float("nan")), "'high-2.wav' has samples that are NaN", "export it anew or leave it out"),
-    "infinite": (with_sample(float("-inf")), "'high-2.wav' has samples", "export it anew or leave it out"),
+    "NaN": (with_sample(float("nan")), "high-2.wav has samples that are NaN", "export it anew or leave it out"),
+    "infinite": (with_sample(float("-inf")), "high-2.wav has samples", "export it anew or leave it out"),
 }
 
 
