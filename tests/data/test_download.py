@@ -59,6 +59,7 @@ def test_a_broken_transfer_is_tried_again(tmp_path: Path, serve: Callable[..., S
 def test_what_an_interrupted_download_left_is_cleared_away(tmp_path: Path, serve: Callable[..., Server]) -> None:
     (tmp_path / ".data.part").mkdir()
     (tmp_path / ".data.part" / "archive.zip").write_bytes(b"half an archive")
+    (tmp_path / ".data.lock").touch()  # of a process that was killed
     server = serve(make_zip({"top/file.txt": b"whole"}))
     download_archive(server.url, tmp_path / "data", accept, remedy="wait")
     assert set(tree(tmp_path)) == {"data/file.txt"}
