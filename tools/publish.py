@@ -19,14 +19,14 @@ import pandas as pd
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import PUBLISHED_DIR, explained, replace_file
 from audioclf_lib.config import MODELS, Experiment, FitConfig, KnownDataset
-from audioclf_lib.data import dataset_name
+from audioclf_lib.data import dataset_slug
 from audioclf_lib.metrics.scores import LEVELS, best_fit
 from audioclf_lib.report.display import NO_VALUE
 from audioclf_lib.report.original import ORIGINAL, ORIGINAL_DATASET
 from audioclf_lib.report.phrases import (
     NBSP,
     count,
-    describe_dataset_name,
+    describe_dataset_slug,
     enumerate_words,
     percent,
     percent_with_std,
@@ -102,9 +102,10 @@ def publish(
     published = [fit for fit in fits if target.exists(fit)]
     lost = _keep_best_weights(plan, known, source, target, copy=weights) if known else []
     if published or (to / RESULTS).exists():
-        table = results_table(target.find(dataset_name(plan.dataset)))
+        table = results_table(target.find(known.name if known else None))
         with explained(to / RESULTS, "free space or choose another folder"):  # numbers keep their last bit
-            replace_file(to / RESULTS, table.to_csv(index=False, lineterminator="\n").encode())
+            replace_file(to / RESULTS, table.to_csv(index=False, lineterminator="
+").encode())
         save_plan(plan, last_plan_path(to))
     return Publication(
         added=tuple(fit.fit_id for fit in added),
@@ -162,7 +163,7 @@ def _distinct_fits(experiments: Iterable[Experiment], known: KnownDataset) -> li
 
 def _common_dataset(plan: Plan, source: RunStore, target: RunStore) -> KnownDataset | None:
     """The data set of the runs and of what is published, which must be the same version."""
-    name = dataset_name(plan.dataset)
+    name = dataset_slug(plan.dataset)
     here, there = known_dataset(source, name), known_dataset(target, name)
     if here and there and here.fingerprint != there.fingerprint:
         raise InputError(
@@ -246,7 +247,7 @@ def results_markdown(results: pd.DataFrame, plan: Plan, known: KnownDataset | No
         return "No fit has been published yet."
     experiments = [*plan.experiments_list(), *plan.checks_list()]
     seeds = f"{'seed' if len(plan.seeds) == 1 else 'seeds'} {enumerate_words([str(seed) for seed in plan.seeds])}"
-    where = f"test fold {plan.test_fold} of {describe_dataset_name(known.name)}, unless a row names another"
+    where = f"test fold {plan.test_fold} of {describe_dataset_slug(known.name)}, unless a row names another"
     how = f"recipe `{plan.recipe}`, {count(plan.epochs, 'epoch')}, {seeds}"
     lines = [
         f"Accuracy on {where} (mean ± standard deviation over the fits): {how}.",

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT_ROOT
 from nothing_lost import Sabotage, Workplace, assert_nothing_lost, small_disk
+from same_numbers import assert_same_numbers
 from synthetic import write_runs
-from test_resume import assert_same_numbers
 from tiny import make_dataset, make_fit
 
 from audioclf_lib._support.errors import InputError

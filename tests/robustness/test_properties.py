@@ -32,7 +32,6 @@ from audioclf_lib.data.windowing import (
     count_windows,
     cut_windows,
     find_silent_windows,
-    window_labels,
 )
 from audioclf_lib.metrics.scores import evaluate, score
 from audioclf_lib.report.results import KnownDataset, mean_and_std
@@ -115,7 +114,6 @@ def test_a_sound_wakes_exactly_the_windows_that_hold_it(clips: np.ndarray, place
     silent = find_silent_windows(clips).numpy()
     assert silent[[0, 2]].all()
     assert silent[1].tolist() == [not 8_000 * k <= place < 8_000 * k + 16_000 for k in range(2)]
-    assert window_labels(np.array([4, 5, 6]), 2).tolist() == [[4, 4], [5, 5], [6, 6]]
 
 
 # --- folds ---------------------------------------------------------------------------------------------------------
