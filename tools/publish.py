@@ -104,8 +104,7 @@ def publish(
     if published or (to / RESULTS).exists():
         table = results_table(target.find(known.name if known else None))
         with explained(to / RESULTS, "free space or choose another folder"):  # numbers keep their last bit
-            replace_file(to / RESULTS, table.to_csv(index=False, lineterminator="
-").encode())
+            replace_file(to / RESULTS, table.to_csv(index=False, lineterminator="\n").encode())
         save_plan(plan, last_plan_path(to))
     return Publication(
         added=tuple(fit.fit_id for fit in added),

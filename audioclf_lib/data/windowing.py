@@ -76,12 +76,6 @@ def peak_normalise(x: Tensor) -> Tensor:
     return x.where(peak < SILENCE_PEAK, x / peak.clamp(min=SILENCE_PEAK))
 
 
-def peak_normalise(x: Tensor) -> Tensor:
-    """Scale windows (B, 1, n) to peak 1; silent ones, whose peak is under ``SILENCE_PEAK``, stay as they are."""
-    peak = x.abs().amax(dim=2, keepdim=True)  # (B, 1, 1)
-    return x.where(peak < SILENCE_PEAK, x / peak.clamp(min=SILENCE_PEAK))
-
-
 def clip_probabilities(window_probabilities: Tensor | np.ndarray, silent: Tensor | np.ndarray) -> Tensor:
     """Average the class probabilities of a clip's windows; silent windows have no vote.
 
