@@ -217,7 +217,7 @@ def plot_comparison(
     sns.stripplot(**what, **dots, dodge=True, jitter=False, legend=False)
     for bars in ax.containers:
         assert isinstance(bars, BarContainer)
-        ax.bar_label(bars, fmt="{:.1%}", label_type="center", size="small")
+        ax.bar_label(bars, fmt=lambda share: f"{100 * share:.1f} %", label_type="center", size="small")
     for experiment, values in fits.groupby("experiment")["fits"]:
         if values.isna().all():
             ax.text(0.01, experiments.index(experiment), "missing", va="center", color=style.GREY, style="italic")

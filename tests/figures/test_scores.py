@@ -150,7 +150,7 @@ def test_the_comparison_shows_means_deviations_fits_and_what_is_missing():
     ]
     assert pytest.approx((0.55 - deviation, 0.55 + deviation)) in ends
     assert [text for text in texts(ax) if "%" not in text] == ["missing"]
-    assert texts(ax).count("55.0%") == 2
+    assert texts(ax).count("55.0 %") == 2
     assert [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "D"] == [0.0916]
     assert any(list(line.get_xdata()) == [0.25, 0.25] for line in ax.lines)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["CNN, k-fold", "CNN, split", "Transformer, split"]
