@@ -225,9 +225,8 @@ def plot_comparison(
     if chance:
         ax.axvline(chance, **style.REFERENCE, zorder=3, label="chance")
     if reference:
-        ax.plot(
-            list(reference.values()), list(reference), "D", color="C1", markersize=6, zorder=5, label="original report"
-        )
+        mark: style.Look = {"color": "C1", "markeredgecolor": "white", "markersize": 6, "zorder": 5}
+        ax.plot(list(reference.values()), list(reference), "D", **mark, label="original report")
     ax.set_yticks(range(len(experiments)), [style.literal(name) for name in experiments])
     ax.tick_params(axis="y", length=0)
     ax.set(xlim=(0, 1), ylim=(len(experiments) - 0.45, -0.55), xlabel="test accuracy", ylabel="")
