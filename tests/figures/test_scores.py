@@ -163,8 +163,8 @@ def test_a_comparison_without_any_fit_names_all_as_missing():
 
 def test_a_confusion_table_brings_its_own_class_names():
     table = pd.DataFrame([[3, 1], [0, 4]], index=["dog", "rain"], columns=["dog", "rain"])
-    of_table, of_array = plot_confusion(table), plot_confusion(table.to_numpy(), ["dog", "rain"])
+    of_table, of_array = figures.plot_confusion(table), figures.plot_confusion(table.to_numpy(), ["dog", "rain"])
     for ax in (of_table, of_array):
         assert [label.get_text() for label in ax.get_yticklabels()] == ["dog", "rain"]
-    two = plot_confusion(table.loc[["rain"], ["rain"]])
+    two = figures.plot_confusion(table.loc[["rain"], ["rain"]])
     assert [text.get_text() for text in two.texts] == ["4"]
