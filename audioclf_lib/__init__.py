@@ -14,26 +14,39 @@ if TYPE_CHECKING:
     from audioclf_lib.config import Experiment
     from audioclf_lib.data import load_dataset
     from audioclf_lib.data.windowing import cut_windows
-    from audioclf_lib.metrics.scores import evaluate
-    from audioclf_lib.models import create_model
+    from audioclf_lib.metrics import evaluate
+    from audioclf_lib.models import create_model, register_model
     from audioclf_lib.models.derivation import derive_layers
-    from audioclf_lib.training.fit import fit
+    from audioclf_lib.runs import load_run
+    from audioclf_lib.training import fit
 
-# Threads of torch's OpenMP that wait for work spin on their core; for long, they take it from whoever has work, such as
-# the fast path's own threads. Read when torch is loaded, so it must be set before.
+# Threads of torch's OpenMP that wait for work spin on their core; for long, they take it from those that have work,
+# such as the fast path's own threads. Read when torch is loaded, so it must be set before.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-__all__ = ["Experiment", "create_model", "cut_windows", "derive_layers", "evaluate", "fit", "load_dataset"]
 
 _HOMES = {
     "Experiment": "config",
     "create_model": "models",
     "cut_windows": "data.windowing",
     "derive_layers": "models.derivation",
-    "evaluate": "metrics.scores",
-    "fit": "training.fit",
+    "evaluate": "metrics",
+    "fit": "training",
     "load_dataset": "data",
+    "load_run": "runs",
+    "register_model": "models",
 }
+
+__all__ = [
+    "Experiment",
+    "create_model",
+    "cut_windows",
+    "derive_layers",
+    "evaluate",
+    "fit",
+    "load_dataset",
+    "load_run",
+    "register_model",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -195,7 +195,7 @@ TUNED: dict[str, Any] = {
 }
 
 
-def make_recipe(name: str, model: ModelEntry, changes: Mapping[str, Any] | None = None) -> Recipe:
+def make_recipe(name: str, model: ModelEntry | str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The settings of recipe ``name`` for an architecture, with the user's ``changes`` on top.
 
     Raises:
@@ -203,6 +203,7 @@ def make_recipe(name: str, model: ModelEntry, changes: Mapping[str, Any] | None 
     """
     if name not in RECIPES:
         raise InputError(f"unknown recipe {quote(name)}; choose one of {', '.join(RECIPES)}")
+    model = find_model(model) if isinstance(model, str) else model
     settings = {**TUNED, **model.tuned} if name == "tuned" else {}
     return Recipe(**settings | dict(changes or {}))
 

@@ -1,1 +1,10 @@
-"""Scores of predictions, and how sure they are."""
+"""Scores of predictions, how sure they are, and the results of an experiment.
+
+``scores`` turns predictions into scores, ``uncertainty`` gives intervals, tests and calibration, ``results`` holds an
+experiment together with its finished fits.
+"""
+
+from audioclf_lib.metrics.results import ExperimentResult
+from audioclf_lib.metrics.scores import Scores, evaluate
+
+__all__ = ["ExperimentResult", "Scores", "evaluate"]

@@ -68,6 +68,23 @@ class Scores:
         return self.n_correct / self.n
 
     @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that occur: every class counts the same, however many windows or clips it has."""
+        occurs = self.per_class["support"] > 0
+        return float(self.per_class.loc[occurs, "recall"].mean())
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of a model that always answers the commonest class: the share of that class."""
+        return float(self.per_class["support"].max()) / self.n
+
+    @property
+    def confusion_table(self) -> pd.DataFrame:
+        """The confusion matrix under its class names: rows are true classes, columns the answers."""
+        names = list(self.class_names)
+        return pd.DataFrame(self.confusion, pd.Index(names, name="true"), pd.Index(names, name="answer"))
+
+    @property
     def macro_f1(self) -> float:
         """Unweighted mean of the classes' F1 scores."""
         return float(self.per_class["f1"].mean())
@@ -77,6 +94,7 @@ class Scores:
         values: dict[str, Any] = {
             "n": self.n,
             "accuracy": self.accuracy,
+            "balanced_accuracy": self.balanced_accuracy,
             "macro_f1": self.macro_f1,
             "auc": {name: _json_number(value) for name, value in self.auc.items()},
             "per_class": {
@@ -223,7 +241,7 @@ def experiment_scores(runs: Sequence[Run], *, split: str = "test") -> pd.DataFra
     """Scores of an experiment's fits: a row per fit and level with accuracy, macro F1 and areas under the curve.
 
     Returns:
-        DataFrame with columns fit, val_fold, level, accuracy, macro_f1, auc_micro, auc_macro.
+        DataFrame with columns fit, val_fold, level, accuracy, balanced_accuracy, macro_f1, auc_micro, auc_macro.
     """
     return pd.DataFrame(
         {
@@ -231,6 +249,7 @@ def experiment_scores(runs: Sequence[Run], *, split: str = "test") -> pd.DataFra
             "val_fold": run.config.val_fold,
             "level": level,
             "accuracy": scores["accuracy"],
+            "balanced_accuracy": scores["balanced_accuracy"],
             "macro_f1": scores["macro_f1"],
             "auc_micro": scores["auc"]["micro"],
             "auc_macro": scores["auc"]["macro"],

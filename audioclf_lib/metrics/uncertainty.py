@@ -236,6 +236,16 @@ def _contingency(answers: Mapping[str, Answers], pair: tuple[str, str]) -> IntAr
     )
 
 
+def exceeds_chance(n_correct: int, n: int, chance: float) -> bool:
+    """True if so many right answers would come by chance alone in fewer than 5 of 100 cases (exact binomial test).
+
+    Args:
+        n_correct: right answers among ``n`` clips.
+        chance: accuracy of answering the commonest class always, see ``Scores.chance``.
+    """
+    return bool(stats.binomtest(n_correct, n, min(1.0, chance), alternative="greater").pvalue < ALPHA)
+
+
 def clips_needed(n_pairs: int) -> int:
     """On how many clips two experiments must disagree, if always to the same side, for one of ``n_pairs`` to be real.
 

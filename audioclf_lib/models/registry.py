@@ -58,7 +58,8 @@ class ModelEntry:
         name: that it is registered under.
         title: for headings.
         tuned: settings of the recipe ``tuned`` that suit it.
-        source: the file that defines it.
+        source: the file that defines it; ``own_text`` is what the file of an own architecture held when the class was
+            made, empty for a class in a notebook's cell.
         class_name: of the module in that file.
         is_own: True if it is not one of the two assigned architectures.
         shown: settings that titles and labels name even where they have their default.
@@ -71,6 +72,7 @@ class ModelEntry:
     tuned: Mapping[str, Any] = field(default_factory=dict)
     is_own: bool = True
     shown: tuple[str, ...] = ()
+    own_text: str | None = None
     known_settings: Mapping[str, Setting] | None = None
     cls: type[nn.Module] | None = None
 
@@ -82,22 +84,26 @@ class ModelEntry:
         return loaded
 
     @cached_property
+    def text(self) -> str:
+        """The source of the file: of an own architecture as it was when the class was made."""
+        return self.source.read_text(encoding="utf-8") if self.own_text is None else self.own_text
+
+    @cached_property
     def digest(self) -> str:
         """Changes with what the class computes, see :func:`audioclf_lib.models.digest.source_digest`.
 
         Raises:
             InputError: the class stands in no file.
         """
-        if not self.source.is_file():
+        if not self.text:
             raise InputError(f"model {self.name} is defined in no file; move its class from the notebook to a .py file")
-        return source_digest(self.source, self.class_name)
+        return source_digest(self.text, self.class_name)
 
     @cached_property
     def description(self) -> str:
         """The docstring of the class, Markdown."""
-        tree = ast.parse(self.source.read_text(encoding="utf-8"))
-        classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-        return ast.get_docstring(classes[self.class_name]) or ""
+        classes = {node.name: node for node in ast.parse(self.text).body if isinstance(node, ast.ClassDef)}
+        return ast.get_docstring(classes[self.class_name]) or "" if classes else ""
 
     @cached_property
     def arguments(self) -> dict[str, Setting]:
@@ -235,11 +241,13 @@ def register_model(
         raise InputError(f"the name {name!r} belongs to an architecture of the assignment; choose another one")
 
     def register(cls: _Class) -> _Class:
-        module = sys.modules.get(cls.__module__)
-        source = Path(getattr(module, "__file__", None) or "")
-        if not source.is_file():
-            source = Path(inspect.getsourcefile(cls) or "")  # of a notebook's cell IPython keeps no file
-        _REGISTRY[name] = ModelEntry(name, title, source, cls.__name__, dict(tuned or {}), shown=tuple(shown), cls=cls)
+        source = Path(getattr(sys.modules.get(cls.__module__), "__file__", None) or "")
+        text = source.read_text(encoding="utf-8") if source.suffix == ".py" else ""
+        if not re.search(rf"^class {cls.__name__}\b", text, re.MULTILINE):  # a notebook's cell, or inside a function
+            text = ""
+        _REGISTRY[name] = ModelEntry(
+            *(name, title, source, cls.__name__, dict(tuned or {})), shown=tuple(shown), own_text=text, cls=cls
+        )
         return cls
 
     return register
@@ -357,7 +365,7 @@ def made_with(
     values = {"model": entry.name, "num_classes": num_classes, **settings}
     if "activation" in entry.arguments:
         values["activation"] = of_recipe.get("activation", entry.arguments["activation"].default)
-    return values | ({"digest": entry.digest} if entry.is_own and entry.source.is_file() else {})
+    return values | ({"digest": entry.digest} if entry.is_own and entry.text else {})
 
 
 def _refuse_other_weights(model: nn.Module, settings: Mapping[str, Any]) -> None:

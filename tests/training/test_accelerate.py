@@ -35,6 +35,8 @@ from audioclf_lib.training.accelerate.functions import (
     patch_statistics,
 )
 from audioclf_lib.training.accelerate.network import FastNetwork
+from audioclf_lib.training.environment import COMPILED, REFERENCE
+from audioclf_lib.training.fit import fit
 
 pytestmark = pytest.mark.skipif(compiled.load_kernels() is None, reason="no C compiler here: the fast path is off")
 
@@ -356,10 +358,10 @@ def test_whatever_is_changed_in_a_layer_the_result_is_that_of_the_modules(name, 
     fast = accelerate(model, CPU)
     assert torch.equal(torch.get_rng_state(), state)
     outputs = []
-    for network in (fast, reference):
+    for each in (fast, reference):
         torch.set_rng_state(state)
         try:
-            outputs.append(network(x))
+            outputs.append(each(x))
         except RuntimeError:  # lengths that the last layer does not take
             outputs.append(torch.zeros(1))
     torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
@@ -412,9 +414,9 @@ def test_windows_of_another_shape_go_through_the_modules(shape):
 def test_a_gradient_with_respect_to_the_window_is_there():
     model, reference = make_pair("cnn", "relu", 0.5)
     gradients = []
-    for network in (accelerate(model.eval(), CPU), reference.eval()):
+    for each in (accelerate(model.eval(), CPU), reference.eval()):
         x = torch.ones(1, 1, 16000, requires_grad=True)
-        network(x)[0, 0].backward()
+        each(x)[0, 0].backward()
         gradients.append(x.grad)
     assert gradients[0].abs().sum() > 0
     torch.testing.assert_close(*gradients)
@@ -430,7 +432,7 @@ def test_a_window_with_nan_has_nan_logits_as_with_the_modules(name, of_model, ac
     model, reference = make_pair(name, activation, 0.5, **of_model)
     x = torch.randn(3, 1, 16000)
     x[1, 0, 8000] = torch.nan
-    logits, expected = (network.train(training)(x) for network in (accelerate(model, CPU), reference))
+    logits, expected = (each.train(training)(x) for each in (accelerate(model, CPU), reference))
     assert torch.equal(logits.isnan(), expected.isnan())
     assert logits[1].isnan().all() and logits.isnan().all() == training
     assert F.cross_entropy(logits, torch.tensor([0, 1, 2])).isnan()
@@ -445,7 +447,7 @@ def test_a_weight_that_is_nan_or_infinite_makes_the_loss_nan_as_with_the_modules
         with torch.no_grad():
             module.base.get_parameter(parameter).view(-1)[3] = value
     x, labels = torch.randn(2, 1, 16000), torch.tensor([0, 1])
-    losses = [F.cross_entropy(network.train(training)(x), labels) for network in (accelerate(model, CPU), reference)]
+    losses = [F.cross_entropy(each.train(training)(x), labels) for each in (accelerate(model, CPU), reference)]
     assert losses[0].isnan() == losses[1].isnan()
     if np.isnan(value):
         assert losses[0].isnan()
@@ -581,9 +583,7 @@ def test_without_a_compiler_a_warning_and_the_reference_modules(compiler, monkey
 
 
 def test_a_fit_that_began_on_the_reference_modules_ends_on_them(monkeypatch, tmp_path):
-    from audioclf_lib.training import fit as training  # the module, which names the path
-
-    fit, data = training.fit, make_dataset()
+    data = make_dataset()
     config = make_fit(data, epochs=3)
 
     def stop(_config, history):
@@ -591,15 +591,15 @@ def test_a_fit_that_began_on_the_reference_modules_ends_on_them(monkeypatch, tmp
             raise KeyboardInterrupt
 
     with monkeypatch.context() as without_compiler:
-        without_compiler.setattr(training, "accelerate", lambda model, device: model)
+        without_compiler.setattr(sys.modules[fit.__module__], "accelerate", lambda model, device: model)
         whole = fit(config, data, runs_dir=tmp_path / "whole", device="cpu")
         with pytest.raises(KeyboardInterrupt):
             fit(config, data, runs_dir=tmp_path / "resumed", device="cpu", progress=stop)
     resumed = fit(config, data, runs_dir=tmp_path / "resumed", device="cpu")
-    assert whole.environment["path"] == resumed.environment["path"] == training.REFERENCE
+    assert whole.environment["path"] == resumed.environment["path"] == REFERENCE
     assert whole.history.drop(columns="seconds").equals(resumed.history.drop(columns="seconds"))
     compiled_run = fit(config, data, runs_dir=tmp_path / "compiled", device="cpu")
-    assert compiled_run.environment["path"] == training.COMPILED
+    assert compiled_run.environment["path"] == COMPILED
 
 
 def test_a_second_process_finds_the_compiled_kernels(tmp_path):

@@ -29,7 +29,6 @@ from audioclf_lib.training.accelerate.functions import (
     stem,
 )
 
-
 # Attributes of a layer that the kernels take from the model, so that any value (a rate: below 1) is computed.
 FREE = {"training", "p", "dropout", "eps", "momentum", "inplace"}
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

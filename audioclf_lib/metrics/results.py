@@ -1,0 +1,173 @@
+"""An experiment with its finished fits, and the scores that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+
+import pandas as pd
+
+from audioclf_lib.config import Experiment, FitConfig
+from audioclf_lib.metrics.scores import Level, Scores, best_fit, evaluate, experiment_scores
+from audioclf_lib.metrics.uncertainty import (
+    Answers,
+    Calibration,
+    Interval,
+    PairTest,
+    bootstrap_interval,
+    calibrate_windows,
+    compare_averages,
+    gather_answers,
+)
+from audioclf_lib.runs.store import Run
+
+PROTOCOL_TITLES = {"kfold": "k-fold", "split": "split"}
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """An experiment with its finished fits.
+
+    Attributes:
+        experiment: what was asked for.
+        runs: the finished fits, by validation fold.
+        missing: configurations of fits that are not there; None if not even the data set's folds are known.
+    """
+
+    experiment: Experiment
+    runs: tuple[Run, ...]
+    missing: tuple[FitConfig, ...] | None = ()
+
+    @property
+    def name(self) -> str:
+        """Short name with what differs from the defaults: ``cnn-kfold``, ``cnn-kfold-seed1``, ``cnn-split-test3``."""
+        return self.experiment.full_name
+
+    @property
+    def architecture(self) -> str:
+        """``CNN``, ``Transformer, 2 heads``, ``My net, width 32``."""
+        return self.experiment.title
+
+    @property
+    def title(self) -> str:
+        """Heading, e.g. ``Transformer, 2 heads: 4-fold cross-validation``."""
+        n_fits = len(self.runs) + len(self.missing or ())
+        protocol = "train-test split"
+        if self.experiment.protocol == "kfold":
+            protocol = f"{n_fits}-fold cross-validation" if n_fits else "k-fold cross-validation"
+        return f"{self.architecture}: {protocol}" + (f" ({', '.join(self.differences)})" if self.differences else "")
+
+    @property
+    def short_title(self) -> str:
+        """For tables and axes, e.g. ``Transformer, 2 heads, k-fold``."""
+        return ", ".join([self.architecture, PROTOCOL_TITLES[self.experiment.protocol], *self.differences])
+
+    @property
+    def differences(self) -> list[str]:
+        """Test fold and seed where they are not the defaults, e.g. ``["test fold 3"]``."""
+        return [f"{key.replace('_', ' ')} {value}" for key, value in self.experiment.differences.items()]
+
+    @property
+    def folder(self) -> str:
+        """Folder of this result's figures: no other data set, recipe or setting has the same."""
+        configs = [run.config.fit_id for run in self.runs]
+        digest = hashlib.sha256(" ".join(configs).encode()).hexdigest()[:8]
+        return f"{self.dataset}/{self.name}-{self.experiment.recipe}-e{self.experiment.epochs}-{digest}"
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self.runs) and not self.missing
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.runs[0].config.class_names
+
+    @property
+    def dataset(self) -> str:
+        return self.runs[0].config.dataset
+
+    @cached_property
+    def best(self) -> Run:
+        """The fit that is best on its own validation fold, shown in full."""
+        return best_fit(self.runs)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Test scores of every fit at both levels, see :func:`audioclf_lib.metrics.scores.experiment_scores`."""
+        return experiment_scores(self.runs)
+
+    def scores(self, level: Level = "window") -> Scores:
+        """Test scores of the best fit."""
+        return evaluate(self.best.predictions, self.class_names, level=level)
+
+    def confusion(self, level: Level = "window") -> pd.DataFrame:
+        """Confusion matrix of the best fit on the test fold: rows are true classes, columns the answers."""
+        return self.scores(level).confusion_table
+
+    def values(self, level: Level, score: str = "accuracy") -> list[float]:
+        """A score of every fit on the test fold."""
+        return [float(value) for value in self.table.loc[self.table["level"] == level, score]]
+
+    def mean(self, level: Level, score: str = "accuracy") -> float:
+        """Mean of a score over the fits."""
+        return float(pd.Series(self.values(level, score)).mean())
+
+    @cached_property
+    def answers(self) -> Answers:
+        """What all fits answer to the test clips."""
+        return gather_answers(self.runs)
+
+    @cached_property
+    def intervals(self) -> dict[Level, Interval]:
+        """95 % intervals of the mean accuracies over the fits, by bootstrap over the test clips."""
+        return {
+            "window": bootstrap_interval(self.answers.window_shares),
+            "clip": bootstrap_interval(self.answers.clip_shares),
+        }
+
+    @property
+    def is_averaged(self) -> bool:
+        """True if the fits' probabilities are averaged per clip: in a k-fold experiment with all of its fits."""
+        return self.experiment.protocol == "kfold" and self.is_complete and len(self.runs) > 1
+
+    @property
+    def averaged_accuracy(self) -> float:
+        """Of the clips, by the mean of the fits' probabilities."""
+        return float(self.answers.averaged_right.mean())
+
+    @cached_property
+    def averaged_interval(self) -> Interval:
+        return bootstrap_interval(self.answers.averaged_right)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Of the answers of all fits to the test windows."""
+        return calibrate_windows(self.answers)
+
+    def histories(self) -> dict[str, pd.DataFrame]:
+        """History of every fit under a label for legends."""
+        return {f"validation fold {run.config.val_fold}": run.history for run in self.runs}
+
+    def chosen_epochs(self) -> dict[str, int]:
+        """The epoch that each fit kept, under the labels of ``histories``."""
+        return {f"validation fold {run.config.val_fold}": int(run.metrics["chosen"]["epoch"]) for run in self.runs}
+
+
+def compare_kfold(results: Sequence[ExperimentResult]) -> list[PairTest]:
+    """Exact tests of all pairs of complete k-fold experiments with the same seed, test fold and recipe, in one family.
+
+    A split is in no pair, since its fit is one of the k-fold fits; nor are two seeds of one architecture.
+    """
+    there = {result.short_title: result for result in results if result.is_averaged}
+
+    def trained_alike(pair: tuple[ExperimentResult, ExperimentResult]) -> bool:
+        return len({(each.experiment.seed, each.experiment.test_fold, each.experiment.recipe) for each in pair}) == 1
+
+    pairs = [pair for pair in combinations(there.values(), 2) if trained_alike(pair)]
+    return compare_averages(
+        {name: result.answers for name, result in there.items()},
+        [(one.short_title, other.short_title) for one, other in pairs],
+    )
