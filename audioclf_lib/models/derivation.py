@@ -208,10 +208,8 @@ def derive_call(call: Call, shape: Shape, new: int) -> list[Step]:
         return steps
     reason = "The formula does not hold" if steps else "No formula is known"
     explanation = f"{reason} for {call.kind}; numbers as PyTorch counts them, shared parameters once."
-    latex = tex_change(shape, call.output_shape), f"P = {tex_number(new)}"
-    return [
-        Step(call.output_shape, latex[0], explanation, new, latex[1], kind="Function" if call.layer is None else "")
-    ]
+    latex, kind = tex_change(shape, call.output_shape), "Function" if call.layer is None else call.kind
+    return [Step(call.output_shape, latex, explanation, new, f"P = {tex_number(new)}", kind=kind)]
 
 
 def block_heading(path: str) -> str:
@@ -329,9 +327,8 @@ def signature(block: Iterable[LayerDerivation]) -> list[tuple[str, Shape, str]]:
 def layer_markdown(layer: LayerDerivation) -> str:
     """One layer: its shapes, its sentence, and the formulas that say more than "unchanged" and "none"."""
     changes = layer.output_shape != layer.input_shape
-    before, after = (
-        text_shape(shape).replace(" ", NO_BREAK_SPACE) for shape in (layer.input_shape, layer.output_shape)
-    )
+    ends = layer.input_shape, layer.output_shape
+    before, after = (text_shape(shape).replace(" ", NO_BREAK_SPACE) for shape in ends)
     shapes = rf"{before} $\to$ {after}" if changes else f"{after}, unchanged"
     parts = [f"**{layer.name}** ({layer.kind}): {shapes}. {layer.explanation}"]
     if "=" in layer.shape_latex:
