@@ -93,27 +93,6 @@ def rewrite(node: Node, replace: Callable[[Node], list[Node] | None]) -> Node:
     return children
 
 
-def words(text: str) -> list[Node]:
-    """Plain text as inline elements."""
-    inlines: list[Node] = []
-    for word in text.split(" "):
-        inlines += [{"t": "Space"}, {"t": "Str", "c": word}]
-    return inlines[1:]
-
-
-def raw(kind: str, target: str, code: str) -> Node:
-    """Code of the target language; ``kind`` is ``Block`` or ``Inline``."""
-    return {"t": f"Raw{kind}", "c": [target, code]}
-
-
-def plain_text(node: Node) -> str:
-    """Text of a node without markup, formulas as they are written."""
-    parts = []
-    for element in elements(node):
-        if element["t"] == "Str":
-            parts.append(element["c"])
-        elif element["t"] in ("Code", "Math"):
-            parts.append(element["c"][1])
-        elif element["t"] in ("Space", "SoftBreak", "LineBreak"):
-            parts.append(" ")
-    return "".join(parts)
+def raw(target: str, code: str) -> Node:
+    """Code of the target language within a paragraph."""
+    return {"t": "RawInline", "c": [target, code]}
