@@ -8,8 +8,10 @@ label, ``[the curves](#fig:curves)``, which JupyterLab shows as words.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.report.pandoc import Node, elements, rewrite
@@ -28,29 +30,33 @@ def number_all(blocks: list[Node]) -> dict[str, str]:
     counts: Counter[str] = Counter()
     section: list[int] = []
     for element in elements(blocks):
-        if element["t"] == "Header":
+        label = _own_label(element)
+        prefix = label.partition(":")[0]
+        if prefix not in KINDS:
+            continue
+        counts[prefix] += 1
+        number = f"({counts[prefix]})" if prefix == "eq" else str(counts[prefix])
+        if prefix == "sec":
             level, attributes, _ = element["c"]
-            attributes[0] = label = f"sec:{attributes[0].removeprefix('sec:')}"
+            attributes[0] = label
             if "unnumbered" in attributes[1]:
                 continue
             section = (section + [0] * level)[:level]
             section[-1] += 1
             number = ".".join(map(str, section))
-        else:
-            label = label_of(element)
-            counts[label.partition(":")[0]] += 1
-            number = str(counts[label.partition(":")[0]])
-        prefix = label.partition(":")[0]
-        if prefix not in KINDS:
-            continue
         if label in names:
             raise InputError(f"the label {label!r} stands for two things in the report; give one of them another label")
-        names[label] = f"{KINDS[prefix].capitalize()}\N{NO-BREAK SPACE}{f'({number})' if prefix == 'eq' else number}"
+        names[label] = f"{KINDS[prefix].capitalize()}\N{NO-BREAK SPACE}{number}"
     return names
 
 
-def resolve(blocks: list[Node], names: dict[str, str]) -> list[Node]:
-    """The blocks with every ``[@label]`` as a link to the label and every caption with its number in front.
+def resolve(blocks: list[Node], names: Mapping[str, str], target: str) -> list[Node]:
+    """The blocks with references as links, and with numbers in captions and beside equations.
+
+    Args:
+        blocks: what ``number_all`` was given, or a part of it.
+        names: what ``number_all`` found.
+        target: language to be written, ``typst`` or ``html``, whose template styles equations and tables.
 
     Raises:
         InputError: a reference to a label that does not exist.
@@ -60,24 +66,29 @@ def resolve(blocks: list[Node], names: dict[str, str]) -> list[Node]:
         match element["t"], element.get("c"):
             case "Cite", [citations, text]:
                 labels = [citation["citationId"] for citation in citations]
-                is_bare = citations[0]["citationMode"]["t"] == "AuthorInText"
-                if is_bare and labels[0].partition(":")[0] not in KINDS:
+                if citations[0]["citationMode"]["t"] == "AuthorInText" and labels[0].partition(":")[0] not in KINDS:
                     return list(text)  # an @name in the prose is no reference
                 return _links(labels, names)
             case "Link", [_, _, [url, _]] if url.startswith(tuple(f"#{prefix}:" for prefix in KINDS)):
                 return _links([url[1:]], names)
-            case "Figure" | "Table", [[label, *_], [_, caption], *_] if label in names:
-                caption[:] = caption or [{"t": "Plain", "c": []}]
-                number = {"t": "Strong", "c": [{"t": "Str", "c": f"{names[label]}."}]}
-                caption[0]["c"][:0] = [number, {"t": "Space"}]
+            case "Figure" | "Table", [[label, *_], [_, caption], *_]:
+                if label in names:
+                    caption[:] = caption or [{"t": "Plain", "c": []}]
+                    caption[0]["c"][:0] = [{"t": "Strong", "c": [_text(f"{names[label]}.")]}, {"t": "Space"}]
+                if element["t"] == "Table" and target == "html":
+                    return [{"t": "Div", "c": [["", ["table"], []], [element]]}]
+            case "Math", [kind, latex]:
+                number = names.get(_own_label(element), "").split("\N{NO-BREAK SPACE}")[-1]
+                return _formula(kind, latex, number, _own_label(element), target)
         return None
 
     return list(rewrite(blocks, replace))
 
 
-def label_of(element: Node) -> str:
-    """The label of a figure, a table or a displayed equation, or an empty text."""
+def _own_label(element: Node) -> str:
     match element["t"], element.get("c"):
+        case "Header", [_, [anchor, *_], _]:
+            return f"sec:{anchor.removeprefix('sec:')}"
         case "Figure" | "Table", [[label, *_], *_]:
             return str(label)
         case "Math", [{"t": "DisplayMath"}, latex] if found := EQUATION_LABEL.search(latex):
@@ -85,13 +96,32 @@ def label_of(element: Node) -> str:
     return ""
 
 
-def _links(labels: list[str], names: dict[str, str]) -> list[Node]:
+def _links(labels: list[str], names: Mapping[str, str]) -> list[Node]:
     inlines: list[Node] = []
     for position, label in enumerate(labels):
         if label not in names:
             known = ", ".join(sorted(names)) or "none"
             raise InputError(f"the report refers to [@{label}], which is no label in it; known are: {known}")
         if position:
-            inlines.append({"t": "Str", "c": " and " if position == len(labels) - 1 else ", "})
-        inlines.append({"t": "Link", "c": [["", [], []], [{"t": "Str", "c": names[label]}], [f"#{label}", ""]]})
+            inlines.append(_text(" and " if position == len(labels) - 1 else ", "))
+        inlines.append({"t": "Link", "c": [["", [], []], [_text(names[label])], [f"#{label}", ""]]})
     return inlines
+
+
+def _formula(kind: Node, latex: str, number: str, label: str, target: str) -> list[Node]:
+    if target == "typst":  # where pandoc gives these spaces another width
+        latex = re.sub(r"\\[;:>]", r"\\,", latex.replace(r"\!", ""))
+    # align, gather and equation cannot stand inside a displayed equation, but aligned and gathered can
+    latex = re.sub(r"\\(begin|end)\{(align|gather)\*?\}", r"\\\1{\2ed}", EQUATION_LABEL.sub("", latex))
+    math = {"t": "Math", "c": [kind, re.sub(r"\\(begin|end)\{equation\*?\}", "", latex).strip()]}
+    if kind["t"] == "InlineMath":
+        return [math]
+    if target == "typst":
+        opening = f"#display-equation({json.dumps(number)}, {json.dumps(label)})["
+        return [{"t": "RawInline", "c": [target, opening]}, math, {"t": "RawInline", "c": [target, "]"]}]
+    beside = [{"t": "Span", "c": [["", ["number"], []], [_text(number)]]}] if number else []
+    return [{"t": "Span", "c": [[label, ["equation"], []], [math, *beside]]}]
+
+
+def _text(text: str) -> Node:
+    return {"t": "Str", "c": text}

@@ -177,10 +177,8 @@ def show_title_page(
 
 def escape_markdown(text: object) -> str:
     """Markdown that shows ``text`` letter by letter: no markup, mathematics, code or control character takes effect."""
-    shown = "".join(
-        "\N{REPLACEMENT CHARACTER}" if is_control(character) else character for character in _one_line(str(text))
-    )
-    return shown.translate(_ESCAPES)
+    shown = _one_line(str(text)).translate(_ESCAPES)
+    return "".join("\N{REPLACEMENT CHARACTER}" if is_control(character) else character for character in shown)
 
 
 def _display(bundle: dict[str, str], **report: Any) -> None:
@@ -273,16 +271,12 @@ def _cell(value: object, spec: str | None, is_markdown: bool) -> str:
 
 def _markdown_cell(text: str) -> str:
     r"""A bar would end the cell; written ``\|`` it would be a double bar in mathematics, so there it gets its name."""
-    parts = re.split(r"(\$[^$]+\$)", _one_line(text))  # every second one is mathematics
-    parts[::2] = [prose.replace("|", r"\|") for prose in parts[::2]]
-    parts[1::2] = [_name_bars(formula) for formula in parts[1::2]]
-    return "".join(parts)
 
+    def name_bars(part: re.Match[str]) -> str:
+        formula = part[0].replace(r"\|", r"{\Vert}").replace("|", r"{\vert}")
+        return r"\|" if part[0] == "|" else formula
 
-def _name_bars(formula: str) -> str:
-    """A space ends the name only before a letter: in front of a closing dollar it would end the mathematics."""
-    formula = re.sub(r"\\\|(?=[A-Za-z])", r"\\Vert ", formula).replace(r"\|", r"\Vert")
-    return re.sub(r"\|(?=[A-Za-z])", r"\\vert ", formula).replace("|", r"\vert")
+    return re.sub(r"\$[^$]+\$|\|", name_bars, _one_line(text))
 
 
 def _check_label(label: str, prefix: str) -> None:

@@ -162,7 +162,7 @@ def test_table_cells_are_plain_text_unless_their_column_is_markdown() -> None:
     (output,) = outputs_of(lambda: show(table, caption="c", label="tbl:a", markdown=["formula"]))
     (block,) = read_markdown(output.data["text/markdown"])
     formulas = [element["c"][1] for element in elements(block) if element["t"] == "Math"]
-    assert formulas == [r"\vert x\vert"]
+    assert formulas == [r"{\vert}x{\vert}"]
     assert shown_cells(table, markdown=["formula"])[1][1][0] == "$x$ | *b*"
 
 
