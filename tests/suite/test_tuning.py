@@ -377,7 +377,7 @@ def shown(study: Study) -> list[tuple[str, str]]:
 @pytest.fixture
 def figures_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "figures"
-    monkeypatch.setitem(sections.show_figure.__kwdefaults__, "figures_dir", folder)
+    monkeypatch.setenv("AUDIOCLF_FIGURES", str(folder))
     return folder
 
 
