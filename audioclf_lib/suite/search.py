@@ -29,10 +29,6 @@ import numpy as np
 import optuna
 import pandas as pd
 from filelock import FileLock
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
-from optuna.pruners import MedianPruner
-from optuna.samplers import TPESampler
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from sqlalchemy.exc import SQLAlchemyError
@@ -51,9 +47,7 @@ from audioclf_lib.training.fit import fit
 STUDIES_DIR = PROJECT_ROOT / "workflow" / "studies"
 # Settings of the recipe that reach a model through a method of its class, and change nothing where it has none.
 METHOD_FOR = {"time_pull": "pull_over_time", "encoder_lr_scale": "parameter_groups"}
-DIGITS = 3  # of drawn numbers
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that was silent for the latter is taken for dead
-DATABASE_TIMEOUT = 60  # seconds that a worker waits while others write
 
 COMPLETE = "complete"
 COLUMNS = ("trial", "state", "epochs", "accuracy", "clip_accuracy", "loss", "fit")
@@ -86,10 +80,8 @@ class SearchedSetting(StrictModel):
         if self.choices is not None:
             if self.low is not None or self.high is not None or self.log:
                 raise ValueError("a setting has low and high, or choices; leave one out")
-            if len(self.choices) < 2:
-                raise ValueError(f"{len(self.choices)} choices leave nothing to search; give two or more")
-            if len(set(self.choices)) < len(self.choices):
-                raise ValueError("the choices name a value twice; name each once")
+            if len(set(self.choices)) < max(2, len(self.choices)):
+                raise ValueError(f"choices = {quote(self.choices)} must be two or more different values; correct them")
         elif self.low is None or self.high is None:
             raise ValueError("low or high is missing; write {low: 0.1, high: 0.5}, or {choices: [0.1, 0.2]}")
         elif not self.low < self.high:
@@ -107,20 +99,20 @@ class SearchedSetting(StrictModel):
         """True if ``value`` is one that the search may choose."""
         if self.choices is not None:
             return value in self.choices
-        return self.low is not None and self.high is not None and bool(self.low <= value <= self.high)
+        return bool(self.values[0] <= value <= self.values[1])
 
     def draw(self, trial: Trial, name: str, kind: type) -> Any:
         """The trial's value for this setting: the one that it has already, or a new one.
 
-        Numbers are rounded, so that what is shown can be typed and is exactly what was trained.
+        Numbers are rounded to three digits, so that what is shown can be typed and is exactly what was trained.
         """
         if self.choices is not None:
             return trial.suggest_categorical(name, list(self.choices))
-        low, high = self.low or 0.0, self.high or 0.0
+        low, high = self.values
         if kind is int:
             return trial.suggest_int(name, int(low), int(high), log=self.log)
         drawn = trial.suggest_float(name, low, high, log=self.log)
-        return min(max(float(f"{drawn:.{DIGITS}g}"), low), high)
+        return min(max(float(f"{drawn:.3g}"), low), high)
 
 
 class StudyConfig(StrictModel):
@@ -164,7 +156,7 @@ class StudyConfig(StrictModel):
             experiment = Experiment(**{"epochs": 10} | others | {"val_folds": (val_fold,)})
         except InputError as error:
             known = f"; those of a study are {', '.join(cls.model_fields)}" if "unknown setting" in str(error) else ""
-            raise ValueError(f"{_bare(error)}{known}") from None
+            raise ValueError(f"{str(error).removeprefix('experiment: ')}{known}") from None
         return own | {"experiment": experiment}
 
     @model_validator(mode="after")
@@ -178,10 +170,7 @@ class StudyConfig(StrictModel):
                 raise ValueError(f"{name} is both searched and fixed in recipe_changes; take it out of one of them")
             if self._has_no_effect(name):
                 raise ValueError(f"{name} changes nothing in model {entry.name}; take it out of the search")
-            try:
-                kinds = {self._type_of(name, value) for value in setting.values}
-            except InputError as error:
-                raise ValueError(_bare(error)) from None
+            kinds = {self._type_of(name, value) for value in setting.values}
             if setting.choices is None and not kinds <= {int, float}:
                 raise ValueError(f"{name} is no number and has no range; give its choices")
         return self
@@ -211,10 +200,6 @@ class StudyConfig(StrictModel):
             model_settings=self.experiment.model_settings | of_model,
         )
 
-    def fit(self, settings: dict[str, Any], dataset: DatasetFacts) -> FitConfig:
-        """The fit of a trial, which never scores the test fold."""
-        return self.with_settings(settings).tuning_fit(dataset)
-
     def draw(self, trial: Trial) -> dict[str, Any]:
         """The trial's settings: those that it has already, or new ones."""
         return {name: each.draw(trial, name, self._type_of(name, each.values[0])) for name, each in self.search.items()}
@@ -222,9 +207,8 @@ class StudyConfig(StrictModel):
     def as_it_stands(self) -> dict[str, Any] | None:
         """The experiment's own values of the searched settings; None if the search leaves one of them out."""
         own = _all_settings(self.experiment)
-        if not all(setting.holds(own[name]) for name, setting in self.search.items()):
-            return None
-        return {name: own[name] for name in self.search}
+        settings = {name: own[name] for name in self.search}
+        return settings if all(self.search[name].holds(value) for name, value in settings.items()) else None
 
     def study_id(self, dataset: DatasetFacts) -> str:
         """Readable and the same for the same study of the same recordings, e.g. ``cnn-seed0-e20-1a2b3c4d``.
@@ -233,7 +217,7 @@ class StudyConfig(StrictModel):
         study. The number of trials does not: a study may be made longer.
         """
         values = self.model_dump(mode="json", include={"startup", "prune_after", "search"})
-        values["fit"] = self.fit({}, dataset).fit_id
+        values["fit"] = self.experiment.tuning_fit(dataset).fit_id
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
         return f"{self.name}-seed{self.experiment.seed}-e{self.experiment.epochs}-{digest}"
 
@@ -246,10 +230,6 @@ def _all_settings(experiment: Experiment) -> dict[str, Any]:
     return experiment.recipe_settings.model_dump() | experiment.model_settings
 
 
-def _bare(error: InputError) -> str:
-    return str(error).removeprefix("experiment: ").removeprefix("recipe: ")
-
-
 def load_study(name_or_path: str | Path) -> StudyConfig:
     """Read a study by its name (``cnn``, ``transformer``) or from a YAML file, after which it is called by default.
 
@@ -258,7 +238,11 @@ def load_study(name_or_path: str | Path) -> StudyConfig:
     Raises:
         InputError: no such study, unreadable YAML, unknown or impossible settings.
     """
-    path = _study_file(name_or_path)
+    known = {path.stem: path for path in sorted(STUDIES_DIR.glob("*.yaml"))}
+    path = known.get(str(name_or_path)) or user_path(name_or_path).resolve()
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        names = ", ".join(known)
+        raise InputError(f"there is no study {quote(str(name_or_path))}; choose one of {names}, or give a .yaml file")
     values = {"name": path.stem, "dataset": "demo"} | read_settings(path, "study")
     values["dataset"] = resolve_dataset(str(values["dataset"]), path.parent)
     values["model"] = resolve_model(values.get("model", ""), path.parent)
@@ -266,16 +250,6 @@ def load_study(name_or_path: str | Path) -> StudyConfig:
         return StudyConfig(**values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def _study_file(name_or_path: str | Path) -> Path:
-    known = {path.stem: path for path in sorted(STUDIES_DIR.glob("*.yaml"))}
-    path = known.get(str(name_or_path)) or user_path(name_or_path)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return path.resolve()
-    raise InputError(
-        f"there is no study {quote(str(name_or_path))}; choose one of {', '.join(known)}, or give a .yaml file"
-    )
 
 
 # ------------------------------------------------------------------------------------------------------ the search
@@ -303,9 +277,7 @@ class StudyResult:
         """
         rows = [_row(trial) for trial in counted(self.study)]
         rows.sort(key=lambda row: (0, -row["accuracy"], row["loss"]) if row["state"] == COMPLETE else (1, 0, 0))
-        return pd.DataFrame(rows, columns=[*COLUMNS, *self.config.search], dtype=object).astype(
-            dict.fromkeys(("accuracy", "clip_accuracy", "loss"), float)
-        )
+        return pd.DataFrame(rows, columns=[*COLUMNS, *self.config.search], dtype=object)
 
     @property
     def done(self) -> pd.DataFrame:
@@ -347,11 +319,11 @@ def run_study(config: StudyConfig, dataset: Dataset, *, say: Callable[[str], Non
     path = config.record_path(dataset)  # raises for a fold that is not there
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # the heartbeat is one for Optuna
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the heartbeat is one for Optuna
             study = _open_study(config, path)
             _Worker(config, dataset, study, say).work()
         return StudyResult(config, study)
-    except (OSError, SQLAlchemyError, StorageInternalError) as error:
+    except (OSError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         reason = str(error.__cause__ or error).split("\n")[0][:100]
         raise InputError(
             f"cannot use study {path} ({reason}); free space or choose another runs_dir, or remove the file if it is "
@@ -364,20 +336,20 @@ optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the line for each trial
 
 def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Let a trial go on later, with the same settings and so from the checkpoint of its fit."""
-    RetryHeartbeatStaleTrialCallback()(study, trial)
+    optuna.storages.RetryHeartbeatStaleTrialCallback()(study, trial)
 
 
 def _open_study(config: StudyConfig, path: Path) -> optuna.Study:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):  # two that create the tables at once would collide
-        storage = RDBStorage(
+        storage = optuna.storages.RDBStorage(
             f"sqlite:///{path}",
-            engine_kwargs={"connect_args": {"timeout": DATABASE_TIMEOUT}},
+            engine_kwargs={"connect_args": {"timeout": 60}},  # seconds to wait while other workers write
             heartbeat_interval=HEARTBEAT_SECONDS,
             grace_period=GRACE_SECONDS,
             heartbeat_stale_trial_callback=_queue_again,
         )
-        pruner = MedianPruner(config.startup, math.ceil(config.prune_after * config.experiment.epochs))
+        pruner = optuna.pruners.MedianPruner(config.startup, math.ceil(config.prune_after * config.experiment.epochs))
         study = optuna.create_study(
             study_name=path.stem, storage=storage, pruner=pruner, direction="maximize", load_if_exists=True
         )
@@ -397,12 +369,11 @@ class _Worker:
 
     def __init__(self, config: StudyConfig, dataset: Dataset, study: optuna.Study, say: Callable[[str], None]) -> None:
         self.config, self.dataset, self.study, self.say = config, dataset, study, say
-        self.store = RunStore(config.experiment.runs_dir)
 
     def work(self) -> None:
         """Carry out trials until all have ended; when all have begun, wait for those of others, which may die."""
         while True:
-            fail_stale_trials(self.study)  # those of dead workers, which are queued again
+            optuna.storages.fail_stale_trials(self.study)  # those of dead workers, which are queued again
             trials = counted(self.study)
             states = [trial.state for trial in trials]
             if len(trials) < self.config.trials or TrialState.WAITING in states:
@@ -427,26 +398,19 @@ class _Worker:
             raise _SurplusTrialError
         seed = int(np.random.SeedSequence([self.config.experiment.seed, len(earlier)]).generate_state(1)[0])
         # Tree-structured Parzen estimators (Bergstra et al. 2011).
-        self.study.sampler = TPESampler(seed=seed, n_startup_trials=self.config.startup)
-        settings = self.config.draw(trial)
-        config = self.config.fit(settings, self.dataset)
-        trial.set_user_attr("settings", settings)
-        trial.set_user_attr("fit", config.fit_id)
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.config.startup)
         try:
-            return self._train(trial, config)
-        except (optuna.TrialPruned, DivergedError) as end:
-            if isinstance(end, DivergedError):
-                trial.set_user_attr("reason", str(end))
-            self.store.drop_checkpoint(config)  # nothing asks for the rest of it
-            # Recorded as pruned, a trial that diverged teaches the search to keep away from its values.
-            raise optuna.TrialPruned from None
-        except UpdateFinishedTrialError:
-            raise
-        except (Exception, KeyboardInterrupt):
-            _queue_again(self.study, self.study.get_trials()[trial.number])  # goes on when the study is started anew
+            return self._train(trial, self.config.draw(trial))
+        except (Exception, KeyboardInterrupt) as end:
+            if not isinstance(end, (optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError)):
+                _queue_again(self.study, self.study.get_trials()[trial.number])  # for when the study is started anew
             raise
 
-    def _train(self, trial: Trial, config: FitConfig) -> float:
+    def _train(self, trial: Trial, settings: dict[str, Any]) -> float:
+        experiment = self.config.with_settings(settings)
+        config = experiment.tuning_fit(self.dataset)
+        trial.set_user_attr("settings", settings)
+        trial.set_user_attr("fit", config.fit_id)
         reported: set[int] = set()
 
         def report(_: FitConfig, history: list[dict[str, float]]) -> None:
@@ -456,27 +420,34 @@ class _Worker:
             if len(history) < config.epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
-        experiment = self.config.experiment
-        run = fit(config, self.dataset, runs_dir=experiment.runs_dir, device=experiment.device, progress=report)
+        try:
+            run = fit(config, self.dataset, runs_dir=experiment.runs_dir, device=experiment.device, progress=report)
+        except (optuna.TrialPruned, DivergedError) as end:
+            if isinstance(end, DivergedError):
+                trial.set_user_attr("reason", str(end))
+            RunStore(experiment.runs_dir).drop_checkpoint(config)  # nothing asks for the rest of it
+            # Recorded as pruned, a trial that diverged teaches the search to keep away from its values.
+            raise optuna.TrialPruned from None
         history: list[Any] = run.history.to_dict(orient="records")
         report(config, history)  # of a fit that had been trained before, nothing was reported yet
-        row = run.history.iloc[int(run.metrics["chosen"]["epoch"]) - 1]
-        kept = {name: float(row[f"validation_{name}"]) for name in ("accuracy", "clip_accuracy", "loss")}
-        trial.set_user_attr("kept", kept)
-        return kept["accuracy"]
+        row = history[int(run.metrics["chosen"]["epoch"]) - 1]
+        trial.set_user_attr("kept", {name: row[f"validation_{name}"] for name in ("accuracy", "clip_accuracy", "loss")})
+        return float(row["validation_accuracy"])
 
     def _tell_end(self, study: optuna.Study, trial: FrozenTrial) -> None:
         if trial.state == TrialState.FAIL:
             return
-        row, shown = _row(trial), ", ".join(f"{name} {value}" for name, value in trial.user_attrs["settings"].items())
+        row = _row(trial)
         ended = sum(each.state.is_finished() for each in counted(study))
-        line = f"trial {trial.number} ({ended} of {max(ended, self.config.trials)} ended): {shown}: {row['state']}"
+        settings = ", ".join(f"{name} {row[name]}" for name in self.config.search)
+        line = f"trial {trial.number} ({ended} of {max(ended, self.config.trials)} ended): {settings}: {row['state']}"
         if "reason" in trial.user_attrs:
-            self.say(f"{line}, {trial.user_attrs['reason']}")
-            return
-        is_best = row["state"] == COMPLETE and StudyResult(self.config, study).done["trial"].iloc[0] == trial.number
-        line += f" after epoch {row['epochs']}, {100 * row['accuracy']:.1f} % of the windows"
-        self.say(line + ("; the best so far" if is_best else ""))
+            line += f", {trial.user_attrs['reason']}"
+        else:
+            line += f" after epoch {row['epochs']}, {100 * row['accuracy']:.1f} % of the windows"
+        if row["state"] == COMPLETE and StudyResult(self.config, study).done["trial"].iloc[0] == trial.number:
+            line += "; the best so far"
+        self.say(line)
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
@@ -485,17 +456,13 @@ def counted(study: optuna.Study) -> list[FrozenTrial]:
     Those that failed were queued again, or were one too many. A trial whose worker was killed before its first
     heartbeat is never found dead by Optuna, and is left out as well.
     """
-    now, grace = datetime.now(), timedelta(seconds=GRACE_SECONDS)
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state != TrialState.FAIL
-        and not (
-            trial.state == TrialState.RUNNING
-            and trial.user_attrs.get("began") != trial.number
-            and now - (trial.datetime_start or now) > grace
-        )
+    limit = datetime.now() - timedelta(seconds=GRACE_SECONDS)
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
+    silent = [
+        trial for trial in trials if trial.state == TrialState.RUNNING and trial.user_attrs.get("began") != trial.number
     ]
+    lost = {trial.number for trial in silent if trial.datetime_start and trial.datetime_start < limit}
+    return [trial for trial in trials if trial.number not in lost]
 
 
 def _row(trial: FrozenTrial) -> dict[str, Any]:
