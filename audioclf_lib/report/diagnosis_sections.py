@@ -98,7 +98,7 @@ def show_curves(cases: Sequence[Case]) -> None:
     config = cases[0].config
     show_figure(
         figures.plot_variants(
-            histories, num_classes=len(config.class_names), names=[variant.name for variant in VARIANTS]
+            histories, chance=1 / len(config.class_names), names=[variant.name for variant in VARIANTS]
         ),
         caption="The recipe as written beside the same recipe with one change at a time: window accuracy over the "
         f"epochs; validation fold {config.val_fold}, test fold {config.test_fold}.",

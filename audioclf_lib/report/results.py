@@ -19,7 +19,7 @@ from audioclf_lib.config import (
     architecture_title,
     make_recipe,
 )
-from audioclf_lib.data import dataset_name
+from audioclf_lib.data import dataset_slug, has_slug
 from audioclf_lib.metrics.scores import Level, Scores, best_fit, evaluate, experiment_scores
 from audioclf_lib.metrics.uncertainty import (
     Answers,
@@ -180,7 +180,7 @@ def gather_checks(plan: Plan, runs_dir: Path | str) -> list[ExperimentResult]:
 
 def _gather_all(experiments: list[Experiment], plan: Plan, runs_dir: Path | str) -> list[ExperimentResult]:
     store = RunStore(runs_dir)
-    known = known_dataset(store, dataset_name(plan.dataset))
+    known = known_dataset(store, dataset_slug(plan.dataset))
     return [gather_experiment(experiment, store, known) for experiment in experiments]
 
 
@@ -205,7 +205,7 @@ def gather_diagnosis(plan: Plan, runs_dir: Path | str) -> list[Case] | None:
     diagnosis = planned_diagnosis(plan, runs_dir=runs_dir)
     if diagnosis is None:
         return None
-    known = known_dataset(RunStore(runs_dir), dataset_name(plan.dataset))
+    known = known_dataset(RunStore(runs_dir), dataset_slug(plan.dataset))
     return read_cases(diagnosis, known) if known else []
 
 
@@ -249,9 +249,9 @@ def gather_experiment(experiment: Experiment, store: RunStore, known: KnownDatas
     return ExperimentResult(experiment, runs, tuple(config for config in configs if not store.exists(config)))
 
 
-def known_dataset(store: RunStore, name: str) -> KnownDataset | None:
-    """The data set of that name as its run folders describe it; where its content changed, the newest version."""
-    runs = store.find(dataset=name)
+def known_dataset(store: RunStore, slug: str) -> KnownDataset | None:
+    """The data set of that slug as its run folders describe it; where its content changed, the newest version."""
+    runs = [run for run in store.find() if has_slug(run.config.dataset, slug)]
     if not runs:
         return None
     newest = max(runs, key=lambda run: (run.path / CONFIG).stat().st_mtime).config

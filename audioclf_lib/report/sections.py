@@ -195,7 +195,7 @@ def show_curves(result: ExperimentResult) -> None:
     """The six curves and their reading."""
     show_figure(
         figures.plot_learning_curves(
-            result.histories(), chosen_epochs=result.chosen_epochs(), num_classes=len(result.class_names)
+            result.histories(), chosen_epochs=result.chosen_epochs(), chance=1 / len(result.class_names)
         ),
         caption=f"{escape_markdown(result.title)}: loss and window accuracy on training, validation and test folds; "
         "the dot marks the epoch that was kept, chosen on the validation fold.",
@@ -354,7 +354,7 @@ def show_comparison(results: Sequence[ExperimentResult]) -> None:
     if not there:
         return
     show_figure(
-        figures.plot_comparison(comparison_table(results), num_classes=len(there[0].class_names)),
+        figures.plot_comparison(comparison_table(results), chance=1 / len(there[0].class_names)),
         caption="All experiments side by side: mean accuracy on the test fold, its standard deviation, "
         "and every fit as a dot.",
         label="fig:comparison",

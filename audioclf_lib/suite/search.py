@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
-from filelock import FileLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from sqlalchemy.exc import SQLAlchemyError
@@ -38,6 +37,7 @@ from audioclf_lib._support.paths import PROJECT_ROOT, user_path
 from audioclf_lib.config import DatasetFacts, Experiment, FitConfig, Recipe, StrictModel
 from audioclf_lib.data import Dataset
 from audioclf_lib.models.registry import RECIPE_SETTINGS
+from audioclf_lib.runs.locks import hold_lock
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.plan import read_settings, resolve_dataset, resolve_model
 from audioclf_lib.training.environment import choose_device
@@ -340,8 +340,7 @@ def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def _open_study(config: StudyConfig, path: Path) -> optuna.Study:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):  # two that create the tables at once would collide
+    with hold_lock(path.with_name(f".{path.name}.lock")):  # two that create the tables at once would collide
         storage = optuna.storages.RDBStorage(
             f"sqlite:///{path}",
             engine_kwargs={"connect_args": {"timeout": 60}},  # seconds to wait while other workers write

@@ -79,13 +79,14 @@ def _train_side_by_side(
                 config = waiting.pop(0)
                 entry = model_of(config)
                 source = f"{entry.source}:{entry.name}" if entry.is_own else None
-                receiver, sender = context.Pipe(duplex=False)
+                end, sender = context.Pipe(duplex=False)
                 work = (config, dataset, source, options, sender)
-                process = context.Process(target=_work, args=work, daemon=True, name=config.fit_id)
-                process.start()
+                started = context.Process(target=_work, args=work, daemon=True, name=config.fit_id)
+                started.start()
                 sender.close()
-                running[receiver] = (config, process)
-            for receiver in wait(list(running)):
+                running[end] = (config, started)
+            ready: list[Any] = wait(list(running))
+            for receiver in ready:
                 config, process = running[receiver]
                 try:
                     message = receiver.recv()

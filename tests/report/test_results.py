@@ -93,7 +93,7 @@ def test_other_settings_are_not_mixed_in(store: RunStore, other: dict[str, objec
 
 
 def test_other_data_sets_are_not_mixed_in(store: RunStore, tmp_path: Path) -> None:
-    write_runs(store, PLAN, replace(DEMO, name="my-sounds"))
+    write_runs(store, PLAN, replace(DEMO, name="my-sounds-01234567"))
     assert fit_ids(gather(PLAN, store.runs_dir)) == [[], [], []]
     own = PLAN.changed(dataset=str(tmp_path / "My Sounds"))
     assert [len(runs) for runs in fit_ids(gather(own, store.runs_dir))] == [4, 1, 4], "the folder itself is not needed"

@@ -191,8 +191,8 @@ def test_the_best_is_the_most_accurate_then_the_one_with_the_lowest_loss_then_th
 def test_the_best_experiment_trains_as_the_best_trial_did(finished: StudyResult) -> None:
     assert finished.best is not None
     (config,) = finished.best.fits(DATASET)
-    (run,) = RunStore(finished.best.runs_dir).find(fit_id=finished.done["fit"].iloc[0]) or [None]
-    assert run is not None
+    runs = {run.config.fit_id: run for run in RunStore(finished.best.runs_dir).find()}
+    run = runs[finished.done["fit"].iloc[0]]
     assert config == run.config.model_copy(update={"score_test": True})
 
 
@@ -364,7 +364,7 @@ def test_a_trial_whose_worker_was_killed_before_its_first_heartbeat_is_replaced(
     with sqlite3.connect(record) as connection:
         connection.execute("UPDATE trials SET datetime_start = '2020-01-01 00:00:00.000000'")
     study = run_silently(config)
-    assert study.table["trial"].tolist() and sorted(study.table["trial"]) == [1, 2]
+    assert sorted(study.table["trial"]) == [1, 2]
     assert set(study.table["state"]) <= {"complete", "pruned"}
 
 
@@ -420,7 +420,8 @@ def test_a_trial_that_two_workers_begin_as_the_last_is_one_too_many_for_the_late
     """Between counting the trials and beginning one, another worker begins and ends the last."""
     config = make_study(tmp_path, trials=2)
     run_silently(make_study(tmp_path, trials=1))
-    count, interloped = search.counted, []
+    count = search.counted
+    interloped: list[bool] = []
 
     def counted(study: optuna.Study) -> Any:
         known = count(study)
@@ -439,7 +440,8 @@ def test_a_trial_that_two_workers_begin_as_the_last_is_one_too_many_for_the_late
 def test_a_worker_that_slept_while_another_took_its_trial_over_goes_on_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, train, slept = make_study(tmp_path, trials=3), search.fit, []
+    config, train = make_study(tmp_path, trials=3), search.fit
+    slept: list[str] = []
 
     def fit(wanted: FitConfig, dataset: Any, **options: Any) -> Any:
         run = train(wanted, dataset, **options)
@@ -463,7 +465,14 @@ def test_what_the_scores_depend_on_makes_another_study_and_the_number_of_trials_
     assert name.startswith("rates-seed0-e2-")
     assert config.changed(trials=50, device="auto", runs_dir=tmp_path / "x").study_id(DATASET) == name
     assert config.study_id(replace(DATASET, fingerprint="1" * 16)) != name
-    others = [{"epochs": 3}, {"seed": 1}, {"val_fold": 3}, {"startup": 2}, {"recipe": "as-written"}, {"threads": 2}]
+    others: list[dict[str, Any]] = [
+        {"epochs": 3},
+        {"seed": 1},
+        {"val_fold": 3},
+        {"startup": 2},
+        {"recipe": "as-written"},
+        {"threads": 2},
+    ]
     others += [{"search": SEARCH | {"weight_decay": {"low": 0.01, "high": 2, "log": True}}}, {"recipe_changes": {}}]
     assert len({name, *(config.changed(**change).study_id(DATASET) for change in others)}) == 1 + len(others)
 
@@ -488,7 +497,9 @@ def test_a_damaged_record_is_refused_in_one_sentence(copied: StudyConfig) -> Non
 
 def test_runs_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"cannot use study .*file/tones/studies/.*; free space or choose another"):
+    with pytest.raises(
+        InputError, match=r"cannot lock .*file/tones/studies/.*; free space or choose a folder elsewhere"
+    ):
         run_silently(make_study(tmp_path / "file"))
 
 

@@ -78,6 +78,7 @@ def draw_predictions(
         {
             "split": split,
             "clip_id": f"{fold}-{label}-{number}.wav",
+            "source": f"{fold}-{label}-{number}",
             "fold": fold,
             "window_index": window,
             "silent": label == n_classes - 1 and window >= n_windows - silent_windows,
