@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from audioclf_lib.suite.forecast import Forecast
     from audioclf_lib.suite.jobs import Job
     from audioclf_lib.suite.run import Outcome
-    from audioclf_lib.suite.tuning import Study
+    from audioclf_lib.suite.search import StudyResult
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 MAX_ROWS = 40  # of a dry run's table; beyond that, runs of one kind share a row
@@ -270,9 +270,8 @@ def tune(
     """Search settings of the recipe by Optuna; the same command in several terminals or jobs works on one study."""
     with _stopped_politely("run the same command again to go on"):
         from audioclf_lib.data import load_dataset
-        from audioclf_lib.suite.search import load_study
-        from audioclf_lib.suite.tuning import run_study
-        from audioclf_lib.training.fit import choose_device
+        from audioclf_lib.suite.search import load_study, run_study
+        from audioclf_lib.training.environment import choose_device
 
         chosen = load_study(study).changed(
             dataset=resolve_dataset(dataset) if dataset else None,
@@ -283,15 +282,16 @@ def tune(
             runs_dir=runs_dir,
         )
 
-        choose_device(chosen.device)  # raises if it is not present
-        recordings = load_dataset(chosen.dataset, with_folds=chosen.named_folds)
+        choose_device(chosen.experiment.device)  # raises if it is not present
+        recordings = load_dataset(chosen.experiment.dataset, with_folds=chosen.experiment.named_folds)
         _say(f"study {chosen.study_id(recordings)} on {recordings.name}, {chosen.trials} trials")
         found = run_study(chosen, recordings, say=_say)
         _console().print(_study_table(found))
-        if found.best_settings is None:
+        if found.best is None:
             _say("no trial was trained to the end, so there are no best settings")
         else:
-            _say(f"best settings, for --recipe-changes: {json.dumps(found.best_settings)}")
+            _say(f"best settings, for --recipe-changes: {json.dumps(found.best.recipe_changes)}")
+            _say(f"settings of its model: {json.dumps(found.best.model_settings)}")
 
 
 def main() -> None:
@@ -514,12 +514,12 @@ def _suite_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def _study_table(found: Study) -> Table:
+def _study_table(found: StudyResult) -> Table:
     table = Table(title="Accuracy on the validation fold, the best first", box=box.SIMPLE, title_justify="left")
     for name in ("trial", "state", "epochs", "windows", "clips"):
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     table.add_column("settings", overflow="fold")
-    for row in found.sorted_trials.to_dict(orient="records"):
+    for row in found.table.to_dict(orient="records"):
         shares = (row["accuracy"], row["clip_accuracy"])
         shown = ("–" if share != share else f"{100 * share:.1f} %" for share in shares)
         settings = ", ".join(f"{name} {row[name]}" for name in found.config.search)
