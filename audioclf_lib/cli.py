@@ -124,7 +124,7 @@ def run(
         from audioclf_lib.suite.execution import NotebookError, run_notebook
         from audioclf_lib.suite.jobs import NOTEBOOKS_DIR, experiment_job
         from audioclf_lib.suite.run import outcome
-        from audioclf_lib.training.fit import choose_device
+        from audioclf_lib.training.trainer import choose_device
 
         experiment = _parse_experiment(target, given)
         if experiment:

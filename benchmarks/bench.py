@@ -28,7 +28,7 @@ from contenders import CPU, Contender, make_contenders, make_dataset, ours, sgem
 from audioclf_lib.training.accelerate.compiled import compile_kernels, find_compiler
 from audioclf_lib.training.batches import all_windows
 from audioclf_lib.config import Experiment, make_recipe
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 RESULTS = Path(__file__).with_name("results.json")
 # Multiply-adds of one window's forward pass, from the layers' sizes; backward takes twice as many.
@@ -197,7 +197,7 @@ def in_process(task: str, threads: int) -> Measured:
 
 def measure_epoch(model: str, n_clips: int = 400, epochs: int = 2) -> Measured:
     """Seconds of an epoch of a fit in the shape of ESC-10 (tuned recipe), what of it is scoring, and peak memory."""
-    import audioclf_lib.training.fit as training
+    import audioclf_lib.training.trainer as training
 
     data = make_dataset(n_clips)
     scoring = 0.0

@@ -23,7 +23,7 @@ from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.variants import REESTIMATE_WINDOWS, RESCORED, TRACE, Case, Diagnosis, read_cases
 from audioclf_lib.training.accelerate import accelerate
 from audioclf_lib.training.batches import Windows, normalise
-from audioclf_lib.training.fit import (
+from audioclf_lib.training.trainer import (
     REFERENCE,
     choose_device,
     epoch_seed,

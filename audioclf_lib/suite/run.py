@@ -37,7 +37,7 @@ from audioclf_lib.suite.jobs import (
 from audioclf_lib.suite.plan import Plan, Sweep, save_plan
 from audioclf_lib.suite.profiles import THIS_MACHINE, Profile, find_profile
 from audioclf_lib.suite.status import Status, failed_path, read_status, status_path
-from audioclf_lib.training.fit import choose_device
+from audioclf_lib.training.trainer import choose_device
 
 FREE_SPACE = "free space, or make it writable, and run the same command again"
 

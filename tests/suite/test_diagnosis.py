@@ -45,7 +45,7 @@ from audioclf_lib.suite.variants import (
     read_cases,
 )
 from audioclf_lib.training.batches import all_windows, training_batch
-from audioclf_lib.training.fit import fit, make_optimizer, train_epoch
+from audioclf_lib.training.trainer import fit, make_optimizer, train_epoch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

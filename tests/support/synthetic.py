@@ -16,7 +16,7 @@ from audioclf_lib.report.results import KnownDataset
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.plan import Plan
 from audioclf_lib.suite.variants import RESCORED, TRACE, planned_diagnosis
-from audioclf_lib.training.fit import CHOICE_RULE, COMPILED, describe_environment, history_columns
+from audioclf_lib.training.trainer import CHOICE_RULE, COMPILED, describe_environment, history_columns
 
 SPLITS = ("train", "validation", "test")
 DEMO_CLASSES = (

@@ -36,7 +36,7 @@ from audioclf_lib.training.accelerate.functions import (
 )
 from audioclf_lib.training.accelerate.network import FastNetwork
 from audioclf_lib.training.environment import COMPILED, REFERENCE
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 pytestmark = pytest.mark.skipif(compiled.load_kernels() is None, reason="no C compiler here: the fast path is off")
 
