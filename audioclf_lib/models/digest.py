@@ -17,20 +17,20 @@ Definitions = dict[str, ast.stmt]
 IGNORED_FIELDS = {"type_params", "type_comment", "kind"}
 
 
-def source_digest(path: Path, class_name: str) -> str:
-    """Sixteen hexadecimal digits for the class ``class_name`` of a Python file; the same on Python 3.11 to 3.13.
+def source_digest(source: str, class_name: str) -> str:
+    """Sixteen hexadecimal digits for the class ``class_name`` of a file's text; the same on Python 3.11 to 3.13.
 
     Raises:
-        SyntaxError: the file is not Python.
-        KeyError: there is no such class in the file.
+        SyntaxError: the text is not Python.
+        KeyError: there is no such class in it.
     """
-    parts = _collect(path, [class_name])
+    parts = _collect(source, [class_name])
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _collect(path: Path, names: list[str]) -> list[str]:
+def _collect(source: str, names: list[str]) -> list[str]:
     """The canonical text of the named definitions and of all that they use, in the order of the file."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(source)
     definitions, imports = _definitions(tree), _package_imports(tree)
     used: list[str] = []
     queue = list(names)
@@ -45,7 +45,7 @@ def _collect(path: Path, names: list[str]) -> list[str]:
     reached = {name for each in used for name in _names_in(definitions[each])}
     for module, imported in sorted(imports.items()):
         if wanted := sorted(imported & reached):
-            texts += _collect(Path(__file__).with_name(f"{module}.py"), wanted)
+            texts += _collect(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"), wanted)
     return texts
 
 
@@ -90,5 +90,7 @@ def _canonical(node: Any) -> str:
         fields["body"] = node.body[1:]
     if isinstance(node, ast.ClassDef):
         fields.pop("decorator_list")
+    if isinstance(node, ast.JoinedStr):  # Python 3.12 has empty texts between the parts of an f-string
+        fields["values"] = [part for part in node.values if getattr(part, "value", None) != ""]
     shown = ",".join(f"{name}={_canonical(value)}" for name, value in fields.items() if value not in (None, []))
     return f"{type(node).__name__}({shown})"

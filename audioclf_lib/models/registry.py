@@ -58,7 +58,8 @@ class ModelEntry:
         name: that it is registered under.
         title: for headings.
         tuned: settings of the recipe ``tuned`` that suit it.
-        source: the file that defines it.
+        source: the file that defines it; ``own_text`` is what the file of an own architecture held when the class was
+            made, empty for a class in a notebook's cell.
         class_name: of the module in that file.
         is_own: True if it is not one of the two assigned architectures.
         shown: settings that titles and labels name even where they have their default.
@@ -71,6 +72,7 @@ class ModelEntry:
     tuned: Mapping[str, Any] = field(default_factory=dict)
     is_own: bool = True
     shown: tuple[str, ...] = ()
+    own_text: str | None = None
     known_settings: Mapping[str, Setting] | None = None
     cls: type[nn.Module] | None = None
 
@@ -82,22 +84,26 @@ class ModelEntry:
         return loaded
 
     @cached_property
+    def text(self) -> str:
+        """The source of the file: of an own architecture as it was when the class was made."""
+        return self.source.read_text(encoding="utf-8") if self.own_text is None else self.own_text
+
+    @cached_property
     def digest(self) -> str:
         """Changes with what the class computes, see :func:`audioclf_lib.models.digest.source_digest`.
 
         Raises:
             InputError: the class stands in no file.
         """
-        if not self.source.is_file():
+        if not self.text:
             raise InputError(f"model {self.name} is defined in no file; move its class from the notebook to a .py file")
-        return source_digest(self.source, self.class_name)
+        return source_digest(self.text, self.class_name)
 
     @cached_property
     def description(self) -> str:
         """The docstring of the class, Markdown."""
-        tree = ast.parse(self.source.read_text(encoding="utf-8"))
-        classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-        return ast.get_docstring(classes[self.class_name]) or ""
+        classes = {node.name: node for node in ast.parse(self.text).body if isinstance(node, ast.ClassDef)}
+        return ast.get_docstring(classes[self.class_name]) or "" if classes else ""
 
     @cached_property
     def arguments(self) -> dict[str, Setting]:
@@ -136,6 +142,19 @@ class ModelEntry:
                 raise InputError(f"model {self.name} needs the setting {name}; give it a value")
             checked[name] = _checked(self.name, name, setting.annotation, value) if name in given else value
         return checked
+
+    def create(self, *, num_classes: int = 10, **settings: Any) -> nn.Module:
+        """Make a freshly initialised model; see :func:`create_model`."""
+        of_recipe = {key: settings.pop(key) for key in RECIPE_SETTINGS if key in settings and key in self.arguments}
+        checked = self.settings(settings)
+        model = self.load()(num_classes=num_classes, **checked, **of_recipe)
+        _refuse_other_weights(model, made_with(self, num_classes, checked, of_recipe))
+        return model
+
+    def create_for(self, recipe: object, *, num_classes: int, **settings: Any) -> nn.Module:
+        """Make a model with those settings of a recipe that it takes, such as dropout."""
+        taken = [name for name in RECIPE_SETTINGS if name in self.arguments]
+        return self.create(num_classes=num_classes, **settings, **{name: getattr(recipe, name) for name in taken})
 
     def label(self, settings: Mapping[str, Any]) -> str:
         """Name with the settings that are not the defaults, for folders: ``cnn``, ``transformer-h4``."""
@@ -235,11 +254,13 @@ def register_model(
         raise InputError(f"the name {name!r} belongs to an architecture of the assignment; choose another one")
 
     def register(cls: _Class) -> _Class:
-        module = sys.modules.get(cls.__module__)
-        source = Path(getattr(module, "__file__", None) or "")
-        if not source.is_file():
-            source = Path(inspect.getsourcefile(cls) or "")  # of a notebook's cell IPython keeps no file
-        _REGISTRY[name] = ModelEntry(name, title, source, cls.__name__, dict(tuned or {}), shown=tuple(shown), cls=cls)
+        source = Path(getattr(sys.modules.get(cls.__module__), "__file__", None) or "")
+        text = source.read_text(encoding="utf-8") if source.suffix == ".py" else ""
+        if not re.search(rf"^class {cls.__name__}\b", text, re.MULTILINE):  # a notebook's cell, or inside a function
+            text = ""
+        _REGISTRY[name] = ModelEntry(
+            *(name, title, source, cls.__name__, dict(tuned or {})), shown=tuple(shown), own_text=text, cls=cls
+        )
         return cls
 
     return register
@@ -265,7 +286,9 @@ def find_model(spec: str | Path, base: Path | None = None) -> ModelEntry:
     path, _, name = text.partition(".py:")
     if text.endswith(".py") or (name and path != text):
         file = user_path((base or Path.cwd()) / user_path(path.removesuffix(".py") + ".py"))
-        return _from_file(file, name or None)
+        entry = model_in_file(file, name or None)
+        _REGISTRY[entry.name] = entry
+        return entry
     if text not in _REGISTRY:
         _register_examples(text)
     if text not in _REGISTRY:
@@ -282,13 +305,18 @@ def _register_examples(name: str) -> None:
         return
     for file in sorted(OWN_FOLDER.glob("*.py")):
         if re.search(rf"register_model\(\s*[\"']{re.escape(name)}[\"']", file.read_text(encoding="utf-8")):
-            _from_file(file, name)
+            _REGISTRY[name] = model_in_file(file, name)
 
 
 _IMPORTED: dict[tuple[Path, str], dict[str, ModelEntry]] = {}  # by file and checksum: an edited file is imported anew
 
 
-def _from_file(file: Path, name: str | None) -> ModelEntry:
+def model_in_file(file: Path, name: str | None = None) -> ModelEntry:
+    """The architecture that a file defines; no name stands for another one afterwards.
+
+    Raises:
+        InputError: as of :func:`find_model`.
+    """
     try:
         key = (file.resolve(), hashlib.sha256(file.read_bytes()).hexdigest())
     except OSError as error:
@@ -297,7 +325,6 @@ def _from_file(file: Path, name: str | None) -> ModelEntry:
     if key not in _IMPORTED:
         _IMPORTED[key] = _import_models(*key)
     own = _IMPORTED[key]
-    _REGISTRY.update(own)
     if not own:
         raise InputError(f"{file} registers no model; put @register_model(name, title=...) in front of its class")
     if name is None and len(own) > 1:
@@ -321,7 +348,11 @@ def _import_models(file: Path, checksum: str) -> dict[str, ModelEntry]:
         raise
     except Exception as error:  # the user's code may raise anything
         raise InputError(f"{file} cannot be imported ({type(error).__name__}: {error}); correct it") from None
-    return {name: entry for name, entry in _REGISTRY.items() if before.get(name) is not entry}
+    else:
+        return {name: entry for name, entry in _REGISTRY.items() if before.get(name) is not entry}
+    finally:
+        _REGISTRY.clear()
+        _REGISTRY.update(before)
 
 
 # ------------------------------------------------------------------------------------------------------ fresh modules
@@ -342,12 +373,7 @@ def create_model(name: str | Path, *, num_classes: int = 10, **settings: Any) ->
     Raises:
         InputError: unknown name, unknown or impossible setting.
     """
-    entry = find_model(name)
-    of_recipe = {key: settings.pop(key) for key in RECIPE_SETTINGS if key in settings and key in entry.arguments}
-    checked = entry.settings(settings)
-    model = entry.load()(num_classes=num_classes, **checked, **of_recipe)
-    _refuse_other_weights(model, made_with(entry, num_classes, checked, of_recipe))
-    return model
+    return find_model(name).create(num_classes=num_classes, **settings)
 
 
 def made_with(
@@ -357,7 +383,7 @@ def made_with(
     values = {"model": entry.name, "num_classes": num_classes, **settings}
     if "activation" in entry.arguments:
         values["activation"] = of_recipe.get("activation", entry.arguments["activation"].default)
-    return values | ({"digest": entry.digest} if entry.is_own and entry.source.is_file() else {})
+    return values | ({"digest": entry.digest} if entry.is_own and entry.text else {})
 
 
 def _refuse_other_weights(model: nn.Module, settings: Mapping[str, Any]) -> None:

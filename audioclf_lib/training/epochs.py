@@ -46,10 +46,13 @@ class Epoch:
         self.probabilities[chosen] = logits.detach().softmax(1).float().cpu()
         self.loss += float(loss_sum.detach())
 
-    def refuse_divergence(self, what: str, remedy: str) -> None:
-        """Raise DivergedError if the loss is not finite."""
+    def refuse_divergence(self, split: str, epoch: int, recipe: Recipe) -> None:
+        """Raise DivergedError if the loss is not finite in the epoch with this number, counted from 0."""
         if not math.isfinite(self.loss):
-            raise DivergedError(f"the {what} loss became {self.loss}; {remedy}")
+            raise DivergedError(
+                f"the {split} loss became {self.loss} in epoch {epoch + 1}; lower the learning rate "
+                f"({recipe.learning_rate:g}) or set max_grad_norm"
+            )
 
     def scores(self, prefix: str) -> dict[str, float]:
         """Mean loss, window accuracy and clip accuracy, under names that begin with ``prefix``."""
@@ -135,8 +138,7 @@ def train_epoch(
         result.add(chosen, logits[: len(chosen)], loss * len(chosen))
         if on_step is not None:
             on_step((index + 1) / len(order))
-    remedy = f"lower the learning rate ({recipe.learning_rate:g}) or set max_grad_norm"
-    result.refuse_divergence(f"training (epoch {epoch + 1})", remedy)
+    result.refuse_divergence("training", epoch, recipe)
     return result
 
 

@@ -24,7 +24,7 @@ from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
 from audioclf_lib.config import FitConfig
 from audioclf_lib.data import Dataset
 from audioclf_lib.metrics.scores import evaluate_all
-from audioclf_lib.models import ModelEntry, create_model, find_model
+from audioclf_lib.models import ModelEntry, find_model
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.training.accelerate import accelerate
 from audioclf_lib.training.batches import Windows, all_windows
@@ -189,9 +189,7 @@ def _train(
             reestimate_statistics(kept, scorer, training, recipe, config.seed)
         for split in scored:
             result = score_windows(scorer, windows[split], recipe, n_classes)
-            result.refuse_divergence(
-                f"{split} (epoch {state.epoch + 1})", f"lower the learning rate ({recipe.learning_rate:g})"
-            )
+            result.refuse_divergence(split, state.epoch, recipe)
             row |= result.scores(split)
         state.epoch += 1
         rate = optimizer.param_groups[0]["lr"]
@@ -226,18 +224,17 @@ def _train(
             "wall_seconds": round(sum(row["seconds"] for row in state.history), 3),
             "processes": state.processes,
         },
-        model_source=entry.source.read_bytes() if entry.is_own else None,
+        model_source=entry.text if entry.is_own else None,
     )
 
 
 def fresh_model(config: FitConfig, device: torch.device) -> nn.Module:
     """The model with the weights that the fit begins with."""
     torch.manual_seed(config.seed)
-    recipe, taken = config.recipe_settings, find_model(config.model).arguments
-    of_recipe = {name: getattr(recipe, name) for name in ("dropout", "activation") if name in taken}
-    return create_model(config.model, num_classes=len(config.class_names), **config.model_settings, **of_recipe).to(
-        device
+    model = model_of(config).create_for(
+        config.recipe_settings, num_classes=len(config.class_names), **config.model_settings
     )
+    return model.to(device)
 
 
 def windows_by_split(config: FitConfig, dataset: Dataset, device: torch.device) -> dict[str, Windows]:

@@ -33,7 +33,7 @@ FIT = Experiment(model="transformer", num_heads=4, protocol="split", epochs=100)
 # What is asked for beside model="cnn", and what the sentence must name: the culprit and what would be right.
 REJECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown setting": ({"epoch": 5}, ["'epoch'", "known are", "epochs", "recipe_changes"]),
-    "unknown model": ({"model": "rnn"}, ["model", "'rnn'", "'cnn' or 'transformer'"]),
+    "unknown model": ({"model": "rnn"}, ["model", "'rnn'", "cnn, transformer", "a .py file"]),
     "unknown protocol": ({"protocol": "loo"}, ["protocol", "'loo'", "'kfold' or 'split'"]),
     "unknown recipe": ({"recipe": "secret"}, ["recipe", "'secret'", "'as-written' or 'tuned'"]),
     "unknown device": ({"device": "tpu"}, ["device", "'tpu'", "'auto', 'cpu', 'cuda' or 'mps'"]),
@@ -44,16 +44,23 @@ REJECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "negative seed": ({"seed": -1}, ["seed", "-1", "greater than or equal to 0"]),
     "huge seed": ({"seed": 2**32}, ["seed", "less than 4294967296"]),
     "negative test fold": ({"test_fold": -1}, ["test_fold", "-1", "greater than or equal to 0"]),
-    "heads for the CNN": ({"num_heads": 2}, ["CNN", "num_heads = 2", "out"]),
+    "heads for the CNN": ({"num_heads": 2}, ["'num_heads'", "model cnn", "known are"]),
+    "a setting of another type": ({"model": "transformer", "num_heads": "two"}, ["num_heads", "'two'", "an integer"]),
+    "truth for a number of heads": ({"model": "transformer", "num_heads": True}, ["num_heads", "True", "a number"]),
+    "model settings that are no JSON": ({"model_settings": "width=3"}, ["model_settings", "width=3", '{"width"']),
+    "no thread": ({"threads": 0}, ["threads", "0", "greater than or equal to 1"]),
     "no head": ({"model": "transformer", "num_heads": 0}, ["num_heads", "0", "greater than or equal to 1"]),
     "more heads than features": ({"model": "transformer", "num_heads": 251}, ["num_heads", "251", "250"]),
     "validation on the test fold": ({"val_folds": [2, 1]}, ["val_folds", "test fold 1", "take it out"]),
     "a validation fold twice": ({"val_folds": [2, 2]}, ["val_folds", "[2, 2]", "once"]),
-    "a number for val_folds": ({"val_folds": 2}, ["val_folds", "2", "tuple"]),
-    "zero for val_folds": ({"val_folds": 0}, ["val_folds", "0", "tuple"]),
+    "settings for val_folds": ({"val_folds": {"2": 3}}, ["val_folds", "'2'", "a list"]),
+    "words for val_folds": (
+        {"val_folds": "two, three"},
+        ["val_folds", "'two, three'", "a list of folds, such as [2, 3]"],
+    ),
     "validation folds of the split": ({"protocol": "split", "val_folds": [3]}, ["val_folds", "kfold"]),
     "changes that are no JSON": ({"recipe_changes": "dropout=0.2"}, ["recipe_changes", "dropout=0.2", '{"dropout"']),
-    "changes that are a list": ({"recipe_changes": "[0.2]"}, ["recipe_changes", "[0.2]", "dictionary"]),
+    "changes that are a list": ({"recipe_changes": "[0.2]"}, ["recipe_changes", "[0.2]", "a set of name: value pairs"]),
     "an unknown change": ({"recipe_changes": {"droppout": 0.1}}, ["'droppout'", "known are dropout, activation"]),
     "an impossible change": ({"recipe_changes": '{"dropout": 1}'}, ["dropout", "1", "less than 1"]),
 }
@@ -69,6 +76,7 @@ REJECTED_SETTINGS: dict[str, tuple[Any, str]] = {
     "schedule": ("step", "'constant' or 'one-cycle'"),
     "warmup_fraction": (1, "less than 1"),
     "max_grad_norm": (-1, "greater than or equal to 0"),
+    "class_weights": ("rare", "'none' or 'balanced'"),
     "drop_silent": ("perhaps", "boolean"),
     "answer_silence": (0.5, "boolean"),
     "random_crops": (2, "boolean"),
@@ -154,7 +162,30 @@ def test_recipe_changes_may_be_given_as_text() -> None:
 def test_what_a_notebook_leaves_empty_is_the_default() -> None:
     assert Experiment(model="cnn", runs_dir="", val_folds=[]) == Experiment(model="cnn")
     assert Experiment(model="cnn", runs_dir="").runs_dir == DEFAULT_RUNS_DIR
-    assert Experiment(model="transformer").num_heads == 1
+    assert Experiment(model="cnn", model_settings="", recipe_changes=None) == Experiment(model="cnn")
+    assert Experiment(model="transformer").model_settings == {"num_heads": 1}
+
+
+@pytest.mark.parametrize("given", ["[2, 3]", "2, 3", "(2,3)", [2, 3], (2, 3)])
+def test_validation_folds_may_be_given_as_papermill_and_the_command_line_give_them(given: Any) -> None:
+    assert Experiment(model="cnn", val_folds=given).val_folds == (2, 3)
+
+
+def test_settings_of_the_model_stand_for_themselves_or_in_one_object() -> None:
+    beside = Experiment(model="transformer", num_heads=4)
+    assert beside == Experiment(model="transformer", model_settings={"num_heads": 4})
+    assert beside == Experiment(model="transformer", model_settings='{"num_heads": 4}')
+    assert (beside.title, beside.label) == ("Transformer, 4 heads", "transformer-h4")
+    assert Experiment(**beside.model_dump()) == beside
+    assert beside.changed(protocol="split").name == "transformer-h4-split"
+
+
+def test_naming_an_architecture_loads_no_torch() -> None:
+    code = (
+        "import sys; from audioclf_lib.config import Experiment;"
+        "Experiment(model='transformer', num_heads=2).title; print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_the_recipe_as_written_is_what_the_original_report_describes() -> None:
@@ -163,10 +194,11 @@ def test_the_recipe_as_written_is_what_the_original_report_describes() -> None:
     assert (recipe.optimizer, recipe.learning_rate, recipe.schedule) == ("adam", 1e-3, "constant")
     assert (recipe.dropout, recipe.activation, recipe.batch_size) == (0.5, "none", 32)
     assert (recipe.speed_perturbation, recipe.encoder_lr_scale) == (1, 1), "factors that change nothing"
+    assert recipe.class_weights == "none"
     extras = recipe.model_dump(
         exclude={
             *("optimizer", "learning_rate", "schedule", "dropout", "activation", "batch_size"),
-            *("speed_perturbation", "encoder_lr_scale"),
+            *("speed_perturbation", "encoder_lr_scale", "class_weights"),
         }
     )
     assert not any(extras.values()), "nothing is done that the report does not tell of"
@@ -284,7 +316,9 @@ OTHER_VALUES: dict[str, Any] = {
     "fingerprint": "fedcba9876543210",
     "class_names": ("dog", "sea"),
     "model": "cnn",
-    "num_heads": 2,
+    "model_settings": {"num_heads": 2},
+    "model_digest": "0" * 16,
+    "model_label": "transformer-four",
     "recipe": "as-written",
     "recipe_settings": None,  # see the next test
     "train_folds": (3, 4),
@@ -292,12 +326,14 @@ OTHER_VALUES: dict[str, Any] = {
     "test_fold": 7,
     "seed": 1,
     "epochs": 99,
+    "threads": 2,
     "score_test": False,
 }
 
 
 def test_whatever_determines_the_result_changes_the_fit_id() -> None:
-    assert OTHER_VALUES.keys() == FitConfig.model_fields.keys()
+    assert OTHER_VALUES.keys() == FitConfig.model_fields.keys() - {"model_title"}, "a title determines nothing"
+    assert FitConfig(**FIT.model_dump() | {"model_title": "Another"}).fit_id == FIT.fit_id
     ids = [FIT.fit_id] + [
         FitConfig(**FIT.model_dump() | {name: value}).fit_id
         for name, value in OTHER_VALUES.items()
@@ -309,7 +345,7 @@ def test_whatever_determines_the_result_changes_the_fit_id() -> None:
 @pytest.mark.parametrize("setting", Recipe.model_fields)
 def test_every_setting_of_the_recipe_changes_the_fit_id(setting: str) -> None:
     now = getattr(FIT.recipe_settings, setting)
-    texts = {"relu": "none", "adamw": "adam", "one-cycle": "constant"}
+    texts = {"relu": "none", "adamw": "adam", "one-cycle": "constant", "none": "balanced"}
     other = texts[now] if isinstance(now, str) else not now if isinstance(now, bool) else now / 2 or 0.5
     if isinstance(now, int) and not isinstance(now, bool):
         other = now + 1

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from own_models import SOURCE, write_model
 from tiny import CLASSES, RECIPES, make_dataset, make_fit, with_other_sound
 from torch import Tensor, nn
 
@@ -21,19 +22,13 @@ from audioclf_lib.config import Experiment, FitConfig, Recipe, make_recipe
 from audioclf_lib.data import Dataset
 from audioclf_lib.data.windowing import cut_windows
 from audioclf_lib.models import create_model
+from audioclf_lib.runs import load_run
 from audioclf_lib.runs.store import Run
 from audioclf_lib.training.batches import Windows, all_windows, normalise
-from audioclf_lib.training.fit import (
-    choose_device,
-    fit,
-    learning_rate,
-    make_average,
-    make_optimizer,
-    pull_over_time,
-    reestimate_statistics,
-    score_windows,
-    train_epoch,
-)
+from audioclf_lib.training.environment import choose_device
+from audioclf_lib.training.epochs import DivergedError, class_weights, reestimate_statistics, score_windows, train_epoch
+from audioclf_lib.training.fit import fit
+from audioclf_lib.training.optimisation import learning_rate, make_average, make_optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -176,22 +171,12 @@ def test_predictions_are_those_of_the_kept_weights_without_dropout(
     recipe: str, dataset: Dataset, tmp_path: Path
 ) -> None:
     run = train(dataset, tmp_path, **RECIPES[recipe])
-    settings = run.config.recipe_settings
-    model = create_model(
-        run.config.model,
-        num_heads=run.config.num_heads,
-        num_classes=3,
-        dropout=settings.dropout,
-        activation=settings.activation,
-    )
-    model.load_state_dict(run.weights())
-    model.eval()
     with torch.no_grad():
-        windows = cut_windows(dataset.waveforms).flatten(0, 1)
-        expected = model(normalise(windows, settings)).softmax(1).numpy()
+        expected = run.model()(cut_windows(dataset.waveforms).flatten(0, 1)).softmax(1).numpy()
     rows = run.predictions.assign(clip=run.predictions["clip_id"].str.removeprefix("clip").astype(int))
     rows = rows.sort_values(["clip", "window_index"])
     np.testing.assert_allclose(rows[["p_0", "p_1", "p_2"]], expected, rtol=1e-3, atol=1e-5)
+    assert rows["source"].tolist() == [dataset.sources[clip] for clip in rows["clip"]]
 
 
 def test_the_history_of_the_kept_epoch_agrees_with_the_final_scores(dataset: Dataset, tmp_path: Path) -> None:
@@ -209,7 +194,78 @@ def test_the_environment_says_with_what_it_was_trained(dataset: Dataset, tmp_pat
     assert environment["device"] == "cpu"
     assert environment["threads"] == 1
     assert environment["wall_seconds"] > 0
-    assert {"python", "platform", "commit", "cpu_count"} <= environment.keys()
+    assert {"python", "platform", "commit", "clean", "cpu_count"} <= environment.keys()
+    (process,) = environment["processes"]
+    assert (process["first_epoch"], process["last_epoch"]) == (1, 1)
+
+
+def test_every_process_that_trained_a_part_of_a_fit_is_recorded(dataset: Dataset, tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(_: FitConfig, history: list[dict[str, float]]) -> None:
+        if len(history) == 2:
+            raise StopError
+
+    config = make_fit(dataset, epochs=3)
+    with pytest.raises(StopError):
+        fit(config, dataset, runs_dir=tmp_path, device="cpu", progress=stop)
+    processes = train(dataset, tmp_path, config).environment["processes"]
+    assert [(each["first_epoch"], each["last_epoch"]) for each in processes] == [(1, 2), (3, 3)]
+
+
+def test_a_fit_trains_on_its_own_number_of_threads_and_leaves_torch_as_it_was(dataset: Dataset, tmp_path: Path) -> None:
+    seen = []
+    config = make_fit(dataset, threads=2)
+    run = fit(
+        config, dataset, runs_dir=tmp_path, device="cpu", progress=lambda *_: seen.append(torch.get_num_threads())
+    )
+    assert seen == [2, 2]
+    assert run.environment["threads"] == 2
+    assert torch.get_num_threads() == 1, "as the fixture set it"
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_whose_loss_is_no_number_ends_the_fit_at_once(split: str, dataset: Dataset, tmp_path: Path) -> None:
+    loud = dataset.waveforms.copy()
+    loud[dataset.folds == {"validation": 2, "test": 1}[split]] *= np.float32(1e38)
+    config = make_fit(dataset, recipe="as-written")
+    with pytest.raises(DivergedError, match=rf"the {split} loss became (nan|inf) in epoch 1; lower the learning rate"):
+        fit(config, replace(dataset, waveforms=loud), runs_dir=tmp_path, device="cpu")
+    assert not (tmp_path / "tiny" / config.fit_id).exists()
+
+
+def test_memory_that_runs_out_on_a_device_names_the_remedy(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("audioclf_lib.training.fit.train_epoch", run_out)
+    with pytest.raises(InputError, match=r"the memory of cpu is too small for fit .*; lower batch_size"):
+        train(dataset, tmp_path)
+
+
+def test_an_edited_model_is_not_trained_under_the_fit_that_was_made_before_the_edit(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    config = make_fit(dataset, model=write_model(tmp_path))
+    make_fit(dataset, model=write_model(tmp_path, SOURCE.replace("torch.relu", "torch.tanh")))
+    with pytest.raises(InputError, match=r"the source of model my-net in .* is not the one that fit .* was made for"):
+        fit(config, dataset, runs_dir=tmp_path / "runs", device="cpu")
+
+
+def test_an_own_architecture_is_trained_and_its_file_kept_beside_its_weights(dataset: Dataset, tmp_path: Path) -> None:
+    path = write_model(tmp_path)
+    run = train(dataset, tmp_path / "runs", model=path, width=4)
+    assert (run.path / "model.py").read_text() == SOURCE
+    assert "/" not in run.config.model
+    path.unlink()
+    windows = cut_windows(dataset.waveforms[dataset.folds == 1]).flatten(0, 1)
+    with torch.no_grad():
+        expected = load_run(run.path).model()(windows).softmax(1).numpy()
+    test = run.predictions[run.predictions["split"] == "test"]
+    np.testing.assert_allclose(test.filter(regex=r"^p_\d").to_numpy(), expected, atol=1e-5)
 
 
 # --- no leakage ----------------------------------------------------------------------------------------------------
@@ -476,8 +532,8 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nearly_nothing(recipe: Recipe,
 
 
 @given(rate=st.floats(1e-6, 1), step=st.integers(0, 100), warmup_fraction=st.floats(0, 0.9))
-def test_a_constant_rate_is_constant(rate: float, step: int, warmup: float) -> None:
-    assert learning_rate(Recipe(learning_rate=rate, warmup_fraction=warmup), step, 101) == rate
+def test_a_constant_rate_is_constant(rate: float, step: int, warmup_fraction: float) -> None:
+    assert learning_rate(Recipe(learning_rate=rate, warmup_fraction=warmup_fraction), step, 101) == rate
 
 
 def test_the_rate_of_every_step_reaches_the_optimizer(dataset: Dataset) -> None:
@@ -507,7 +563,7 @@ def test_pulling_moves_every_weight_towards_its_mean_over_time_and_keeps_that_me
     torch.manual_seed(seed)
     model = create_model("cnn", num_classes=3)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    pull_over_time(model, share)
+    model.pull_over_time(share)
     after = model.state_dict()
     old, new = (weights["classifier.weight"].view(3, 32, 250) for weights in (before, after))
     mean = old.mean(2, keepdim=True)
@@ -517,17 +573,29 @@ def test_pulling_moves_every_weight_towards_its_mean_over_time_and_keeps_that_me
 
 def test_a_layer_that_is_pulled_all_the_way_does_not_hear_when_something_sounds() -> None:
     model = create_model("cnn", num_classes=3).eval()
-    pull_over_time(model, 1.0)
+    model.pull_over_time(1.0)
     features = torch.rand(4, 32, 250)
     late = features.roll(100, dims=2)
     torch.testing.assert_close(model.classifier(features.flatten(1)), model.classifier(late.flatten(1)))
 
 
-def test_nothing_is_pulled_in_the_transformer() -> None:
-    model = create_model("transformer", num_heads=2)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    pull_over_time(model, 0.5)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+def test_nothing_is_pulled_in_a_model_that_says_nothing_of_time(dataset: Dataset) -> None:
+    windows, states = all_windows(dataset, CPU), []
+    for pull in (0.0, 50.0):
+        torch.manual_seed(0)
+        model = create_model("transformer", num_heads=2, num_classes=3)
+        epoch_of(model, windows, Recipe(time_pull=pull, batch_size=6))
+        states.append(model.state_dict())
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_balanced_weights_give_every_class_the_same_share_of_the_loss(dataset: Dataset) -> None:
+    windows = all_windows(dataset, CPU)
+    few = windows.subset(torch.tensor([0, 2, 3, 4, 5]))  # two of the first class would be 0 and 1
+    counts = windows.labels[few.clips].bincount(minlength=3)
+    weights = class_weights(few, 3)
+    torch.testing.assert_close(weights * counts, torch.full((3,), len(few) / 3))
+    assert class_weights(windows, 3).tolist() == [1, 1, 1]
 
 
 def test_the_encoder_trains_at_its_share_of_the_rate(dataset: Dataset) -> None:
