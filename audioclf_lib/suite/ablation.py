@@ -6,16 +6,16 @@ in tables beside the run folders.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
-from audioclf_lib.config import DatasetFacts, DeviceName, Experiment, FitConfig
+from audioclf_lib.config import DatasetFacts, DeviceName, Experiment
 from audioclf_lib.runs.store import RunStore
+from audioclf_lib.suite.plan import Plan
 
 if TYPE_CHECKING:
     from audioclf_lib.data import Dataset
@@ -40,29 +40,7 @@ TRACED = (AS_WRITTEN, "warm-up", HIGH_RATE)  # changes whose Transformer is trac
 RESCORED, TRACE = "reestimated", "trace"  # names of the tables beside the run folders
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One architecture trained by the recipe as written with one change.
-
-    Attributes:
-        change: key of ``CHANGES``.
-        experiment: the split experiment.
-    """
-
-    change: str
-    experiment: Experiment
-
-    @property
-    def is_traced(self) -> bool:
-        """True if ``trace_fit`` looks into its first steps."""
-        return self.experiment.model == "transformer" and self.change in TRACED
-
-    def config(self, dataset: DatasetFacts) -> FitConfig:
-        """Its one fit."""
-        return self.experiment.fits(dataset)[0]
-
-
-def ablation_variants(
+def change_experiments(
     *,
     dataset: str = "demo",
     epochs: int = 8,
@@ -71,14 +49,12 @@ def ablation_variants(
     device: DeviceName = "auto",
     threads: int = 1,
     runs_dir: Path | str = DEFAULT_RUNS_DIR,
-    changes: Mapping[str, Mapping[str, Any]] = CHANGES,
-) -> list[Variant]:
-    """The CNN and the Transformer with one head, each with one change at a time, for each seed.
+) -> list[Experiment]:
+    """Splits of the CNN and of the Transformer with one head, each with one change at a time, for each seed.
 
     Args:
         dataset, epochs, test_fold, device, threads, runs_dir: as of ``Experiment``.
         seeds: of the fits.
-        changes: recipe settings by the name of the change; ``HIGH_RATE`` is tried with the Transformer alone.
 
     Raises:
         InputError: an unknown or impossible value.
@@ -86,16 +62,47 @@ def ablation_variants(
     common: dict[str, Any] = {"dataset": dataset, "epochs": epochs, "test_fold": test_fold, "device": device}
     common |= {"threads": threads, "runs_dir": runs_dir, "protocol": "split", "recipe": "as-written"}
     return [
-        Variant(name, Experiment(model=model, seed=seed, recipe_changes=dict(settings), **common))
+        Experiment(model=model, seed=seed, recipe_changes=settings, **common)
         for seed in seeds
         for model in ("cnn", "transformer")
-        for name, settings in changes.items()
+        for name, settings in CHANGES.items()
         if (model, name) != ("cnn", HIGH_RATE)
     ]
 
 
-def examine(variants: Iterable[Variant], dataset: Dataset) -> None:
-    """Compute the tables of trained variants that do not exist yet, and keep them.
+def ablation_parameters(plan: Plan, device: DeviceName = "auto", runs_dir: Path | str = "") -> dict[str, Any]:
+    """A plan's ablation as arguments of ``change_experiments``; on the first of its test folds."""
+    if plan.ablation is None:
+        return {}
+    return {
+        "dataset": plan.dataset,
+        "epochs": plan.ablation.epochs,
+        "seeds": list(plan.ablation.seeds),
+        "test_fold": plan.experiments_list()[0].test_fold,
+        "device": device,
+        "threads": plan.threads,
+        "runs_dir": str(runs_dir),
+    }
+
+
+def ablation_experiments(plan: Plan, device: DeviceName = "auto", runs_dir: Path | str = "") -> list[Experiment]:
+    """The experiments of a plan's ablation; none if it has no ablation."""
+    parameters = ablation_parameters(plan, device, runs_dir)
+    return change_experiments(**parameters) if parameters else []
+
+
+def change_of(experiment: Experiment) -> str:
+    """Which of ``CHANGES`` an experiment makes."""
+    return next(name for name, settings in CHANGES.items() if settings == experiment.recipe_changes)
+
+
+def is_traced(experiment: Experiment) -> bool:
+    """True if ``trace_fit`` records the first steps of its fit."""
+    return experiment.model == "transformer" and change_of(experiment) in TRACED
+
+
+def examine(experiments: Iterable[Experiment], dataset: Dataset) -> None:
+    """Compute the tables of trained fits that do not exist yet, and keep them.
 
     Raises:
         InputError: a fit that has not been trained.
@@ -103,17 +110,17 @@ def examine(variants: Iterable[Variant], dataset: Dataset) -> None:
     from audioclf_lib.suite.tracing import rescore, trace_fit  # they need torch
     from audioclf_lib.training.environment import choose_device
 
-    for variant in variants:
-        store, device = RunStore(variant.experiment.runs_dir), choose_device(variant.experiment.device)
-        config = variant.config(dataset)
+    for experiment in experiments:
+        store, device = RunStore(experiment.runs_dir), choose_device(experiment.device)
+        (config,) = experiment.fits(dataset)
         run = store.load(config)
         if store.load_trace(config, RESCORED) is None:
             store.save_trace(config, RESCORED, rescore(run, dataset, device))
-        if variant.is_traced and store.load_trace(config, TRACE) is None:
+        if is_traced(experiment) and store.load_trace(config, TRACE) is None:
             store.save_trace(config, TRACE, trace_fit(run, dataset, device))
 
 
-def ablation_table(variants: Iterable[Variant], dataset: DatasetFacts) -> pd.DataFrame:
+def ablation_table(experiments: Iterable[Experiment], dataset: DatasetFacts) -> pd.DataFrame:
     """A row per architecture, change and seed.
 
     Returns:
@@ -122,25 +129,27 @@ def ablation_table(variants: Iterable[Variant], dataset: DatasetFacts) -> pd.Dat
         weights with batch-norm statistics re-estimated; NaN where a fit or its table does not exist.
     """
     rows = []
-    for variant in variants:
-        store, config = RunStore(variant.experiment.runs_dir), variant.config(dataset)
-        row: dict[str, Any] = {"model": config.model_title, "change": variant.change, "seed": config.seed}
+    for experiment in experiments:
+        (config,) = experiment.fits(dataset)
+        store = RunStore(experiment.runs_dir)
+        row: dict[str, Any] = {"model": experiment.title, "change": change_of(experiment), "seed": experiment.seed}
         if store.exists(config):
             run = store.load(config)
             kept = run.history.set_index("epoch").loc[run.metrics["chosen"]["epoch"]]
             row |= kept.drop(["seconds", "learning_rate"]).to_dict()
         rescored = store.load_trace(config, RESCORED)
         if rescored is not None:
-            row |= {f"rescored_{split}_{name}": value for (split, name), value in rescored.stack().items()}
+            for split in ("validation", "test"):
+                row |= {f"rescored_{split}_{name}": rescored.at[split, name] for name in rescored}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def load_traces(variants: Iterable[Variant], dataset: DatasetFacts) -> dict[str, pd.DataFrame]:
+def load_traces(experiments: Iterable[Experiment], dataset: DatasetFacts) -> dict[str, pd.DataFrame]:
     """The tables of ``trace_fit`` that exist, by change; of several seeds the first."""
     found: dict[str, pd.DataFrame] = {}
-    for variant in variants:
-        table = RunStore(variant.experiment.runs_dir).load_trace(variant.config(dataset), TRACE)
-        if variant.is_traced and table is not None:
-            found.setdefault(variant.change, table)
+    for experiment in filter(is_traced, experiments):
+        table = RunStore(experiment.runs_dir).load_trace(experiment.fits(dataset)[0], TRACE)
+        if table is not None:
+            found.setdefault(change_of(experiment), table)
     return found

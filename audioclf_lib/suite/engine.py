@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from audioclf_lib._support.cores import usable_cores
 from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib._support.errors import DamagedRunError, InputError, quote
 from audioclf_lib._support.paths import (
@@ -52,7 +53,6 @@ from audioclf_lib.suite.jobs import (
     fit_key,
     jobs_at_once,
     suite_jobs,
-    usable_cores,
 )
 from audioclf_lib.suite.notebooks import Status, failed_path, read_progress, read_status, status_path
 from audioclf_lib.suite.plan import Plan, read_settings, save_plan

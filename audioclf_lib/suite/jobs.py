@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from audioclf_lib._support.cores import usable_cores
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT
 from audioclf_lib.config import DatasetFacts, DeviceName, Experiment, FitConfig
 from audioclf_lib.data import dataset_facts, load_dataset
 from audioclf_lib.runs.store import RunStore
-from audioclf_lib.suite.ablation import ablation_variants
+from audioclf_lib.suite.ablation import ablation_experiments, ablation_parameters
 from audioclf_lib.suite.notebooks import is_made_from
 from audioclf_lib.suite.plan import Plan, distinctions, resolve_model
 
@@ -144,7 +144,7 @@ def plan_jobs(
     """One plan's jobs: a view of the data set, the experiments in the plan's order, its checks, and its ablation.
 
     Args:
-        plan, dataset: what to run on what.
+        plan, dataset: what to run, and on what.
         runs_dir: for run folders and executed notebooks.
         device: of every fit.
         notebooks_dir: where the notebooks are.
@@ -172,8 +172,20 @@ def plan_jobs(
             priority = 0 if is_check else job.priority
             title = f"{job.title} ({marks})" if marks else job.title
             jobs.setdefault(job.key, replace(job, title=title, priority=priority))
-    last = [ablation_job(plan, dataset, runs_dir, device, notebooks_dir)] if plan.ablation else []
-    return _in_order([*jobs.values(), *last])
+    if plan.ablation:
+        fits = tuple(each.fits(dataset)[0] for each in ablation_experiments(plan, device, runs_dir))
+        last = Job(
+            id=f"ablation-e{plan.ablation.epochs}-{digest_of(fits)}",
+            title="ablation",
+            folder=first.folder,
+            notebook=notebooks_dir / ABLATION_NOTEBOOK,
+            parameters=ablation_parameters(plan, device, runs_dir),
+            fits=fits,
+            priority=-1,
+            has_mean=False,
+        )
+        jobs[last.key] = last
+    return _in_order(list(jobs.values()))
 
 
 def _in_order(jobs: Sequence[Job]) -> list[Job]:
@@ -264,33 +276,6 @@ def notebook_parameters(experiment: Experiment) -> dict[str, Any]:
     return parameters
 
 
-def ablation_job(
-    plan: Plan, dataset: DatasetFacts, runs_dir: Path, device: DeviceName, notebooks_dir: Path = NOTEBOOKS_DIR
-) -> Job:
-    """The job that runs a plan's ablation, after all experiments, on the first of the plan's test folds."""
-    assert plan.ablation is not None
-    parameters: dict[str, Any] = {
-        "dataset": plan.dataset,
-        "epochs": plan.ablation.epochs,
-        "seeds": list(plan.ablation.seeds),
-        "test_fold": plan.experiments_list()[0].test_fold,
-        "device": device,
-        "threads": plan.threads,
-        "runs_dir": str(runs_dir),
-    }
-    fits = tuple(variant.experiment.fits(dataset)[0] for variant in ablation_variants(**parameters))
-    return Job(
-        id=f"ablation-e{plan.ablation.epochs}-{digest_of(fits)}",
-        title="ablation",
-        folder=runs_dir / dataset.name,
-        notebook=notebooks_dir / ABLATION_NOTEBOOK,
-        parameters=parameters,
-        fits=fits,
-        priority=-1,
-        has_mean=False,
-    )
-
-
 def digest_of(fits: Sequence[FitConfig]) -> str:
     """Eight characters that stand for these fits."""
     return hashlib.sha256(" ".join(fit.fit_id for fit in fits).encode()).hexdigest()[:8]
@@ -310,11 +295,6 @@ def jobs_at_once(jobs: Iterable[Job]) -> int:
     """How many jobs may run at the same time: as many as there are long ones that wait for no other."""
     long = sum(job.priority >= LONG and not job.after for job in jobs)
     return max(MIN_AT_ONCE, min(MAX_AT_ONCE, long))
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

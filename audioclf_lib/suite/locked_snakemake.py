@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from snakemake.cli import main
+from snakemake.cli import main  # type: ignore[import-untyped]
 
 from audioclf_lib.runs.locks import hold_lock
 

@@ -3,8 +3,8 @@
 * The kernel is this interpreter. It talks over IPC sockets in a private folder: papermill's TCP ports are picked before
   the kernel binds them, and with several notebooks at once two kernels now and then pick the same (papermill #511).
 * The executed notebook gets its name when it is whole. Until then it is ``X.part.ipynb``; after a failure
-  ``X.failed.ipynb``. ``X.status.json`` says how far it is, or which cell failed and why; ``X.progress.txt`` holds the
-  last line that its training printed.
+  ``X.failed.ipynb``. ``X.status.json`` says how far it is, or which cell failed and why; ``X.progress.txt`` holds a
+  line for each fit that it trains.
 * Two processes never run a notebook to the same output at once.
 
 As a program (``python -m audioclf_lib.suite.notebooks JOBS JOB``) it runs one job of a suite. What a plan of a thousand
@@ -31,8 +31,7 @@ from audioclf_lib._support.paths import UNWRITABLE, explained, folder_for, repla
 from audioclf_lib.config import StrictModel
 from audioclf_lib.runs.checksums import sum_of
 from audioclf_lib.runs.locks import hold_lock
-from audioclf_lib.suite.parameters import known_parameters
-from audioclf_lib.suite.progress import PROGRESS_FILE
+from audioclf_lib.suite.parameters import PROGRESS_FILE, known_parameters
 
 OUT_OF_MEMORY = "the kernel died; most often because memory ran out"
 NO_MEMORY = "memory ran out; run fewer notebooks at once (--jobs 1), or close other programs"
@@ -112,7 +111,7 @@ def _write_status(output: Path, state: State, **details: Any) -> Status:
 
 
 def read_progress(output: Path) -> str:
-    """The last line that the training of a running notebook printed; empty if there is none."""
+    """A line for each fit that a running notebook trains; empty if there is none."""
     try:
         return progress_path(output).read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -306,6 +305,7 @@ def _last_started_cell(notebook: Path) -> int | None:
 def main(jobs_file: str, job_id: str) -> int:
     """Run one job of the list that ``audioclf_lib.suite.engine`` wrote; its status file tells the suite how it went."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the kernel is shut down
+    os.environ["AUDIOCLF_PROCESSES"] = "1"  # one fit at a time, see training.parallel: notebooks run side by side here
     job = json.loads(Path(jobs_file).read_text(encoding="utf-8"))[job_id]
     try:
         run_notebook(job["notebook"], job["output"], job["parameters"], on_wait=_say_who)

@@ -100,11 +100,11 @@ class Plan(StrictModel):
         _ = self.experiments_list()  # an Experiment rejects what cannot be run
         return self
 
-    def changed(self, recipe_changes: Mapping[str, Any] | None = None, **changes: Any) -> Plan:
+    def changed(self, recipe_changes: Mapping[str, Any] | str | None = None, **changes: Any) -> Plan:
         """The plan with other settings; a change to None is none.
 
         Args:
-            recipe_changes: added to those of the plan and of its experiments.
+            recipe_changes: added to those of the plan and of its experiments; may be a JSON object as text.
             changes: take the place of the plan's and of the experiments' own settings, but for an experiment's test
                 fold.
         """
@@ -115,9 +115,10 @@ class Plan(StrictModel):
         if "experiments" not in given:
             values["experiments"] = list({_key(each): each for each in own}.values())
         if recipe_changes is not None:
+            added = Experiment(model="cnn", recipe_changes=recipe_changes).recipe_changes
             for settings in [values, *values["experiments"]]:
                 if "recipe_changes" in settings:
-                    changed = [before | dict(recipe_changes) for before in _values(settings, "recipe_changes")]
+                    changed = [before | added for before in _values(settings, "recipe_changes")]
                     settings["recipe_changes"] = list({_key(each): each for each in changed}.values())
         return Plan(**values)
 
