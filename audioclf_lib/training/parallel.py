@@ -38,7 +38,7 @@ def fit_all(
     progress: Progress | None = None,
     processes: int | None = None,
 ) -> list[Run]:
-    """Train fits that are not there yet, as :func:`audioclf_lib.training.fit` does, several at once.
+    """Train fits that are not there yet, as :func:`audioclf_lib.training.trainer` does, several at once.
 
     Args:
         configs, dataset, runs_dir, device, progress: as of ``fit``; ``progress`` is called in this process.
