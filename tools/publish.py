@@ -18,7 +18,7 @@ from audioclf_lib._support.paths import PUBLISHED_DIR, explained, replace_file
 from audioclf_lib.config import MODELS, Experiment, FitConfig, KnownDataset
 from audioclf_lib.data import dataset_name
 from audioclf_lib.metrics.scores import LEVELS, best_fit
-from audioclf_lib.report.display import NO_VALUE
+from audioclf_lib.report.show import NO_VALUE
 from audioclf_lib.report.original import ORIGINAL, ORIGINAL_DATASET
 from audioclf_lib.report.phrases import (
     NBSP,

@@ -2,7 +2,8 @@
 
 A figure or table counts if it has a label, an equation if its LaTeX holds ``\\label{eq:..}``; a section's label is
 ``sec:`` and its heading in lower case with hyphens, as in ``[@sec:feed-forward-network]``, or one that it gives itself
-(``# Heading {#sec:short}``).
+(``# Heading {#sec:short}``). ``[@fig:curves]`` becomes a link that says ``Figure 3``, and so does an ordinary link to a
+label, ``[the curves](#fig:curves)``, which JupyterLab shows as words.
 """
 
 from __future__ import annotations
@@ -65,10 +66,13 @@ def resolve(blocks: list[Node], targets: dict[str, Target]) -> list[Node]:
     """
 
     def replace(element: Node) -> list[Node] | None:
-        if element["t"] == "Cite":
-            return _links([citation["citationId"] for citation in element["c"][0]], element, targets)
-        if element["t"] in ("Figure", "Table") and _own_label(element) in targets:
-            _put_in_front(element, targets[_own_label(element)].name)
+        match element["t"]:
+            case "Cite":
+                return _links([citation["citationId"] for citation in element["c"][0]], element["c"][1], targets)
+            case "Link" if element["c"][2][0].startswith(tuple(f"#{prefix}:" for prefix in NAMES)):
+                return _links([element["c"][2][0][1:]], element["c"][1], targets)
+            case "Figure" | "Table" if _own_label(element) in targets:
+                _put_in_front(element, targets[_own_label(element)].name)
         return None
 
     return list(rewrite(blocks, replace))
@@ -83,12 +87,12 @@ def _own_label(element: Node) -> str:
     return ""
 
 
-def _links(labels: list[str], cite: Node, targets: dict[str, Target]) -> list[Node] | None:
+def _links(labels: list[str], text: list[Node], targets: dict[str, Target]) -> list[Node]:
     inlines: list[Node] = []
     for position, label in enumerate(labels):
         if label not in targets:
-            if label.partition(":")[0] not in NAMES and not plain_text(cite["c"][1]).startswith("["):
-                return list(cite["c"][1])  # an @name in the prose is no reference
+            if label.partition(":")[0] not in NAMES and not plain_text(text).startswith("["):
+                return text  # an @name in the prose is no reference
             known = ", ".join(sorted(targets)) or "none"
             raise InputError(f"the report refers to [@{label}], which is no label in it; known are: {known}")
         if position:
@@ -99,9 +103,6 @@ def _links(labels: list[str], cite: Node, targets: dict[str, Target]) -> list[No
 
 
 def _put_in_front(captioned: Node, name: str) -> None:
-    caption_blocks = captioned["c"][1][1]
-    label = {"t": "Strong", "c": [{"t": "Str", "c": f"{name}."}]}
-    if not caption_blocks:
-        caption_blocks.append({"t": "Plain", "c": [label]})
-    else:
-        caption_blocks[0]["c"][:0] = [label, {"t": "Space"}]
+    caption_blocks = captioned["c"][1][1] or [{"t": "Plain", "c": []}]
+    caption_blocks[0]["c"][:0] = [{"t": "Strong", "c": [{"t": "Str", "c": f"{name}."}]}, {"t": "Space"}]
+    captioned["c"][1][1] = caption_blocks

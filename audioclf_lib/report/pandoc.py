@@ -1,4 +1,4 @@
-"""Pandoc, as this package uses it: one dialect of Markdown, the document tree as JSON, three targets."""
+"""Pandoc, as this package uses it: one dialect of Markdown, the document tree as JSON, Typst and HTML."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ MARKDOWN = (
 
 def read_markdown(markdown: str) -> list[Node]:
     """The blocks of a Markdown text."""
-    # Pandoc gives columns of tables wider than --columns a fixed share; the report sets widths itself.
+    if not markdown:
+        return []
+    # Pandoc gives columns of tables wider than --columns a fixed share; Typst and browsers size them by their content.
     return list(json.loads(_convert(markdown, MARKDOWN, "json", ["--columns=10000"]))["blocks"])
 
 
@@ -37,7 +39,7 @@ def write_blocks(
     meta: dict[str, Node] | None = None,
     folder: Path = Path(),
 ) -> str:
-    """Blocks in the target's language (``typst``, ``latex``, ``html``).
+    """Blocks in the target's language (``typst`` or ``html``).
 
     Args:
         blocks: of the document.

@@ -10,7 +10,7 @@ import pandas as pd
 from audioclf_lib import figures
 from audioclf_lib.config import model_label
 from audioclf_lib.report import tuning_observations as readings
-from audioclf_lib.report.display import show_figure, show_table, show_text
+from audioclf_lib.report.show import show_figure, show_table, show_text
 from audioclf_lib.suite.search import SearchedSetting, StudyConfig
 from audioclf_lib.suite.tuning import Study
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from audioclf_lib.suite.trials import COLUMNS as TRIAL_COLUMNS
+from audioclf_lib.suite.trials import RECORD
 from bs4 import BeautifulSoup
 from pypdf import PdfReader
 from small_suite import CLASSES, SmallSuite, small_suite
@@ -23,8 +25,6 @@ from audioclf_lib.report.results import ExperimentResult, compare_kfold, gather,
 from audioclf_lib.report.sections import DEMO_NOTICE
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.plan import Plan, load_plan, save_plan
-from audioclf_lib.suite.trials import COLUMNS as TRIAL_COLUMNS
-from audioclf_lib.suite.trials import RECORD
 
 TITLE = "Sounds & what two networks make of them"
 AUTHORS = ["Ada Lovelace", "Grace Hopper"]
