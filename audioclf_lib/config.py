@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args
 
 from pydantic import (
     BaseModel,
@@ -28,6 +28,9 @@ from pydantic import (
 from audioclf_lib._support.errors import InputError, plain_reason, quote
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, user_path
 from audioclf_lib.models import ModelEntry, find_model
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ProtocolName = Literal["kfold", "split"]
 RecipeName = Literal["as-written", "tuned"]
@@ -374,6 +377,10 @@ class Experiment(StrictModel):
     @property
     def recipe_settings(self) -> Recipe:
         return make_recipe(self.recipe, self._entry, self.recipe_changes)
+
+    def create_model(self, num_classes: int) -> nn.Module:
+        """A freshly initialised model, with the recipe's dropout and activation where the architecture takes them."""
+        return self._entry.create_for(self.recipe_settings, num_classes=num_classes, **self.model_settings)
 
     @property
     def title(self) -> str:

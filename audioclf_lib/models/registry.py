@@ -143,6 +143,19 @@ class ModelEntry:
             checked[name] = _checked(self.name, name, setting.annotation, value) if name in given else value
         return checked
 
+    def create(self, *, num_classes: int = 10, **settings: Any) -> nn.Module:
+        """Make a freshly initialised model; see :func:`create_model`."""
+        of_recipe = {key: settings.pop(key) for key in RECIPE_SETTINGS if key in settings and key in self.arguments}
+        checked = self.settings(settings)
+        model = self.load()(num_classes=num_classes, **checked, **of_recipe)
+        _refuse_other_weights(model, made_with(self, num_classes, checked, of_recipe))
+        return model
+
+    def create_for(self, recipe: object, *, num_classes: int, **settings: Any) -> nn.Module:
+        """Make a model with those settings of a recipe that it takes, such as dropout."""
+        taken = [name for name in RECIPE_SETTINGS if name in self.arguments]
+        return self.create(num_classes=num_classes, **settings, **{name: getattr(recipe, name) for name in taken})
+
     def label(self, settings: Mapping[str, Any]) -> str:
         """Name with the settings that are not the defaults, for folders: ``cnn``, ``transformer-h4``."""
         parts = [_short(name, value) for name, value in self._shown(settings).items()]
@@ -273,7 +286,9 @@ def find_model(spec: str | Path, base: Path | None = None) -> ModelEntry:
     path, _, name = text.partition(".py:")
     if text.endswith(".py") or (name and path != text):
         file = user_path((base or Path.cwd()) / user_path(path.removesuffix(".py") + ".py"))
-        return _from_file(file, name or None)
+        entry = model_in_file(file, name or None)
+        _REGISTRY[entry.name] = entry
+        return entry
     if text not in _REGISTRY:
         _register_examples(text)
     if text not in _REGISTRY:
@@ -290,13 +305,18 @@ def _register_examples(name: str) -> None:
         return
     for file in sorted(OWN_FOLDER.glob("*.py")):
         if re.search(rf"register_model\(\s*[\"']{re.escape(name)}[\"']", file.read_text(encoding="utf-8")):
-            _from_file(file, name)
+            _REGISTRY[name] = model_in_file(file, name)
 
 
 _IMPORTED: dict[tuple[Path, str], dict[str, ModelEntry]] = {}  # by file and checksum: an edited file is imported anew
 
 
-def _from_file(file: Path, name: str | None) -> ModelEntry:
+def model_in_file(file: Path, name: str | None = None) -> ModelEntry:
+    """The architecture that a file defines; no name stands for another one afterwards.
+
+    Raises:
+        InputError: as of :func:`find_model`.
+    """
     try:
         key = (file.resolve(), hashlib.sha256(file.read_bytes()).hexdigest())
     except OSError as error:
@@ -305,7 +325,6 @@ def _from_file(file: Path, name: str | None) -> ModelEntry:
     if key not in _IMPORTED:
         _IMPORTED[key] = _import_models(*key)
     own = _IMPORTED[key]
-    _REGISTRY.update(own)
     if not own:
         raise InputError(f"{file} registers no model; put @register_model(name, title=...) in front of its class")
     if name is None and len(own) > 1:
@@ -329,7 +348,11 @@ def _import_models(file: Path, checksum: str) -> dict[str, ModelEntry]:
         raise
     except Exception as error:  # the user's code may raise anything
         raise InputError(f"{file} cannot be imported ({type(error).__name__}: {error}); correct it") from None
-    return {name: entry for name, entry in _REGISTRY.items() if before.get(name) is not entry}
+    else:
+        return {name: entry for name, entry in _REGISTRY.items() if before.get(name) is not entry}
+    finally:
+        _REGISTRY.clear()
+        _REGISTRY.update(before)
 
 
 # ------------------------------------------------------------------------------------------------------ fresh modules
@@ -350,12 +373,7 @@ def create_model(name: str | Path, *, num_classes: int = 10, **settings: Any) ->
     Raises:
         InputError: unknown name, unknown or impossible setting.
     """
-    entry = find_model(name)
-    of_recipe = {key: settings.pop(key) for key in RECIPE_SETTINGS if key in settings and key in entry.arguments}
-    checked = entry.settings(settings)
-    model = entry.load()(num_classes=num_classes, **checked, **of_recipe)
-    _refuse_other_weights(model, made_with(entry, num_classes, checked, of_recipe))
-    return model
+    return find_model(name).create(num_classes=num_classes, **settings)
 
 
 def made_with(

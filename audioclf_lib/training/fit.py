@@ -24,7 +24,7 @@ from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
 from audioclf_lib.config import FitConfig
 from audioclf_lib.data import Dataset
 from audioclf_lib.metrics.scores import evaluate_all
-from audioclf_lib.models import ModelEntry, create_model, find_model
+from audioclf_lib.models import ModelEntry, find_model
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.training.accelerate import accelerate
 from audioclf_lib.training.batches import Windows, all_windows
@@ -231,11 +231,10 @@ def _train(
 def fresh_model(config: FitConfig, device: torch.device) -> nn.Module:
     """The model with the weights that the fit begins with."""
     torch.manual_seed(config.seed)
-    recipe, taken = config.recipe_settings, find_model(config.model).arguments
-    of_recipe = {name: getattr(recipe, name) for name in ("dropout", "activation") if name in taken}
-    return create_model(config.model, num_classes=len(config.class_names), **config.model_settings, **of_recipe).to(
-        device
+    model = model_of(config).create_for(
+        config.recipe_settings, num_classes=len(config.class_names), **config.model_settings
     )
+    return model.to(device)
 
 
 def windows_by_split(config: FitConfig, dataset: Dataset, device: torch.device) -> dict[str, Windows]:

@@ -230,7 +230,7 @@ def test_a_split_whose_loss_is_no_number_ends_the_fit_at_once(split: str, datase
     loud = dataset.waveforms.copy()
     loud[dataset.folds == {"validation": 2, "test": 1}[split]] *= np.float32(1e38)
     config = make_fit(dataset, recipe="as-written")
-    with pytest.raises(DivergedError, match=f"the {split} loss became (nan|inf) in epoch 1; lower the learning rate"):
+    with pytest.raises(DivergedError, match=rf"the {split} loss became (nan|inf) in epoch 1; lower the learning rate"):
         fit(config, replace(dataset, waveforms=loud), runs_dir=tmp_path, device="cpu")
     assert not (tmp_path / "tiny" / config.fit_id).exists()
 
@@ -242,7 +242,7 @@ def test_memory_that_runs_out_on_a_device_names_the_remedy(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("audioclf_lib.training.fit.train_epoch", run_out)
-    with pytest.raises(InputError, match="the memory of cpu is too small for fit .*; lower batch_size"):
+    with pytest.raises(InputError, match=r"the memory of cpu is too small for fit .*; lower batch_size"):
         train(dataset, tmp_path)
 
 
@@ -251,7 +251,7 @@ def test_an_edited_model_is_not_trained_under_the_fit_that_was_made_before_the_e
 ) -> None:
     config = make_fit(dataset, model=write_model(tmp_path))
     make_fit(dataset, model=write_model(tmp_path, SOURCE.replace("torch.relu", "torch.tanh")))
-    with pytest.raises(InputError, match="the source of model my-net in .* is not the one that fit .* was made for"):
+    with pytest.raises(InputError, match=r"the source of model my-net in .* is not the one that fit .* was made for"):
         fit(config, dataset, runs_dir=tmp_path / "runs", device="cpu")
 
 

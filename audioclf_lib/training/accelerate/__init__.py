@@ -16,7 +16,7 @@ from audioclf_lib.training.accelerate.compiled import keep_freed_memory, load_ke
 __all__ = ["accelerate"]
 
 
-def accelerate(model: CNN | ConvTransformer, device: torch.device) -> nn.Module:
+def accelerate(model: nn.Module, device: torch.device) -> nn.Module:
     """What to call instead of ``model`` on ``device``: takes (B, 1, 16000), gives logits, shares all parameters."""
     if device.type != "cpu" or load_kernels() is None:
         return model

@@ -1,0 +1,158 @@
+"""Several fits of a notebook, side by side in processes of their own.
+
+A fit trains on its own number of threads wherever it runs, so its numbers are the same as one after another. Two fits
+on two cores take little longer than one, while one fit on two threads is far from twice as fast.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from audioclf_lib._support.cores import usable_cores
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
+from audioclf_lib.config import FitConfig
+from audioclf_lib.data import Dataset
+from audioclf_lib.models import find_model
+from audioclf_lib.runs.store import Run, RunStore
+from audioclf_lib.training.environment import choose_device
+from audioclf_lib.training.fit import Progress, fit, model_of
+
+# Set to 1 where notebooks run side by side, as in a suite: then each trains one fit at a time.
+PROCESSES = "AUDIOCLF_PROCESSES"
+
+
+def fit_all(
+    configs: Sequence[FitConfig],
+    dataset: Dataset,
+    *,
+    runs_dir: Path | str = DEFAULT_RUNS_DIR,
+    device: str = "auto",
+    progress: Progress | None = None,
+    processes: int | None = None,
+) -> list[Run]:
+    """Train fits that are not there yet, as :func:`audioclf_lib.training.fit.fit` does, several at once.
+
+    Args:
+        configs, dataset, runs_dir, device, progress: as of ``fit``; ``progress`` is called in this process.
+        processes: fits at once; unless given, what the environment variable ``AUDIOCLF_PROCESSES`` says, else as many
+            as there are cores for their threads, and one on a GPU.
+
+    Returns:
+        The finished runs, in the order of ``configs``.
+
+    Raises:
+        InputError: as of ``fit``; the other fits are stopped then and go on from their checkpoints when asked for.
+    """
+    store = RunStore(runs_dir)
+    missing = [config for config in configs if not store.is_whole(config)]
+    if processes is None:
+        on_cpu = choose_device(device).type == "cpu"
+        shares = usable_cores() // max((config.threads for config in missing), default=1)
+        processes = int(os.environ.get(PROCESSES) or (max(1, shares) if on_cpu else 1))
+    if min(processes, len(missing)) > 1:
+        _train_side_by_side(missing, dataset, (Path(runs_dir), device), progress, processes)
+    return [fit(config, dataset, runs_dir=runs_dir, device=device, progress=progress) for config in configs]
+
+
+def _train_side_by_side(
+    configs: Sequence[FitConfig],
+    dataset: Dataset,
+    options: tuple[Path, str],
+    progress: Progress | None,
+    processes: int,
+) -> None:
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    waiting = list(configs)
+    running: dict[Any, tuple[FitConfig, BaseProcess]] = {}
+    on_step = getattr(progress, "step", None)
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                config = waiting.pop(0)
+                entry = model_of(config)
+                source = f"{entry.source}:{entry.name}" if entry.is_own else None
+                receiver, sender = context.Pipe(duplex=False)
+                work = (config, dataset, source, options, sender)
+                started = context.Process(target=_work, args=work, daemon=True, name=config.fit_id)
+                started.start()
+                sender.close()
+                running[receiver] = (config, started)
+            for each in wait(list(running)):
+                config, process = running[each]
+                try:
+                    message = each.recv()  # type: ignore[union-attr]
+                except EOFError:  # its end, or a process that was killed: the caller's own fit() goes on with it
+                    process.join()
+                    del running[each]
+                    continue
+                if isinstance(message, BaseException):
+                    raise message
+                history, share = message
+                if share is None and progress is not None:
+                    progress(config, history)
+                elif share is not None and on_step is not None:
+                    on_step(config, history, share)
+    finally:
+        _stop([process for _, process in running.values()])
+
+
+def _stop(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+
+
+def _work(
+    config: FitConfig, dataset: Dataset, source: str | None, options: tuple[Path, str], sender: Connection
+) -> None:
+    """One fit in its own process, which ends with the one that started it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if source is not None:
+        find_model(source)
+    runs_dir, device = options
+
+    class Report:
+        """Sends to the starting process what ``progress`` would be told here."""
+
+        def __call__(self, _: FitConfig, history: list[dict[str, float]]) -> None:
+            self.send(history, None)
+
+        def step(self, _: FitConfig, history: list[dict[str, float]], share: float) -> None:
+            self.send(history, share)
+
+        def send(self, history: list[dict[str, float]], share: float | None) -> None:
+            sender.send((history, share))
+
+    try:
+        fit(config, dataset, runs_dir=runs_dir, device=device, progress=Report())
+    except KeyboardInterrupt:
+        pass
+    except BaseException as error:
+        sender.send(_sendable(error))
+    finally:
+        sender.close()
+
+
+def _sendable(error: BaseException) -> BaseException:
+    """The error, or one with its text where it cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _end_with_parent() -> None:
+    parent: Any = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

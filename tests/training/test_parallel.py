@@ -1,0 +1,86 @@
+"""Fits side by side: the same numbers as one after another, progress told, errors raised, nobody left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from own_models import SOURCE, write_model
+from tiny import make_dataset
+
+from audioclf_lib._support.errors import InputError
+from audioclf_lib.config import Experiment, FitConfig
+from audioclf_lib.data import Dataset
+from audioclf_lib.training.fit import fit
+from audioclf_lib.training.parallel import PROCESSES, fit_all
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    return make_dataset()
+
+
+def fits_of(dataset: Dataset, **settings: object) -> list[FitConfig]:
+    return Experiment(**{"model": "cnn", "epochs": 2} | settings).fits(dataset)
+
+
+def test_fits_side_by_side_have_the_numbers_of_fits_one_after_another(dataset: Dataset, tmp_path: Path) -> None:
+    configs = fits_of(dataset)
+    told: list[tuple[str, int]] = []
+    together = fit_all(
+        *(configs, dataset),
+        runs_dir=tmp_path / "together",
+        device="cpu",
+        processes=2,
+        progress=lambda config, history: told.append((config.fit_id, len(history))),
+    )
+    assert [run.config for run in together] == configs
+    assert sorted(told) == sorted((config.fit_id, epochs) for config in configs for epochs in (1, 2))
+    for run in together:
+        alone = fit(run.config, dataset, runs_dir=tmp_path / "alone", device="cpu")
+        pd.testing.assert_frame_equal(run.predictions, alone.predictions, check_exact=True)
+        assert run.metrics == alone.metrics
+
+
+def test_what_is_trained_is_not_trained_again(dataset: Dataset, tmp_path: Path) -> None:
+    configs = fits_of(dataset, epochs=1)
+    first = fit_all(configs, dataset, runs_dir=tmp_path, device="cpu", processes=2)
+    told: list[str] = []
+    again = fit_all(
+        configs, dataset, runs_dir=tmp_path, device="cpu", processes=2, progress=lambda c, _: told.append(c.fit_id)
+    )
+    assert told == []
+    assert [run.path for run in again] == [run.path for run in first]
+
+
+def test_an_own_architecture_is_found_in_every_process(dataset: Dataset, tmp_path: Path) -> None:
+    configs = fits_of(dataset, model=write_model(tmp_path), epochs=1)
+    runs = fit_all(configs, dataset, runs_dir=tmp_path / "runs", device="cpu", processes=2)
+    assert [(run.path / "model.py").read_text() for run in runs] == [SOURCE] * 2
+
+
+def test_an_error_in_one_process_is_raised_and_ends_the_others(dataset: Dataset, tmp_path: Path) -> None:
+    configs = fits_of(dataset, recipe="as-written", recipe_changes={"learning_rate": 1.0}, epochs=1000)
+    broken = SOURCE.replace("return self.classifier(x.mean(2))", "return self.classifier(x.mean(2)) * float('nan')")
+    configs = [*fits_of(dataset, model=write_model(tmp_path, broken)), *configs]
+    with pytest.raises(InputError, match="the training loss became nan in epoch 1"):
+        fit_all(configs, dataset, runs_dir=tmp_path / "runs", device="cpu", processes=3)
+    assert not [
+        child for child in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(child.cmdline())
+    ]
+
+
+def test_the_environment_says_how_many_fits_train_at_once(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    monkeypatch.setattr("audioclf_lib.training.parallel._train_side_by_side", lambda *a: started.append(a[-1]))
+    monkeypatch.setattr("audioclf_lib.training.parallel.usable_cores", lambda: 4)
+    for value, threads, expected in [("", 1, [4]), ("", 2, [2]), ("", 4, []), ("1", 1, []), ("3", 1, [3])]:
+        monkeypatch.setenv(PROCESSES, value)
+        started.clear()
+        configs = fits_of(dataset, epochs=1, threads=threads, seed=expected[0] if expected else 9)
+        fit_all(configs, dataset, runs_dir=tmp_path / f"{value}-{threads}", device="cpu")
+        assert started == expected, (value, threads)
