@@ -14,7 +14,7 @@ import requests
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import folder_for
-from audioclf_lib.runs.locks import hold_lease
+from audioclf_lib.runs.locks import hold_lock
 
 # The data set's archive holds 42 MB in about 400 files.
 MAX_BYTES = 200_000_000
@@ -42,7 +42,7 @@ def download_archive(
     """
     parts = target.with_name(f".{target.name}.part")
     try:
-        with folder_for(target.parent), hold_lease(target.with_name(f".{target.name}.lock")):
+        with folder_for(target.parent), hold_lock(target.with_name(f".{target.name}.lock")):
             if target.exists():  # another process was faster
                 return
             shutil.rmtree(parts, ignore_errors=True)

@@ -76,6 +76,12 @@ def window_labels(labels: Tensor | np.ndarray, n_windows: int) -> Tensor:
     return torch.as_tensor(labels).unsqueeze(1).expand(-1, n_windows)
 
 
+def peak_normalise(x: Tensor) -> Tensor:
+    """Scale windows (B, 1, n) to peak 1; silent ones, whose peak is under ``SILENCE_PEAK``, stay as they are."""
+    peak = x.abs().amax(dim=2, keepdim=True)  # (B, 1, 1)
+    return x.where(peak < SILENCE_PEAK, x / peak.clamp(min=SILENCE_PEAK))
+
+
 def clip_probabilities(window_probabilities: Tensor | np.ndarray, silent: Tensor | np.ndarray) -> Tensor:
     """Average the class probabilities of a clip's windows; silent windows have no vote.
 

@@ -1,166 +1,104 @@
-"""A lock whose holder may vanish: one process at a time works on a fit, and nobody waits for the dead.
+"""A lock on a file: one process at a time trains a fit, runs a notebook or a suite.
 
-The holder's marker file says who it is, and its heartbeat touches the file. Who waits takes over when the recorded
-process no longer lives on this machine, or when the marker stayed the same over a whole lease of looks at it. Looks
-are counted instead of reading a clock, so that neither clocks that jump or differ nor a machine that slept matter.
+It is the kernel's lock, by way of ``filelock``: released when its holder dies, in every container of a host, and on NFS
+when the server no longer hears from the holder's host. flufl.lock needs a heartbeat and clocks that agree instead.
 
-A holder that is frozen for a lease and then wakes finds itself beside the one that took over: what is done under a
-lease must bear being done twice, as writing a run folder in one step does.
+A holder whose host NFS gave up may wake up beside the next one: what is done under the lock must bear being done twice,
+as writing a run folder in one step does.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import socket
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from operator import eq
 from pathlib import Path
-from typing import TextIO
 
-import psutil
+from filelock import FileLock, Timeout
 
-LEASE_SECONDS = 60.0
-HEARTBEAT_SECONDS = 5.0
+from audioclf_lib._support.errors import one_line
+from audioclf_lib._support.paths import explained
+
 POLL_SECONDS = 0.5
 
-# A marker's text and its time of change: who holds the lease, and whether the heart still beats.
-Marker = tuple[str, int]
+
+class _RemovedError(Exception):
+    """The file that was locked is no longer the one at the lock's path."""
 
 
 @contextmanager
-def hold_lease(path: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lease ``path`` while the block runs; wait for another holder first.
+def hold_lock(path: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the lock while the block runs; wait for another holder first.
+
+    A thread that asks for a lock that it holds gets a RuntimeError.
 
     Args:
-        path: the marker file; its folder must exist.
-        on_wait: called once with the other holder's description when this process has to wait.
+        path: the lock file; made with its folder, removed on release. One that a killed holder left locks nobody out.
+        on_wait: called once with ``process 12 on my-host`` if another process or thread holds the lock.
 
     Raises:
-        OSError: the marker cannot be written.
+        InputError: the file cannot be opened or made, is a symbolic link, or lies on a file system without locks.
     """
-    token = uuid.uuid4().hex
-    _acquire(path, token, on_wait)
-    done = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, token, done), daemon=True, name=f"lease {path.name}")
+    held: list[int] = []
+    lock = FileLock(
+        path, poll_interval=POLL_SECONDS, fallback_to_soft=False, on_acquired=partial(_enter, path=path, held=held)
+    )
+    with explained(path, "free space or choose a folder elsewhere", fault="cannot lock"):
+        _acquire(lock, path, on_wait)
     try:
-        heart.start()
         yield
     finally:
-        done.set()
-        if heart.ident is not None:
-            heart.join()
-        with suppress(OSError):  # a marker that stays ends with its process or its lease
-            _remove(path, lambda marker: _holder(marker).get("token") == token)
+        with suppress(OSError):  # a lock file that stays does no harm; Windows lets filelock alone remove it
+            if _is_at(held[-1], path):
+                path.unlink()  # while it is locked: a process that locks it later sees that it is not at ``path``
+        with suppress(OSError):  # a file server that is away; the lock ends with the process
+            lock.release()
 
 
-def _acquire(path: Path, token: str, on_wait: Callable[[str], None] | None) -> None:
-    seen: Marker | None = None
-    unchanged, told = 0, False
-    while not _create(path, token):
-        marker = _look(path)
-        if marker is None:  # released just now
-            continue
-        unchanged = unchanged + 1 if marker == seen else 0
-        seen = marker
-        holder = _holder(marker)
-        if _is_dead_here(holder) or unchanged * POLL_SECONDS > LEASE_SECONDS:
-            _remove(path, partial(eq, marker))
-            continue
-        if on_wait is not None and not told:
-            on_wait(f"process {holder.get('pid', '?')} on {holder.get('host', '?')}")
-            told = True
-        time.sleep(POLL_SECONDS)
+def _acquire(lock: FileLock, path: Path, on_wait: Callable[[str], None] | None) -> None:
+    blocking = False
+    while not lock.is_locked:
+        try:
+            lock.acquire(blocking=blocking)
+        except _RemovedError:
+            time.sleep(POLL_SECONDS)
+        except Timeout:
+            blocking = True
+            if on_wait is not None:
+                on_wait(_holder(path))
 
 
-def _create(path: Path, token: str) -> bool:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump(identity(os.getpid()) | {"token": token}, file)
-    except FileExistsError:
-        return False
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-    return True
-
-
-def _remove(path: Path, unwanted: Callable[[Marker], bool]) -> None:
-    """Remove the marker if it is ``unwanted``, and no other that takes its place meanwhile.
-
-    Only who locks the file may remove it, and only while it is the one of that name. The system drops the lock when
-    the file is closed or the process dies.
-    """
-    with suppress(FileNotFoundError), path.open("r+", encoding="utf-8", errors="replace") as file:
-        with suppress(OSError):  # some file servers know no locks; then two that take over at once may collide
-            fcntl.flock(file, fcntl.LOCK_EX)
-        if os.path.samestat(os.fstat(file.fileno()), path.stat()) and unwanted(_read(file)):
-            path.unlink()
-
-
-def _beat(path: Path, token: str, done: threading.Event) -> None:
-    """Touch the marker until ``done``; stop if somebody else took the lease over."""
-    while not done.wait(HEARTBEAT_SECONDS):
-        with suppress(OSError):  # a file server that is away must not end the fit; the next beat may succeed
-            if _holder(_look(path)).get("token") != token:
-                return
-            os.utime(path)
-
-
-def identity(pid: int) -> dict[str, object]:
-    """What tells a process from all others, also from a later one with the same number.
+def _enter(descriptor: int, *, path: Path, held: list[int]) -> None:
+    """What is done as soon as a file is locked.
 
     Raises:
-        psutil.NoSuchProcess: there is none.
+        _RemovedError: the holder before removed the file after it was opened here.
     """
-    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid)}
+    if not _is_at(descriptor, path):
+        raise _RemovedError
+    held.append(descriptor)
+    with suppress(OSError):  # a full disk: the lock holds without the description
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"\nprocess {os.getpid()} on {socket.gethostname()}".encode())
 
 
-def _started(pid: int) -> float:
-    """When a process was started: under Linux since the system was, so that setting the clock changes nothing."""
+def _is_at(descriptor: int, path: Path) -> bool:
+    """True if the open file is the one at ``path``, which is opened again since NFS asks its server only then."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # its name may hold anything
-        return float(fields[19])
-    except (OSError, IndexError, ValueError):
-        return psutil.Process(pid).create_time()
-
-
-def _is_dead_here(holder: dict[str, object]) -> bool:
-    """Whether the holder ran on this machine and is gone, or killed and not yet cleared away by its parent."""
-    if holder.get("host") != socket.gethostname():
-        return False
-    try:
-        pid = int(str(holder.get("pid")))
-        is_another = "started" in holder and holder["started"] != _started(pid)
-        return is_another or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-    except (psutil.Error, ValueError):
-        return False
-
-
-def _look(path: Path) -> Marker | None:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return _read(file)
+        with path.open("rb") as file:
+            return os.path.samestat(os.fstat(file.fileno()), os.fstat(descriptor))
     except FileNotFoundError:
-        return None
+        return False
 
 
-def _read(file: TextIO) -> Marker:
-    return file.read(), os.fstat(file.fileno()).st_mtime_ns
-
-
-def _holder(marker: Marker | None) -> dict[str, object]:
-    """What a marker says of its holder; nothing if there is none or it is damaged."""
+def _holder(path: Path) -> str:
+    """What the holder wrote behind the file's first byte, which Windows lets nobody else read; for messages only."""
     try:
-        holder = json.loads(marker[0]) if marker else {}
-    except json.JSONDecodeError:
-        return {}
-    return holder if isinstance(holder, dict) else {}
+        with path.open("rb", buffering=0) as file:
+            file.seek(1)
+            return one_line(file.read(200).decode(errors="replace")) or "another process"
+    except OSError:
+        return "another process"

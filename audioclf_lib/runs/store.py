@@ -11,35 +11,40 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property, partial
 from glob import escape
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
-from safetensors import SafetensorError
 
-from audioclf_lib._support.errors import DamagedRunError, InputError
-from audioclf_lib._support.paths import explained, replace_file
-from audioclf_lib.config import SCHEMA_VERSION, FitConfig
-from audioclf_lib.runs.checksums import SUMS, read_sums, seal, sum_of, unseal, write_sums
-from audioclf_lib.runs.locks import hold_lease
+from audioclf_lib._support.errors import DamagedRunError, InputError, quote
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PUBLISHED_DIR, explained, replace_file, user_path
+from audioclf_lib.config import SCHEMA_VERSION, FitConfig, KnownDataset
+from audioclf_lib.models.registry import RECIPE_SETTINGS, create_model, find_model, made_with
+from audioclf_lib.runs.checksums import SUMS, sum_line, sum_of, write_sums
+from audioclf_lib.runs.locks import hold_lock
 
-if (
-    TYPE_CHECKING
-):  # imported where weights and checkpoints are read or written: to see what is there, torch is too heavy
+if TYPE_CHECKING:  # torch is imported where weights and checkpoints are: a list of runs needs none
     from torch import Tensor
+
+    from audioclf_lib.runs.trained import TrainedModel
 
 CONFIG, HISTORY, PREDICTIONS, METRICS = "config.json", "history.csv", "predictions.parquet", "metrics.json"
 WEIGHTS, ENVIRONMENT, CHECKPOINT = "weights.safetensors", "environment.json", "checkpoint.pt"
 ARTEFACTS = (CONFIG, HISTORY, PREDICTIONS, METRICS, WEIGHTS, ENVIRONMENT)
+MODEL = "model.py"  # the file of an own architecture; the assigned ones have none
 
+_Value = TypeVar("_Value")
 _explained = partial(explained, remedy="free space or choose another runs_dir")
 
 
@@ -58,19 +63,22 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row per epoch: epoch, seconds, learning_rate, {train,validation,test}_{loss,accuracy,clip_accuracy}."""
-        return _read_table(self.path / HISTORY, pd.read_csv)
+        return _read(self.path / HISTORY, lambda content: pd.read_csv(io.BytesIO(content)))
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """One row per window: split, clip_id, fold, window_index, silent, y_true, p_0 ... p_(classes-1)."""
-        columns = {"split", "clip_id", "fold", "window_index", "silent", "y_true"}
-        columns |= {f"p_{label}" for label in range(len(self.config.class_names))}
-        return _read_table(self.path / PREDICTIONS, pd.read_parquet, columns)
+        """One row per window: split, clip_id, source, fold, window_index, silent, y_true, p_0 ... p_(classes-1)."""
+        columns = ["split", "clip_id", "source", "fold", "window_index", "silent", "y_true"]
+        columns += [f"p_{label}" for label in range(len(self.config.class_names))]
+        table = _read(self.path / PREDICTIONS, lambda content: pd.read_parquet(io.BytesIO(content)))
+        if missing := [name for name in columns if name not in table]:
+            raise _damaged(self.path / PREDICTIONS, f"no column {missing[0]!r}")
+        return table
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Scores per split at window and clip level, and which epoch was chosen by what rule."""
-        values = read_json(self.path / METRICS)
+        values = _read(self.path / METRICS, _parse_json)
         if not isinstance(values.get("scores"), dict):
             raise _damaged(self.path / METRICS, "no scores")
         return values
@@ -78,11 +86,16 @@ class Run:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Versions, device, threads, commit, wall time."""
-        return read_json(self.path / ENVIRONMENT)
+        return _read(self.path / ENVIRONMENT, _parse_json)
 
     @property
     def has_weights(self) -> bool:
         return (self.path / WEIGHTS).exists()
+
+    @property
+    def is_own(self) -> bool:
+        """True if the architecture is an own one, whose file is kept as ``model.py``."""
+        return (self.path / MODEL).exists() or f"  {MODEL}\n".encode() in _read_bytes(self.path / SUMS)
 
     def check(self) -> None:
         """Read all that a report needs.
@@ -93,21 +106,19 @@ class Run:
         _ = self.history, self.predictions, self.metrics, self.environment
 
     def verify(self) -> None:
-        """Hold every artefact against its checksum; where there are none, read what can be read.
+        """Compare every artefact with its checksum.
 
         Raises:
             DamagedRunError: an artefact is missing or damaged.
         """
-        names = [name for name in ARTEFACTS if name != WEIGHTS or self.has_weights]
-        for name in names:
-            _read_artefact(self.path / name)
-        if not (self.path / SUMS).exists():
-            self.check()
-            if self.has_weights:
-                self.weights()
+        for name in (*ARTEFACTS, MODEL) if self.is_own else ARTEFACTS:
+            if name != WEIGHTS or self.has_weights:
+                _read(self.path / name, len)
 
-    def weights(self) -> dict[str, Tensor]:
-        """The chosen epoch's weights and batch-norm statistics.
+    def weights(self) -> OrderedDict[str, Tensor]:
+        """The chosen epoch's weights and batch-norm statistics, as ``nn.Module.load_state_dict`` takes them.
+
+        They carry the settings of the model that they belong to; one of ``create_model`` with others refuses them.
 
         Raises:
             InputError: the run was published without its weights.
@@ -116,30 +127,52 @@ class Run:
             raise InputError(
                 f"{self.path} holds no {WEIGHTS}: published runs keep few; train the fit in another runs_dir"
             )
-        from safetensors import torch as safetensors
+        return _read(self.path / WEIGHTS, _parse_weights)
 
-        try:
-            return safetensors.load(_read_artefact(self.path / WEIGHTS))
-        except SafetensorError as error:
-            raise _damaged(self.path / WEIGHTS, error) from None
+    def model(self) -> TrainedModel:
+        """The trained network in eval mode on the CPU: windows (B, 1, 16000) as cut from clips -> logits (B, classes).
+
+        It has the settings, the weights and the input normalisation that it was trained with. For an own architecture
+        this runs the code in the run folder's ``model.py``.
+
+        Raises:
+            InputError: the run has no weights, or the architecture is unknown or has changed since.
+        """
+        from audioclf_lib.runs.trained import TrainedModel
+
+        config, spec = self.config, self.config.model
+        if self.is_own:
+            spec = f"{self.path / MODEL}:{config.model}"
+            _read(self.path / MODEL, len)
+        weights, entry = self.weights(), find_model(spec)
+        if entry.digest != config.model_digest:
+            raise InputError(
+                f"{self.path} was trained with another version of the model {config.model} ({config.model_digest}, not "
+                f"{entry.digest}); check out the version that {ENVIRONMENT} names, or train the fit again"
+            )
+        recipe = config.recipe_settings
+        of_recipe = {name: getattr(recipe, name) for name in RECIPE_SETTINGS if name in entry.arguments}
+        network = create_model(spec, num_classes=len(config.class_names), **config.model_settings, **of_recipe)
+        network.load_state_dict(weights)
+        return TrainedModel(network, recipe.peak_normalise).eval()
 
 
 class RunStore:
     """The run folders below ``runs_dir``.
 
     Args:
-        runs_dir: created when the first fit is written.
+        runs_dir: created when the first fit is written; ``~`` is the home folder.
     """
 
     def __init__(self, runs_dir: Path | str) -> None:
-        self.runs_dir = Path(runs_dir)
+        self.runs_dir = user_path(runs_dir)
 
     def path(self, config: FitConfig) -> Path:
         """Where the fit's run folder is or will be."""
         return self.runs_dir / config.dataset / config.fit_id
 
     def exists(self, config: FitConfig) -> bool:
-        """Whether the fit has been trained.
+        """True if the fit has been trained.
 
         Raises:
             InputError: a file stands where its run folder would be.
@@ -157,7 +190,7 @@ class RunStore:
         """
         if not self.exists(config):
             raise InputError(f"fit {config.fit_id} is not in {self.runs_dir}; train it with `audioclf suite`")
-        return read_run(self.path(config))
+        return _read_in_place(self.path(config))
 
     def damage(self, config: FitConfig) -> str | None:
         """Which file of the fit is damaged and how: of its run folder or, if it has none yet, its checkpoint.
@@ -175,51 +208,58 @@ class RunStore:
         return None
 
     def is_whole(self, config: FitConfig) -> bool:
-        """Whether the fit has been trained and every file of it is as it was written."""
+        """True if the fit has been trained and every file of it is as it was written."""
         return self.exists(config) and self.damage(config) is None
 
     def set_aside(self, config: FitConfig) -> str:
-        """Take what is damaged of a fit out of the way, so that it is trained anew; what was done with it, in words."""
+        """Move a fit's damaged folder to ``damaged/``, or remove its damaged checkpoint; says which of the two."""
         path = self.path(config)
         if not path.exists():
             (self._partial(config) / CHECKPOINT).unlink(missing_ok=True)
             return "it is removed"
         names = chain([path.name], (f"{path.name}-{number}" for number in count(2)))
-        aside = next(place for name in names if not (place := path.parent / "damaged" / name).exists())
+        aside = next(folder for name in names if not (folder := path.parent / "damaged" / name).exists())
         with _explained(aside):
             aside.parent.mkdir(exist_ok=True)
             os.rename(path, aside)
         return f"its folder is kept as {aside}"
 
-    def find(self, dataset: str | None = None, **criteria: Any) -> list[Run]:
-        """All finished fits whose configuration has these values, ordered by fit id.
+    def scan(self, dataset: str | None = None) -> tuple[list[Run], list[InputError]]:
+        """All finished fits, ordered by fit id, and one error for each run folder that cannot be read.
 
-        Folders that are no run folders are passed over.
-        """
-        pattern = f"{dataset or '*'}/*/{CONFIG}"
-        runs = [read_run(path.parent) for path in sorted(self.runs_dir.glob(pattern)) if path.parent.name[0] != "."]
-        return [run for run in runs if all(getattr(run.config, key) == value for key, value in criteria.items())]
-
-    def newest(self, dataset: str, label: str, limit: int, wanted: Callable[[Run], bool]) -> list[Run]:
-        """The last finished fits of an architecture, without a look at all others.
+        Folders that are no run folders are left out.
 
         Args:
-            dataset: name of the data set.
-            label: of the architecture, as run folders begin: ``cnn``, ``transformer-h2``; ``*`` stands for any text.
-            limit: how many at most; folders that are damaged are passed over.
-            wanted: tells of a run whether it counts.
+            dataset: name of a data set; all unless given.
         """
-        configs = (self.runs_dir / dataset).glob(f"{label}-val*/{CONFIG}")
-        times = {path.parent: path.stat().st_mtime for path in configs}
         runs: list[Run] = []
-        for path in sorted(times, key=lambda path: (-times[path], path.name)):
-            if len(runs) == limit:
-                break
-            with suppress(InputError):
-                run = read_run(path)
-                if wanted(run):
-                    runs.append(run)
-        return runs
+        errors: list[InputError] = []
+        for path in self._folders(escape(dataset) if dataset else "*"):
+            try:
+                runs.append(_read_in_place(path))
+            except InputError as error:
+                errors.append(error)
+        return runs, errors
+
+    def find(self, dataset: str | None = None, **criteria: Any) -> list[Run]:
+        """All finished fits whose configuration has these values, ordered by fit id; see ``scan`` for damaged ones."""
+        runs, _ = self.scan(dataset)
+        return [run for run in runs if all(getattr(run.config, key) == value for key, value in criteria.items())]
+
+    def known_datasets(self, slug: str) -> list[KnownDataset]:
+        """The data sets with runs whose name is ``slug``, or ``slug`` with the digest of another content behind it."""
+        known: dict[str, KnownDataset] = {}
+        for config in (run.config for run in self.find()):
+            if re.fullmatch(rf"{re.escape(slug)}(-[0-9a-f]{{8}})?", config.dataset):
+                folds = tuple(sorted({*config.train_folds, config.val_fold, config.test_fold}))
+                entry = KnownDataset(config.dataset, config.fingerprint, folds, config.class_names)
+                known.setdefault(config.fingerprint, entry)
+        return list(known.values())
+
+    def _folders(self, dataset: str = "*") -> list[Path]:
+        """Run folders, also damaged ones, of the data sets whose name fits a pattern."""
+        files = [path for name in (CONFIG, SUMS) for path in self.runs_dir.glob(f"{dataset}/*/{name}")]
+        return sorted({path.parent for path in files if not path.parent.name.startswith(".")})
 
     def save(
         self,
@@ -230,17 +270,24 @@ class RunStore:
         metrics: dict[str, Any],
         weights: dict[str, Tensor],
         environment: dict[str, Any],
+        model_source: bytes | None = None,
     ) -> Run:
         """Write a run folder under a temporary name, then rename it; its checkpoint is no longer needed.
+
+        Args:
+            model_source: content of the file of an own architecture.
 
         Raises:
             InputError: the disk is full or the folder cannot be written.
         """
         from safetensors import torch as safetensors
 
+        recipe_values = config.recipe_settings.model_dump()
+        made = made_with(find_model(config.model), len(config.class_names), config.model_settings, recipe_values)
+        tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
         target = self.path(config)
         with self._drafted(target) as draft:
-            write_json(draft / CONFIG, config.model_dump(mode="json"))
+            _write_json(draft / CONFIG, config.model_dump(mode="json"))
             history.to_csv(draft / HISTORY, index=False)
             # Probabilities are all different: a dictionary of them makes the file a third larger.
             repetitive = [name for name in map(str, predictions) if not name.startswith("p_")]
@@ -248,79 +295,14 @@ class RunStore:
             (draft / PREDICTIONS).write_bytes(
                 predictions.to_parquet(None, index=False, compression="zstd", use_dictionary=repetitive)
             )
-            write_json(draft / METRICS, metrics)
-            (draft / WEIGHTS).write_bytes(
-                safetensors.save({name: tensor.contiguous() for name, tensor in weights.items()})
-            )
-            write_json(draft / ENVIRONMENT, environment)
-            write_sums(draft, ARTEFACTS)
+            _write_json(draft / METRICS, metrics)
+            (draft / WEIGHTS).write_bytes(safetensors.save(tensors, {"audioclf": json.dumps(made)}))
+            _write_json(draft / ENVIRONMENT, environment)
+            if model_source is not None:
+                (draft / MODEL).write_bytes(model_source)
+            write_sums(draft, ARTEFACTS if model_source is None else (*ARTEFACTS, MODEL))
         self.drop_checkpoint(config)
-        return read_run(target)
-
-    def adopt(self, run: Run) -> Run:
-        """Copy another store's finished fit as a whole but for its weights; a fit that is here already stays as it is.
-
-        Raises:
-            InputError: the run folder is damaged, the disk is full or the folder cannot be written.
-        """
-        target = self.path(run.config)
-        run.check()
-        if not self.exists(run.config):
-            with self._drafted(target) as draft:
-                sums = [SUMS] if (run.path / SUMS).exists() else []
-                for name in (CONFIG, HISTORY, PREDICTIONS, METRICS, ENVIRONMENT, *sums):
-                    shutil.copyfile(run.path / name, draft / name)
-        return read_run(target)
-
-    def adopt_weights(self, run: Run) -> bool:
-        """Copy the weights of a fit that is here from another store's folder of the same training.
-
-        Returns:
-            Whether they are here now; not if ``run`` has none, or is another training of the same fit.
-
-        Raises:
-            InputError: the fit is not here, the disk is full or the folder cannot be written.
-        """
-        own = self.load(run.config)
-        if own.has_weights:
-            return True
-        if not run.has_weights or run.metrics != own.metrics:
-            return False
-        content = _read_artefact(run.path / WEIGHTS)
-        with _explained(own.path / WEIGHTS):
-            replace_file(own.path / WEIGHTS, content)
-        return True
-
-    def drop_weights(self, config: FitConfig) -> None:
-        """Leave a finished fit without its weights: scores and predictions stay."""
-        (self.path(config) / WEIGHTS).unlink(missing_ok=True)
-
-    def write_table(self, name: str, table: pd.DataFrame) -> Path:
-        """Write a CSV file beside the run folders as a whole; numbers keep their last bit.
-
-        Raises:
-            InputError: the disk is full or the file cannot be written.
-        """
-        path = self.runs_dir / name
-        with _explained(path):
-            replace_file(path, table.to_csv(index=False, lineterminator="\n").encode())
-        return path
-
-    def read_table(self, name: str, columns: Mapping[str, str]) -> pd.DataFrame | None:
-        """A CSV file beside the run folders, with the types of its ``columns``; None if there is none.
-
-        Raises:
-            InputError: it is damaged.
-        """
-        path = self.runs_dir / name
-        try:
-            # Without pandas' list of words for "nothing": a name or a reason may be one of them.
-            table = pd.read_csv(path, dtype=dict(columns), keep_default_na=False, na_values=[""])
-            return table[list(columns)]
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{path} is damaged ({error}); restore it from git, or remove it") from None
+        return _read_in_place(target)
 
     @contextmanager
     def _drafted(self, target: Path) -> Iterator[Path]:
@@ -334,18 +316,14 @@ class RunStore:
             except OSError:
                 if not (target / CONFIG).exists():
                     raise
-                # Who lost the lease, say while the machine slept, was overtaken: the same fit, the same numbers.
+                # A process that lost its lock, say on NFS, was overtaken: the same fit, the same numbers.
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
 
     @contextmanager
     def lock(self, config: FitConfig, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
         """Let one process at a time train this fit; wait for another that does, tidy up after one that was killed."""
-        marker = self._partial(config).with_suffix(".lock")
-        with ExitStack() as stack:
-            with _explained(marker):
-                marker.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(hold_lease(marker, on_wait))
+        with hold_lock(self._partial(config).with_suffix(".lock"), on_wait):
             for draft in self._drafts(config):
                 shutil.rmtree(draft, ignore_errors=True)
             if self.exists(config):
@@ -353,7 +331,7 @@ class RunStore:
             yield
 
     def has_leftovers(self, config: FitConfig) -> bool:
-        """Whether something is left of the training of a finished fit, since that was killed; ``lock`` removes it."""
+        """True if the training of a finished fit left files behind since it was killed; ``lock`` removes them."""
         return self._partial(config).exists() or any(self._drafts(config))
 
     def save_checkpoint(self, config: FitConfig, state: dict[str, Any]) -> None:
@@ -363,7 +341,8 @@ class RunStore:
         folder, buffer = self._partial(config), io.BytesIO()
         torch.save(state, buffer)
         with _explained(folder):
-            replace_file(folder / CHECKPOINT, seal(buffer.getbuffer()))
+            content = buffer.getbuffer()
+            replace_file(folder / CHECKPOINT, b"".join((sum_of(content).encode(), content)))
 
     def load_checkpoint(self, config: FitConfig) -> dict[str, Any] | None:
         """The fit's last checkpoint on the CPU, or None if there is none.
@@ -371,20 +350,16 @@ class RunStore:
         Raises:
             DamagedRunError: it is not what was written.
         """
-        import torch
-
         path = self._partial(config) / CHECKPOINT
         try:
             content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        try:
-            # One from before there were seals is a bare zip archive.
-            content = content if content.startswith(b"PK") else unseal(content)
-            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for what it cannot read
-            raise _damaged(path, error) from None
-        return state
+        return _parsed(path, lambda: _parse_checkpoint(content))
+
+    def drop_checkpoint(self, config: FitConfig) -> None:
+        """Remove the fit's checkpoint."""
+        shutil.rmtree(self._partial(config), ignore_errors=True)
 
     def save_trace(self, config: FitConfig, name: str, table: pd.DataFrame) -> None:
         """Keep a table about a fit that is no artefact of its run folder; one of that name is replaced as a whole."""
@@ -400,9 +375,6 @@ class RunStore:
         except (OSError, ValueError):  # ArrowInvalid is a ValueError
             return None
 
-    def drop_checkpoint(self, config: FitConfig) -> None:
-        shutil.rmtree(self._partial(config), ignore_errors=True)
-
     def _trace(self, config: FitConfig, name: str) -> Path:
         return self.runs_dir / config.dataset / "traces" / f"{config.fit_id}-{name}.parquet"
 
@@ -413,76 +385,114 @@ class RunStore:
         return (self.runs_dir / config.dataset).glob(f".{escape(config.fit_id)}.*.draft")
 
 
+def load_run(path_or_fit_id: Path | str, runs_dir: Path | str | None = None) -> Run:
+    """A finished fit, by its folder or by its id.
+
+    Args:
+        path_or_fit_id: a run folder wherever it lies, or the id of a fit, such as
+            ``cnn-val2-test1-seed0-tuned-e100-1a2b3c4d``.
+        runs_dir: where the id is searched; unless given, in ``report/runs``, then in ``report/published``.
+
+    Raises:
+        InputError: there is no such fit, or its folder is damaged or of another version.
+    """
+    folder = user_path(path_or_fit_id)
+    if (folder / CONFIG).is_file():
+        return read_run(folder.resolve())
+    stores = [RunStore(each) for each in ([runs_dir] if runs_dir else [DEFAULT_RUNS_DIR, PUBLISHED_DIR])]
+    folders = {path.name: path for store in reversed(stores) for path in store._folders()}
+    name = str(path_or_fit_id)
+    if name in folders:
+        return read_run(folders[name])
+    where = " or ".join(str(store.runs_dir) for store in stores)
+    nearest = ", ".join(get_close_matches(name, folders, cutoff=0)) or "none: train one with `audioclf suite`"
+    raise InputError(f"there is no fit {quote(name)} in {where}; the nearest ids are {nearest}")
+
+
 def read_run(path: Path) -> Run:
     """Read a run folder's configuration.
 
     Raises:
-        InputError: it was written by a newer version, is damaged, or is not the one that the folder is named after.
+        InputError: it was written by an older or a newer version, or is damaged.
     """
-    values = read_json(path / CONFIG)
+    values = _read(path / CONFIG, _parse_json)
     version = values.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise InputError(f"{path} was written by a newer audioclf (schema {version}); update this one to read it")
-    try:
-        config = FitConfig(**values)
-    except InputError as error:
-        raise _damaged(path / CONFIG, error) from None
+    if isinstance(version, int) and version != SCHEMA_VERSION:
+        is_older = version < SCHEMA_VERSION
+        age, remedy = ("an older", "train it again") if is_older else ("a newer", "update this one to read it")
+        raise InputError(f"{path} was written by {age} audioclf (schema {version}); {remedy}")
+    return Run(path, _parsed(path / CONFIG, lambda: FitConfig(**values)))
+
+
+def _read_in_place(path: Path) -> Run:
+    """``read_run`` for a folder of a store, which must be the one that it is named after."""
+    run = read_run(path)
+    config = run.config
     if path.name != config.fit_id or path.parent.name != config.dataset:
         raise InputError(
             f"{path} holds another fit than its name says (data set {config.dataset!r}, fingerprint "
             f"{config.fingerprint}, seed {config.seed}); move it out of the runs, or back to its own name and place"
         )
-    return Run(path, config)
+    return run
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def _read(path: Path, parse: Callable[[bytes], _Value]) -> _Value:
+    """What ``parse`` makes of the bytes of a file of a run folder, if they are those that were written.
 
     Raises:
-        DamagedRunError: the file is missing or damaged.
+        DamagedRunError: the file is missing, cannot be read or parsed, or has another checksum.
+        InputError: it may not be read.
     """
-    content = _read_artefact(path)
+    content = _read_bytes(path)
+    if sum_line(path.name, content) not in _read_bytes(path.with_name(SUMS)):
+        raise _damaged(path, f"its bytes are not those that {SUMS} was written for")
+    return _parsed(path, lambda: parse(content))
+
+
+def _parsed(path: Path, parse: Callable[[], _Value]) -> _Value:
     try:
-        values = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        return parse()
+    except MemoryError:
+        raise
+    except Exception as error:  # pandas, safetensors and torch raise many kinds for what they cannot read
         raise _damaged(path, error) from None
+
+
+def _parse_json(content: bytes) -> dict[str, Any]:
+    values = json.loads(content.decode("utf-8"))
     if not isinstance(values, dict):
-        raise _damaged(path, "no JSON object")
+        raise ValueError("no JSON object")
     return values
 
 
-def _read_table(path: Path, read: Callable[[io.BytesIO], pd.DataFrame], columns: Collection[str] = ()) -> pd.DataFrame:
-    content = _read_artefact(path)
+def _parse_weights(content: bytes) -> OrderedDict[str, Tensor]:
+    from safetensors import torch as safetensors
+
+    weights = OrderedDict(safetensors.load(content))
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    made = json.loads(header["__metadata__"]["audioclf"])
+    weights._metadata = {"": {"audioclf": made}}  # type: ignore[attr-defined]  # where load_state_dict reads it
+    return weights
+
+
+def _parse_checkpoint(content: bytes) -> dict[str, Any]:
+    import torch
+
+    if content[:64] != sum_of(content[64:]).encode():
+        raise ValueError("its bytes are not those that were written")
+    state: dict[str, Any] = torch.load(io.BytesIO(content[64:]), map_location="cpu", weights_only=True)
+    return state
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
-        table = read(io.BytesIO(content))
-    except (OSError, ValueError) as error:  # what pandas and pyarrow raise for what they cannot read
-        raise _damaged(path, error) from None
-    if missing := sorted(set(columns) - set(table.columns)):
-        raise _damaged(path, f"no column {missing[0]!r}")
-    return table
-
-
-def _read_artefact(path: Path) -> bytes:
-    """The bytes of a file of a run folder, if they are those that were written.
-
-    Raises:
-        DamagedRunError: the file is missing, cannot be read, or has another checksum.
-        InputError: it may not be read.
-    """
-    try:
-        content = path.read_bytes()
-        sums = read_sums(path.parent, ARTEFACTS)
+        return path.read_bytes()
     except FileNotFoundError:
         raise DamagedRunError(f"{path} is missing") from None
     except PermissionError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; give yourself the right to") from None
     except OSError as error:
         raise _damaged(path, error) from None
-    except ValueError as error:
-        raise _damaged(path.with_name(SUMS), error) from None
-    if sums is not None and sums[path.name] != sum_of(content):
-        raise _damaged(path, f"its bytes are not those that {SUMS} was written for")
-    return content
 
 
 def _damaged(path: Path, reason: object) -> DamagedRunError:
@@ -490,5 +500,5 @@ def _damaged(path: Path, reason: object) -> DamagedRunError:
     return DamagedRunError(f"{path} is damaged ({said})")
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
+def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -23,7 +23,6 @@ import psutil
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import PROJECT_ROOT
-from audioclf_lib.runs.locks import identity
 
 WORKFLOW = PROJECT_ROOT / "workflow"
 GRACE_SECONDS = 20.0  # a kernel may need a moment to leave a long computation
@@ -95,6 +94,24 @@ def wait_for_orphan(folder: Path, say: Callable[[str], None]) -> None:
         if identity(pid) == holder:
             say(f"process {pid} of an interrupted suite is still at work; waiting for it (`kill {pid}` stops it)")
             psutil.Process(pid).wait()
+
+
+def identity(pid: int) -> dict[str, object]:
+    """What tells a process from all others, also from a later one with the same number.
+
+    Raises:
+        psutil.NoSuchProcess: there is none.
+    """
+    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid)}
+
+
+def _started(pid: int) -> float:
+    """When a process was started: under Linux since the system was, so that setting the clock changes nothing."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # its name may hold anything
+        return float(fields[19])
+    except (OSError, IndexError, ValueError):
+        return psutil.Process(pid).create_time()
 
 
 @contextlib.contextmanager

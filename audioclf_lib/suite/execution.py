@@ -31,7 +31,7 @@ from traitlets.config import Config
 from audioclf_lib._support.errors import DamagedRunError, InputError
 from audioclf_lib._support.paths import UNWRITABLE, explained, folder_for
 from audioclf_lib.runs.checksums import sum_of
-from audioclf_lib.runs.locks import hold_lease
+from audioclf_lib.runs.locks import hold_lock
 from audioclf_lib.suite.status import State, Status, failed_path, part_path, record_status, status_path
 
 KERNEL_NAME = "audioclf"  # installed into the environment by `make setup`
@@ -86,7 +86,7 @@ def run_notebook(
         with explained(output, "choose another place"):
             stack.enter_context(folder_for(output.parent))
         stack.enter_context(explained(output, "free space or choose another place", only=UNWRITABLE))
-        stack.enter_context(hold_lease(output.with_name(f".{output.stem}.lock"), _both(holders.append, on_wait)))
+        stack.enter_context(hold_lock(output.with_name(f".{output.stem}.lock"), _both(holders.append, on_wait)))
         if holders and output.exists():
             return output
         with _recorded(output, sum_of(notebook.read_bytes())):

@@ -21,7 +21,7 @@ from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, UNWRITABLE, explained,
 from audioclf_lib.config import DeviceName
 from audioclf_lib.data import load_dataset
 from audioclf_lib.metrics.scores import experiment_scores
-from audioclf_lib.runs.locks import hold_lease
+from audioclf_lib.runs.locks import hold_lock
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.engine import log_path, run_snakemake, wait_for_orphan
 from audioclf_lib.suite.jobs import (
@@ -111,7 +111,7 @@ def run_suite(
         folder.mkdir(parents=True, exist_ok=True)
     with (
         explained(runs_dir, FREE_SPACE, only=UNWRITABLE),
-        hold_lease(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")),
+        hold_lock(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")),
     ):
         wait_for_orphan(folder, say)
         damages = {key: what for key, fit in fits.items() if (what := store.damage(fit))}

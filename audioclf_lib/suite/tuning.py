@@ -35,7 +35,7 @@ from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import explained
 from audioclf_lib.config import DatasetFacts, FitConfig
 from audioclf_lib.data import Dataset
-from audioclf_lib.runs.locks import hold_lease
+from audioclf_lib.runs.locks import hold_lock
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.search import StudyConfig, is_whole
 from audioclf_lib.training.fit import DivergedError, choose_device, fit
@@ -213,13 +213,13 @@ class _Worker:
                     return self._begin(len(trials), stack)
             if not running:
                 return None
-            with hold_lease(self._marker(running[0]), partial(self._tell_waiting, running[0])):
+            with hold_lock(self._marker(running[0]), partial(self._tell_waiting, running[0])):
                 pass
 
     def _is_left(self, number: int, stack: ExitStack) -> bool:
         """Whether no process works on the trial; then ``stack`` holds its lease."""
         try:
-            stack.enter_context(hold_lease(self._marker(number), _refuse_to_wait))
+            stack.enter_context(hold_lock(self._marker(number), _refuse_to_wait))
         except _HeldError:
             return False
         return True
@@ -227,7 +227,7 @@ class _Worker:
     def _begin(self, number: int, stack: ExitStack) -> Trial:
         self.study.sampler = self._sampler(number)
         trial = self.study.ask()
-        stack.enter_context(hold_lease(self._marker(trial.number)))
+        stack.enter_context(hold_lock(self._marker(trial.number)))
         _suggest(trial, self.config)  # before others ask, who then keep away from these values
         return trial
 
@@ -244,7 +244,7 @@ class _Worker:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One worker at a time looks what there is to do and takes it, so that there is no trial too many."""
-        with hold_lease(self.path.with_name(f".{self.path.stem}.lock")):
+        with hold_lock(self.path.with_name(f".{self.path.stem}.lock")):
             yield
 
     def _marker(self, number: int) -> Path:

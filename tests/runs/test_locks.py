@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+import resource
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
-import psutil
+import filelock
 import pytest
 
-from audioclf_lib.runs import locks as lease
-from audioclf_lib.runs.locks import hold_lease
+from audioclf_lib._support.errors import InputError
+from audioclf_lib.runs import locks
+from audioclf_lib.runs.locks import hold_lock
 
-# How long a test waits for another process before it fails: less than a lease, so that who had to wait one fails too.
-PATIENCE = 45
+PATIENCE = 60  # how long a test waits for another process before it fails
 
 
-def child(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "fit.lock"
+
+
+def child(code: str, *arguments: str | Path, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def read_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
 
 
 HOLD = """
 import sys
 from pathlib import Path
-from audioclf_lib.runs.locks import hold_lease
-with hold_lease(Path(sys.argv[1])):
+from audioclf_lib.runs.locks import hold_lock
+with hold_lock(Path(sys.argv[1]), lambda holder: print("waits for", holder, flush=True)):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -40,61 +51,105 @@ with hold_lease(Path(sys.argv[1])):
 COUNT = """
 import os, sys
 from pathlib import Path
-from audioclf_lib.runs import locks as lease
-lease.POLL_SECONDS = 0.001
-marker, counter, times = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+from audioclf_lib.runs import locks
+locks.POLL_SECONDS = 0.001
+path, counter, times = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 for i in range(times):
-    with lease.hold_lease(marker):
+    with locks.hold_lock(path):
         counter.write_text(str(int(counter.read_text()) + 1))
         if i == times - 1:
-            os._exit(0)  # dies with the lease in its hands
+            os._exit(0)  # dies with the lock in its hands
 """
 
 
-@pytest.fixture
-def marker(tmp_path: Path) -> Path:
-    return tmp_path / "fit.lock"
-
-
-def write_marker(path: Path, host: str = "elsewhere", pid: int = 1, **facts: object) -> None:
-    path.write_text(json.dumps({"host": host, "pid": pid, "token": "theirs"} | facts))
-
-
-def count_polls(monkeypatch: pytest.MonkeyPatch, at_poll: Callable[[int], None] = lambda poll: None) -> list[int]:
-    """Waiting takes no time: each pause is counted instead, and ``at_poll`` may do what others do meanwhile."""
-    polls: list[int] = []
-
-    def pause(seconds: float) -> None:
-        assert seconds == lease.POLL_SECONDS
-        polls.append(len(polls) + 1)
-        assert len(polls) < 10_000, "waits for ever"
-        at_poll(len(polls))
-
-    monkeypatch.setattr(lease, "time", SimpleNamespace(sleep=pause))
-    return polls
-
-
-def test_processes_take_turns_and_the_killed_are_followed_at_once(marker: Path, tmp_path: Path) -> None:
-    """Each reads a number and writes the next; one that ran beside another would lose a count."""
-    counter = tmp_path / "counter"
+def count_together(path: Path, folder: Path, before: Sequence[str] = ()) -> None:
+    """Each process reads a number and writes the next; one that ran beside another would lose a count."""
+    counter = folder / "counter"
     counter.write_text("0")
-    workers = [child(COUNT, marker, counter, "30") for _ in range(4)]
+    workers = [child(COUNT, path, counter, "40", before=before) for _ in range(4)]
     for worker in workers:
         worker.communicate(timeout=PATIENCE)
         assert worker.returncode == 0
-    assert counter.read_text() == "120"
-    with hold_lease(marker):
-        assert [path.name for path in tmp_path.iterdir() if path != counter] == ["fit.lock"]
-    assert not marker.exists()
+    assert counter.read_text() == "160"
 
 
-def test_threads_take_turns_too(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "POLL_SECONDS", 0.001)
+def test_processes_take_turns_and_the_killed_are_followed_at_once(path: Path, tmp_path: Path) -> None:
+    count_together(path, tmp_path)
+    with hold_lock(path):
+        assert {each.name for each in tmp_path.iterdir()} == {"counter", "fit.lock"}
+    assert not path.exists()
+
+
+def in_a_container() -> list[str]:
+    """A command prefix: process numbers of its own, the same host name, the same files; as two containers have it."""
+    prefix = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if shutil.which("unshare") is None or subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs root and unshare (Linux), to make namespaces of process numbers")
+    return prefix
+
+
+def test_containers_with_one_host_name_and_equal_process_numbers_take_turns(path: Path, tmp_path: Path) -> None:
+    """In each namespace the process has the number 1; the others' 1 is alive, or seems to be."""
+    count_together(path, tmp_path, before=in_a_container())
+
+
+def test_a_holder_in_another_container_is_waited_for_and_followed_when_it_is_killed(path: Path) -> None:
+    prefix = in_a_container()
+    holder = child(HOLD, path, before=prefix)
+    assert read_line(holder) == "held\n"
+    waiting = child(HOLD, path, before=prefix)
+    assert read_line(waiting) == f"waits for process 1 on {socket.gethostname()}\n"
+    holder.kill()
+    assert read_line(waiting) == "held\n"
+    waiting.communicate()
+    assert not path.exists()
+
+
+def test_a_killed_holder_is_followed_while_another_waits(path: Path) -> None:
+    holder = child(HOLD, path)
+    assert read_line(holder) == "held\n"
+    waiting = child(HOLD, path)
+    assert read_line(waiting) == f"waits for process {holder.pid} on {socket.gethostname()}\n"
+    holder.send_signal(signal.SIGKILL)
+    assert read_line(waiting) == "held\n"
+    waiting.communicate()
+    assert (holder.wait(), waiting.returncode) == (-9, 0)
+
+
+def test_a_holder_that_is_frozen_keeps_the_lock(path: Path) -> None:
+    holder = child(HOLD, path)
+    assert read_line(holder) == "held\n"
+    holder.send_signal(signal.SIGSTOP)
+    with pytest.raises(LookupError), hold_lock(path, refuse_to_wait):
+        pass
+    holder.kill()
+    holder.communicate()
+
+
+def refuse_to_wait(holder: str) -> None:
+    raise LookupError(holder)
+
+
+def test_one_that_does_not_want_to_wait_leaves_the_holders_file(path: Path) -> None:
+    holder = child(HOLD, path)
+    assert read_line(holder) == "held\n"
+    before = path.stat().st_ino
+    for _ in range(3):
+        with pytest.raises(LookupError, match=f"process {holder.pid} on"), hold_lock(path, refuse_to_wait):
+            pass
+    assert path.stat().st_ino == before
+    holder.communicate()
+    with hold_lock(path, refuse_to_wait):
+        pass
+
+
+def test_threads_take_turns_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.001)
     inside, most = [0], [0]
 
     def work() -> None:
         for _ in range(20):
-            with hold_lease(marker):
+            with hold_lock(path):
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
                 inside[0] -= 1
@@ -106,204 +161,177 @@ def test_threads_take_turns_too(marker: Path, monkeypatch: pytest.MonkeyPatch) -
         thread.join(PATIENCE)
         assert not thread.is_alive()
     assert most == [1]
-    assert not marker.exists()
+    assert not path.exists()
 
 
-@pytest.mark.parametrize("cleared_away", [True, False])
-def test_a_killed_holder_is_followed_at_once(cleared_away: bool, marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where nobody clears it away, as in a container without an init process."""
-    holder = child(HOLD, marker)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    told: list[str] = []
+def test_a_thread_that_asks_for_its_own_lock_is_told_so_instead_of_waiting_for_ever(path: Path) -> None:
+    with hold_lock(path), pytest.raises(RuntimeError, match="already held"), hold_lock(path):
+        pass
 
-    def kill(poll: int) -> None:
-        holder.kill()
-        if cleared_away:
-            holder.wait()
-        else:
-            os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
 
-    polls = count_polls(monkeypatch, kill)
-    with hold_lease(marker, told.append):
-        assert polls == [1]
-        assert told == [f"process {holder.pid} on {socket.gethostname()}"]
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"\nprocess 1 on elsewhere", b"\n\x1b[2J" * 1000])
+def test_what_stands_in_a_file_that_was_left_behind_locks_nobody_out(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    with hold_lock(path, refuse_to_wait):
+        assert path.read_text() == f"\nprocess {os.getpid()} on {socket.gethostname()}"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "another process"), (b"\n\xff\x1b[2J\nmine", "\ufffd\\x1b[2J mine"), (b"\nx" * 300, "x" * 9)],
+)
+def test_what_the_holder_wrote_is_shown_and_decides_nothing(content: bytes, told: str, path: Path) -> None:
+    holder = child(HOLD, path)
+    assert read_line(holder) == "held\n"
+    path.write_bytes(content)
+    with pytest.raises(LookupError) as error, hold_lock(path, refuse_to_wait):
+        pass
+    assert str(error.value.args[0]).replace(" ", "").startswith(told.replace(" ", ""))
+    assert len(error.value.args[0]) <= 200
     holder.communicate()
 
 
-def test_a_living_holder_is_waited_for_however_long_and_told_of_once(
-    marker: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_lock_file_that_was_removed_before_it_was_locked_is_not_taken_for_the_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 3600)  # the beats below are those that count
-    entered, release, told = threading.Event(), threading.Event(), []
+    """Between opening and locking, the last holder removes the file and another process makes a new one."""
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.001)
+    enter, entered = locks._enter, []
 
-    def hold() -> None:
-        with hold_lease(marker):
-            entered.set()
-            release.wait(PATIENCE)
+    def be_overtaken(descriptor: int, **where: object) -> None:
+        if not entered:
+            path.unlink()
+            path.write_text("another holder's")
+        entered.append(descriptor)
+        enter(descriptor, **where)  # type: ignore[arg-type]
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    assert entered.wait(PATIENCE)
-
-    def beat(poll: int) -> None:
-        if poll == 1_000:
-            release.set()
-            holder.join()
-        elif poll % 10 == 0:
-            os.utime(marker, ns=(poll, poll))
-
-    polls = count_polls(monkeypatch, beat)
-    with hold_lease(marker, told.append):
-        assert len(polls) == 1_000
-    assert told == [f"process {os.getpid()} on {socket.gethostname()}"]
+    monkeypatch.setattr(locks, "_enter", be_overtaken)
+    with hold_lock(path):
+        assert len(entered) == 2
+    assert not path.exists()
 
 
-def test_a_holder_elsewhere_is_followed_a_lease_after_its_last_beat(
-    marker: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_lock_file_that_another_one_replaced_is_left_alone(path: Path) -> None:
+    """Say, a user removed the file while it was held, and another process locked a new one."""
+    with hold_lock(path):
+        path.unlink()
+        path.write_text("another holder's")
+    assert path.read_text() == "another holder's"
+
+
+def test_a_process_without_free_file_descriptors_says_so_and_deletes_no_other_holders_file(path: Path) -> None:
+    holder = child(HOLD, path)
+    assert read_line(holder) == "held\n"
+    inode = path.stat().st_ino
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    opened = []
+    try:
+        while True:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        assert error.errno == errno.EMFILE
+        # One descriptor at a time becomes free: whichever of the files cannot be opened, nothing is deleted.
+        for _ in range(4):
+            with pytest.raises((InputError, LookupError)), hold_lock(path, refuse_to_wait):
+                pass
+            os.close(opened.pop())
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert path.stat().st_ino == inode
+    holder.communicate()
+
+
+@pytest.mark.parametrize("target", ["missing", "there"])
+def test_a_symbolic_link_as_the_lock_file_is_refused(target: str, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("mine")
+    path.symlink_to(tmp_path / target)
+    with (
+        pytest.raises(InputError, match=r"^cannot lock .*fit\.lock: Too many levels of symbolic links; "),
+        hold_lock(path),
+    ):
+        pass
+    assert {each.name for each in tmp_path.iterdir()} == {"fit.lock", "there"}
+    assert (tmp_path / "there").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOSPC])
+def test_a_file_system_without_locks_is_named(number: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(InputError) as error, hold_lock(path):
+        pass
+    assert str(error.value) == f"cannot lock {path}: {os.strerror(number)}; free space or choose a folder elsewhere"
+
+
+def test_a_disk_that_takes_no_byte_does_not_keep_anybody_from_working(
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_marker(marker)
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def beat(poll: int) -> None:
-        if poll <= 500:
-            os.utime(marker, ns=(poll, poll))
-
-    polls = count_polls(monkeypatch, beat)
-    told: list[str] = []
-    with hold_lease(marker, told.append):
-        waited = (len(polls) - 500) * lease.POLL_SECONDS
-        assert lease.LEASE_SECONDS <= waited <= lease.LEASE_SECONDS + 2 * lease.POLL_SECONDS
-    assert told == ["process 1 on elsewhere"]
-    assert not marker.exists()
+    monkeypatch.setattr(locks.os, "write", refuse)
+    with hold_lock(path):
+        with pytest.raises(LookupError, match="another process"):
+            run_in_thread(lambda: enter_once(path))
+        assert path.read_bytes() == b""
+    assert not path.exists()
 
 
-def test_a_pause_of_the_waiting_process_is_no_pause_of_the_holder(
-    marker: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A machine that slept an hour must not think that everybody else is dead: looks are counted, not time."""
-    write_marker(marker)
-    clock = [0.0]
-
-    def sleep(seconds: float) -> None:
-        clock[0] += 3600
-        if clock[0] == 3 * 3600:
-            marker.unlink()
-
-    monkeypatch.setattr(lease, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0], time=lambda: clock[0]))
-    with hold_lease(marker):
-        assert clock[0] == 3 * 3600
+def enter_once(path: Path) -> None:
+    with hold_lock(path, refuse_to_wait):
+        pass
 
 
-def test_a_young_process_with_the_number_of_a_dead_holder_is_not_taken_for_it(
-    marker: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_marker(marker, **lease.identity(os.getpid()) | {"started": 0.0})
-    polls = count_polls(monkeypatch)
-    with hold_lease(marker):
-        assert polls == []
+def run_in_thread(work: Callable[[], None]) -> None:
+    """Work in another thread; what it raises is raised here."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(PATIENCE)
+    if raised:
+        raise raised[0]
 
 
-def test_a_clock_that_is_set_makes_nobody_dead(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """psutil's time of a process's start follows the clock; who waits may have looked at it before or after."""
-    if not Path("/proc/self/stat").exists():
-        pytest.skip("only Linux says when a process was started without asking a clock")
-    write_marker(marker, **lease.identity(os.getpid()))
-    create_time = psutil.Process.create_time
-    monkeypatch.setattr(psutil.Process, "create_time", lambda process: create_time(process) - 3600)
-    polls = count_polls(monkeypatch, lambda poll: marker.unlink() if poll == 5 else None)
-    with hold_lease(marker):
-        assert len(polls) == 5
-
-
-def test_a_marker_that_does_not_say_when_its_holder_began_blocks_for_a_lease_only(
-    marker: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_marker(marker, socket.gethostname(), os.getpid())
-    polls = count_polls(monkeypatch)
-    with hold_lease(marker):
-        assert len(polls) * lease.POLL_SECONDS == pytest.approx(lease.LEASE_SECONDS, abs=2 * lease.POLL_SECONDS)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b'{"host": "HERE", "pid": "none"}'])
-def test_a_damaged_marker_blocks_for_a_lease_only(
-    content: bytes, marker: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    marker.write_bytes(content.replace(b"HERE", socket.gethostname().encode()))
-    polls = count_polls(monkeypatch)
-    with hold_lease(marker):
-        assert len(polls) * lease.POLL_SECONDS == pytest.approx(lease.LEASE_SECONDS, abs=2 * lease.POLL_SECONDS)
-
-
-def test_who_was_too_slow_to_take_over_takes_nothing_from_who_was_faster(
-    marker: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two wait for a dead holder; between one's look and its deed the other takes over."""
-    write_marker(marker, socket.gethostname(), 2**22 + 1)  # no process has this number
-    is_dead = lease._is_dead_here
-    faster: list[bytes] = []
-
-    def be_overtaken(holder: dict[str, object]) -> bool:
-        dead = is_dead(holder)
-        if dead and not faster:
-            marker.unlink()
-            write_marker(marker, "elsewhere", 7)
-            faster.append(marker.read_bytes())
-        return dead
-
-    def leave(poll: int) -> None:
-        assert marker.read_bytes() == faster[0], "the faster one's marker was touched"
-        if poll == 5:
-            marker.unlink()
-
-    monkeypatch.setattr(lease, "_is_dead_here", be_overtaken)
-    polls = count_polls(monkeypatch, leave)
-    with hold_lease(marker):
-        assert len(polls) == 5
-
-
-def test_a_holder_that_was_overtaken_leaves_the_new_holders_marker(
-    marker: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.001)
-    with hold_lease(marker):
-        heart = next(thread for thread in threading.enumerate() if thread.name == "lease fit.lock")
-        marker.unlink()
-        write_marker(marker)
-        heart.join(PATIENCE)
-        assert not heart.is_alive(), "its heart no longer beats for somebody else"
-    assert json.loads(marker.read_text())["token"] == "theirs"
-
-
-def test_the_heart_beats_while_the_lease_is_held(marker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "HEARTBEAT_SECONDS", 0.001)
-    beaten, touch = threading.Event(), os.utime
-    touched: list[Path] = []
-
-    def note(path: Path) -> None:
-        touch(path)
-        touched.append(path)
-        if len(touched) == 3:
-            beaten.set()
-
-    monkeypatch.setattr(lease.os, "utime", note)
-    with hold_lease(marker):
-        assert beaten.wait(PATIENCE)
-    assert set(touched) == {marker}
-
-
-def test_the_lease_is_released_after_a_failure(marker: Path) -> None:
-    with pytest.raises(RuntimeError, match="ours"), hold_lease(marker):
-        assert marker.exists()
+def test_the_lock_is_released_after_a_failure(path: Path) -> None:
+    with pytest.raises(RuntimeError, match="ours"), hold_lock(path):
+        assert path.exists()
         raise RuntimeError("ours")
-    assert not marker.exists()
+    assert not path.exists()
 
 
-def test_a_folder_that_vanishes_meanwhile_hides_no_result(marker: Path) -> None:
-    with hold_lease(marker):
-        marker.unlink()
-        marker.parent.rename(marker.parent.with_name("moved"))
+def test_a_folder_that_vanishes_meanwhile_hides_no_result(path: Path) -> None:
+    with hold_lock(path):
+        path.unlink()
+        path.parent.rename(path.parent.with_name("moved"))
 
 
-def test_a_marker_that_cannot_be_written_is_an_error_of_the_system(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No such file"), hold_lease(tmp_path / "no folder" / "fit.lock"):
+def test_a_file_server_that_is_away_at_the_end_hides_no_result(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with hold_lock(path):
+        monkeypatch.setattr(filelock.FileLock, "release", refuse)
+    monkeypatch.undo()
+
+
+def test_the_folder_of_the_lock_file_is_made(tmp_path: Path) -> None:
+    with hold_lock(tmp_path / "new" / "fit.lock"):
+        assert (tmp_path / "new" / "fit.lock").exists()
+
+
+def test_a_lock_in_a_place_that_is_no_folder_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"^cannot lock .*file/fit\.lock: "), hold_lock(tmp_path / "file" / "fit.lock"):
         pass
