@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import pandas as pd
 
 from audioclf_lib.config import Experiment, FitConfig
-from audioclf_lib.metrics.scores import LEVELS, SPLITS, Level, Scores, best_fit, evaluate, experiment_scores
+from audioclf_lib.metrics.scores import LEVELS, Level, Scores, best_fit, evaluate, experiment_scores
 from audioclf_lib.metrics.uncertainty import (
     Answers,
     Calibration,
@@ -25,6 +26,7 @@ from audioclf_lib.metrics.uncertainty import (
 )
 from audioclf_lib.runs.store import Run
 
+SPLIT_TITLES = {"train": "Training", "validation": "Validation", "test": "Test"}
 PROTOCOL_TITLES = {"kfold": "k-fold", "split": "split"}
 
 
@@ -126,22 +128,20 @@ class ExperimentResult:
         """
         rows = {}
         for run in self.runs:
-            scores, losses = run.metrics["scores"], run.metrics["losses"]
-            titles = {split: "Training" if split == "train" else split.capitalize() for split in SPLITS}
-            test = scores["test"][level]
+            scores, test = run.metrics["scores"], run.metrics["scores"]["test"][level]
             rows[f"fold {run.config.val_fold}"] = {
                 "Epoch": float(run.metrics["chosen"]["epoch"]),
-                **{title: scores[split][level]["accuracy"] for split, title in titles.items()},
-                **{f"{title} loss": losses[split] for split, title in titles.items()},
+                **{title: scores[split][level]["accuracy"] for split, title in SPLIT_TITLES.items()},
+                **{f"{title} loss": run.metrics["losses"][split] for split, title in SPLIT_TITLES.items()},
                 "Balanced": test["balanced_accuracy"],
                 "Macro F1": test["macro_f1"],
                 "AUC": test["auc"]["macro"],
             }
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Validated on")
-        if len(rows) > 1:
-            numbers = table.drop(columns="Epoch")
-            table = pd.concat([table, pd.DataFrame({"mean": numbers.mean(), "deviation": numbers.std()}).T])
-        return table.rename_axis("Validated on")
+        if len(rows) == 1:
+            return table
+        summary = table.drop(columns="Epoch").agg(["mean", "std"]).rename({"std": "deviation"})
+        return pd.concat([table, summary]).rename_axis("Validated on")
 
     def values(self, level: Level, score: str = "accuracy") -> list[float]:
         """A score of every fit on the test fold."""
@@ -200,27 +200,18 @@ def comparison_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     """Accuracies on the test fold: a row per experiment and level; an experiment without runs has no numbers.
 
     Returns:
-        DataFrame with columns experiment, level, mean, std (over the fits), low, high (95 % interval of the mean), fits
-        (list of the accuracies) and chance.
+        DataFrame with columns experiment, level, mean, std (over the fits), low, high (95 % interval of the mean) and
+        fits (list of the accuracies).
     """
-    nothing = {"mean": float("nan"), "std": float("nan"), "low": float("nan"), "high": float("nan"), "fits": []}
-    return pd.DataFrame(
-        {"experiment": result.short_title, "level": level}
-        | (
-            {
-                "mean": result.mean(level),
-                "std": result.std(level),
-                "low": result.intervals[level].low,
-                "high": result.intervals[level].high,
-                "fits": result.values(level),
-                "chance": result.scores(level).chance,
-            }
-            if result.runs
-            else nothing
-        )
-        for result in results
-        for level in LEVELS
-    )
+    rows = []
+    for result in results:
+        for level in LEVELS:
+            row: dict[str, Any] = {"experiment": result.short_title, "level": level}
+            if result.runs:
+                row |= result.intervals[level]._asdict()
+                row |= {"mean": result.mean(level), "std": result.std(level), "fits": result.values(level)}
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["experiment", "level", "mean", "std", "low", "high", "fits"])
 
 
 def compare_kfold(results: Sequence[ExperimentResult]) -> list[PairTest]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +71,21 @@ def gather(plan: Plan | str = "", runs_dir: Path | str = "", dataset: str | None
         chosen = load_plan(plan, dataset or None) if isinstance(plan, str) else plan
         gathered = _gather_plan(chosen, store)
         if gathered is None or not gathered.results:
-            raise InputError(_nothing_of(chosen, store, gathered))
+            raise InputError(_describe_nothing(chosen, store, gathered))
         return gathered
     last = last_plan_path(store.runs_dir)
     gathered = _gather_plan(load_plan(last, dataset or None), store) if last.is_file() else None
-    return gathered if gathered is not None and gathered.results else _gather_found(store, dataset)
+    if gathered is not None and gathered.results:
+        return gathered
+    found = _gather_found(store, dataset)
+    return replace(found, problems=(f"no fit of {last} is there", *found.problems)) if last.is_file() else found
 
 
 def describe_findings(gathered: Gathered) -> list[str]:
     """Lines for the terminal: what was found, what is missing, what could not be read."""
     everything = [*gathered.experiments, *gathered.checks, *gathered.ablation]
     found = {run.config.fit_id for result in everything for run in result.runs}
-    missing = {config.fit_id for result in everything for config in result.missing or ()}
+    missing = {config.fit_id for result in everything for config in result.missing}
     origin = f"plan {gathered.plan}" if gathered.plan else "the experiments found"
     lines = [f"{origin} on {gathered.dataset.name}: {len(found)} of {len(found | missing)} fits are there"]
     lines += [describe_missing(result) for result in everything if result.missing]
@@ -91,7 +94,7 @@ def describe_findings(gathered: Gathered) -> list[str]:
 
 def describe_missing(result: ExperimentResult) -> str:
     """Which fits of an experiment are missing, in one line; empty if none is."""
-    folds = ", ".join(str(config.val_fold) for config in result.missing or ())
+    folds = ", ".join(str(config.val_fold) for config in result.missing)
     return f"missing of {result.title}: validation {'folds' if ',' in folds else 'fold'} {folds}" if folds else ""
 
 
@@ -115,42 +118,34 @@ def identify_dataset(name_or_path: str, store: RunStore) -> KnownDataset | None:
     return known[0] if known else None
 
 
-class _Reader:
-    """Reads the fits of one data set, each once, and remembers what is wrong with those that cannot be read."""
-
-    def __init__(self, store: RunStore, dataset: KnownDataset) -> None:
-        self.store, self.dataset = store, dataset
-        self.problems: list[str] = []
-        self._runs: dict[str, Run | None] = {}
-
-    def gather(self, experiments: Sequence[Experiment]) -> tuple[ExperimentResult, ...]:
-        marks = distinctions(experiments)
-        return tuple(self._result(each, mark) for each, mark in zip(experiments, marks, strict=True))
-
-    def _result(self, experiment: Experiment, mark: str) -> ExperimentResult:
-        configs = experiment.fits(self.dataset)
-        runs = {config.fit_id: run for config in configs if (run := self._run(config)) is not None}
-        missing = tuple(config for config in configs if config.fit_id not in runs)
-        return ExperimentResult(experiment, tuple(runs.values()), missing, mark)
-
-    def _run(self, config: FitConfig) -> Run | None:
-        if config.fit_id not in self._runs:
-            self._runs[config.fit_id] = self._read(config)
-        return self._runs[config.fit_id]
-
-    def _read(self, config: FitConfig) -> Run | None:
-        if not self.store.path(config).exists():
-            return None
+def _read_results(
+    experiments: Sequence[Experiment], dataset: KnownDataset, store: RunStore, problems: list[str]
+) -> tuple[ExperimentResult, ...]:
+    """The experiments with those of their fits that can be read; what is wrong with others is added to ``problems``."""
+    fits = [experiment.fits(dataset) for experiment in experiments]
+    runs: dict[str, Run] = {}
+    for fit_id, config in {config.fit_id: config for configs in fits for config in configs}.items():
+        if not store.path(config).exists():
+            continue
         try:
-            run = self.store.load(config)
+            run = store.load(config)
             run.check()
         except InputError as error:
-            self.problems.append(str(error))
-            return None
-        if run.config.fingerprint != self.dataset.fingerprint:
-            self.problems.append(f"{run.path} is of other recordings than {self.dataset.name}; it is not shown")
-            return None
-        return run
+            problems.append(str(error))
+            continue
+        if run.config.fingerprint == dataset.fingerprint:
+            runs[fit_id] = run
+        else:
+            problems.append(f"{run.path} is of other recordings than {dataset.name}; it is not shown")
+    return tuple(
+        ExperimentResult(
+            experiment,
+            tuple(runs[config.fit_id] for config in configs if config.fit_id in runs),
+            tuple(config for config in configs if config.fit_id not in runs),
+            mark,
+        )
+        for experiment, configs, mark in zip(experiments, fits, distinctions(experiments), strict=True)
+    )
 
 
 def _gather_plan(plan: Plan, store: RunStore) -> Gathered | None:
@@ -158,18 +153,22 @@ def _gather_plan(plan: Plan, store: RunStore) -> Gathered | None:
     dataset = identify_dataset(plan.dataset, store)
     if dataset is None:
         return None
-    reader = _Reader(store, dataset)
-    experiments = reader.gather(plan.experiments_list(runs_dir=store.runs_dir))
-    checks = reader.gather(plan.checks_list(runs_dir=store.runs_dir))
-    ablation = reader.gather(ablation_experiments(plan, runs_dir=store.runs_dir))
-    return Gathered(plan.name, dataset, experiments, checks, ablation, tuple(reader.problems))
+    problems: list[str] = []
+    experiments, checks, ablation = (
+        _read_results(each, dataset, store, problems)
+        for each in (
+            plan.experiments_list(runs_dir=store.runs_dir),
+            plan.checks_list(runs_dir=store.runs_dir),
+            ablation_experiments(plan, runs_dir=store.runs_dir),
+        )
+    )
+    return Gathered(plan.name, dataset, experiments, checks, ablation, tuple(problems))
 
 
-def _nothing_of(plan: Plan, store: RunStore, gathered: Gathered | None) -> str:
-    """That no fit of a plan is there, and what is there instead."""
-    problems = gathered.problems if gathered else ()
-    if problems:
-        return f"no fit of plan {plan.name} can be read: {problems[0]}"
+def _describe_nothing(plan: Plan, store: RunStore, gathered: Gathered | None) -> str:
+    """One sentence: no fit of a plan can be shown, and what is there instead."""
+    if gathered and gathered.problems:
+        return f"no fit of plan {plan.name} can be read: {gathered.problems[0]}"
     counts = Counter(run.config.dataset for run in store.scan()[0])
     if not counts:
         return f"{store.runs_dir} holds no finished fit; train some with `audioclf suite --plan {plan.name}`"
@@ -184,37 +183,37 @@ def _nothing_of(plan: Plan, store: RunStore, gathered: Gathered | None) -> str:
 
 
 def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
-    """The experiments that run folders belong to: of one data set, the one that was trained last unless it is named."""
+    """The experiments that run folders belong to: of one data set, the one that was trained last unless it is named.
+
+    Of fits with one name and different settings, only those with the settings trained last are shown.
+    """
     found, errors = store.scan(dataset or None)
     runs = sorted((run for run in found if run.config.score_test), key=_written)
     if not runs:
-        which = f" of {dataset}" if dataset else ""
-        raise InputError(
-            str(errors[0])
-            if errors
-            else f"{store.runs_dir} holds no finished fit{which}; train some with `audioclf suite` or a notebook"
-        )
+        remedy = "train some with `audioclf suite` or a notebook"
+        raise InputError(str(errors[0]) if errors else f"{store.runs_dir} holds no finished fit; {remedy}")
     last = runs[-1].config
-    others = sorted({run.config.dataset for run in runs} - {last.dataset})
     own = [run for run in runs if run.config.fingerprint == last.fingerprint]
-    folds = {fold for run in own for fold in (*run.config.train_folds, run.config.val_fold, run.config.test_fold)}
-    reader = _Reader(store, KnownDataset(last.dataset, last.fingerprint, tuple(sorted(folds)), last.class_names))
+    folds = sorted(
+        {fold for run in own for fold in (*run.config.train_folds, run.config.val_fold, run.config.test_fold)}
+    )
+    known = KnownDataset(last.dataset, last.fingerprint, tuple(folds), last.class_names)
     by_name: dict[str, list[Run]] = {}
     for run in own:
         by_name.setdefault(f"{run.config.model_label}-{run.config.test_fold}-{run.config.seed}", []).append(run)
     groups = [[run for run in group if _alike(run, group[-1])] for _, group in sorted(by_name.items())]
-    older = len(own) - sum(map(len, groups))
-    reader.problems += [f"{older} fits with other settings than the last of their name are left out"] if older else []
-    reader.problems += [f"runs of {name} are there too; --dataset {name} reports them" for name in others]
+    problems = [
+        f"runs of {name} are there too" for name in sorted({run.config.dataset for run in runs if run not in own})
+    ]
+    if older := len(own) - sum(map(len, groups)):
+        problems.append(f"fits with other settings than the last of their name are not shown: {older}")
     experiments = [_experiment_of(group, store, folds) for group in groups]
-    (test_fold, _) = Counter(each.test_fold for each in experiments).most_common(1)[0]
-    return Gathered(
-        "",
-        reader.dataset,
-        reader.gather([each for each in experiments if each.test_fold == test_fold]),
-        reader.gather([each for each in experiments if each.test_fold != test_fold]),
-        problems=(*reader.problems, *map(str, errors)),
+    ((test_fold, _),) = Counter(each.test_fold for each in experiments).most_common(1)
+    shown, checks = (
+        _read_results([each for each in experiments if (each.test_fold == test_fold) is on_it], known, store, problems)
+        for on_it in (True, False)
     )
+    return Gathered("", known, shown, checks, problems=tuple(dict.fromkeys([*problems, *map(str, errors)])))
 
 
 def _written(run: Run) -> float:

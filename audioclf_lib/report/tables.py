@@ -12,7 +12,7 @@ import pandas as pd
 from audioclf_lib.config import Experiment, Recipe
 from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
 from audioclf_lib.metrics.results import ExperimentResult
-from audioclf_lib.metrics.scores import Scores, answers_to_windows
+from audioclf_lib.metrics.scores import SPLITS, Scores, answers_to_windows
 from audioclf_lib.metrics.uncertainty import Interval, PairTest, clips_needed
 from audioclf_lib.runs.store import Run
 
@@ -21,6 +21,10 @@ DATASET_TITLES = {"demo": "the demo set of generated sounds", "esc10": "ESC-10",
 DEMO_NOTICE = "Demo data set: generated sounds, not recordings"
 ORIGINAL = Path(__file__).parent / "text" / "original.csv"  # numbers that the original report's text or lists state
 ORIGINAL_DATASET = "esc10"
+# How ``report.show`` writes the columns of ``ExperimentResult.fits_table`` and of ``scores_table``.
+FITS = {"Epoch": ".0f"} | dict.fromkeys(("Training", "Validation", "Test", "Balanced"), ".1%")
+FITS |= dict.fromkeys(("Training loss", "Validation loss", "Test loss", "Macro F1", "AUC"), ".2f")
+SCORES = {"Balanced": ".1%", "Macro F1": ".2f", "AUC": ".2f", "ECE": ".3f"}
 # Values with which a setting of the recipe does nothing.
 OFF: dict[str, tuple[Any, ...]] = dict.fromkeys(Recipe.model_fields, (0, "none")) | {
     "speed_perturbation": (1.0,),
@@ -88,14 +92,15 @@ def recipe_table(experiments: Sequence[Experiment]) -> pd.DataFrame:
     rows = []
     for name, field in Recipe.model_fields.items():
         values = {title: getattr(recipe, name) for title, recipe in recipes.items()}
-        if all(value in OFF[name] for value in values.values()):
-            continue
-        shown = {
-            title: None if value in OFF[name] else "yes" if value is True else f"{value}"
-            for title, value in values.items()
-        }
-        rows.append({"Setting": name.replace("_", " "), **shown, "What it does": field.description})
-    return pd.DataFrame(rows)
+        used = {title: _in_words(value) for title, value in values.items() if value not in OFF[name]}
+        if used:
+            rows.append({"Setting": name.replace("_", " "), **used, "What it does": field.description})
+    columns = ["Setting", *recipes, "What it does"]
+    return pd.DataFrame(rows, columns=columns).astype(object).where(lambda table: table.notna(), None)
+
+
+def _in_words(value: bool | float | str) -> str:
+    return "yes" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def environment_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
@@ -120,7 +125,7 @@ def environment_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
 
 
 def scores_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
-    """Test scores of the experiments side by side: accuracies with deviation over fits and interval, others as means."""
+    """Test scores side by side: accuracies with deviation over fits and interval, the others as means over fits."""
     return pd.DataFrame(
         {
             "Experiment": result.short_title,
@@ -157,10 +162,10 @@ def differences_table(tests: Sequence[PairTest]) -> pd.DataFrame:
     )
 
 
-def smallest_difference(tests: Sequence[PairTest]) -> tuple[int, float]:
-    """The fewest clips by which two experiments must differ for the test to find it, and their share of the clips."""
-    needed = clips_needed(len(tests))
-    return needed, needed / tests[0].n_clips
+def power_numbers(tests: Sequence[PairTest]) -> dict[str, int | float]:
+    """What ``differences.md`` may name: *needed* is the fewest clips of difference that the tests can find."""
+    needed, n_clips = clips_needed(len(tests)), tests[0].n_clips
+    return {"n_pairs": len(tests), "n_clips": n_clips, "needed": needed, "needed_share": needed / n_clips}
 
 
 def silence_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
@@ -180,6 +185,29 @@ def silence_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def silence_numbers(run: Run) -> dict[str, int | float]:
+    """What ``silence.md`` may name: silent test windows, the most that one answer has right, and what is left then."""
+    test = run.predictions.query("split == 'test'")
+    silent = test.loc[test["silent"], "y_true"]
+    most = int(silent.value_counts().max()) if len(silent) else 0
+    return {"n_silent": len(silent), "most": most, "ceiling": 1 - (len(silent) - most) / len(test)}
+
+
+def ablation_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
+    """A row per architecture and change of the recipe: clip accuracies of the weights kept, the last with interval."""
+    return pd.DataFrame(
+        {
+            "Architecture": result.architecture,
+            "Change": result.mark or "as written",
+            **result.fits_table()[["Epoch", "Training", "Validation"]].iloc[0],
+            "Test": percent(result.mean("clip"), interval=result.intervals["clip"]),
+        }
+        if result.runs
+        else {"Architecture": result.architecture, "Change": result.mark or "as written", "Test": "missing"}
+        for result in results
+    )
 
 
 def original_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
@@ -217,21 +245,33 @@ def original_f1_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
 
 
 def key_numbers(results: Sequence[ExperimentResult]) -> dict[str, int | float | str]:
-    """What ``abstract.md``, ``discussion.md`` and ``conclusion.md`` may name; *best* is by clip accuracy."""
-    best, scores = max(results, key=lambda result: result.mean("clip")), results[0].scores("clip")
+    """What ``abstract.md``, ``discussion.md`` and ``conclusion.md`` may name.
+
+    *best* is the experiment with the highest clip accuracy; a split, whose one fit says less, only where no experiment
+    is cross-validated.
+    """
+    best = max(results, key=lambda result: (len(result.runs) > 1, result.mean("clip")))
+    scores = best.scores("clip")
     low, high = best.intervals["clip"]
     epochs = sorted({result.experiment.epochs for result in results})
+    runs = {run.config.fit_id: run for result in results for run in result.runs}
+    means = {
+        f"mean_{split}": sum(run.metrics["scores"][split]["clip"]["accuracy"] for run in runs.values()) / len(runs)
+        for split in SPLITS
+    }
     return {
         "dataset": DATASET_TITLES.get(best.dataset, best.dataset),
         "n_experiments": len(results),
-        "n_fits": len({run.config.fit_id for result in results for run in result.runs}),
+        "n_fits": len(runs),
         "epochs": " or ".join(map(str, epochs)),
         "n_classes": len(best.class_names),
         "n_test_clips": scores.n,
+        "clip_share": 1 / scores.n,
         "chance": scores.chance,
         "best": best.title,
         "best_accuracy": best.mean("clip"),
         "best_low": low,
         "best_high": high,
         "best_windows": best.mean("window"),
+        **means,
     }
