@@ -193,7 +193,7 @@ def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
         remedy = "train some with `audioclf suite` or a notebook"
         raise InputError(str(errors[0]) if errors else f"{store.runs_dir} holds no finished fit; {remedy}")
     last = runs[-1].config
-    own = [run for run in runs if run.config.fingerprint == last.fingerprint]
+    own = [run for run in runs if _dataset_of(run) == _dataset_of(runs[-1])]
     folds = sorted(
         {fold for run in own for fold in (*run.config.train_folds, run.config.val_fold, run.config.test_fold)}
     )
@@ -202,9 +202,8 @@ def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
     for run in own:
         by_name.setdefault(f"{run.config.model_label}-{run.config.test_fold}-{run.config.seed}", []).append(run)
     groups = [[run for run in group if _alike(run, group[-1])] for _, group in sorted(by_name.items())]
-    problems = [
-        f"runs of {name} are there too" for name in sorted({run.config.dataset for run in runs if run not in own})
-    ]
+    others = {run.config.dataset for run in runs if _dataset_of(run) != _dataset_of(runs[-1])}
+    problems = [f"runs of {name} are there too" for name in sorted(others)]
     if older := len(own) - sum(map(len, groups)):
         problems.append(f"fits with other settings than the last of their name are not shown: {older}")
     experiments = [_experiment_of(group, store, folds) for group in groups]
@@ -214,6 +213,10 @@ def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
         for on_it in (True, False)
     )
     return Gathered("", known, shown, checks, problems=tuple(dict.fromkeys([*problems, *map(str, errors)])))
+
+
+def _dataset_of(run: Run) -> tuple[str, str]:
+    return run.config.dataset, run.config.fingerprint
 
 
 def _written(run: Run) -> float:

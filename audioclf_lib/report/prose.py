@@ -15,7 +15,7 @@ OWN = PROJECT_ROOT / "report" / "text"
 PLACEHOLDER = re.compile(r"\{\{ *(?P<name>[a-z_]+) *(?::(?P<format>[^{}\s]+))? *\}\}")
 
 
-def text(name: str, **values: str | int | float) -> str:
+def text(name: str, /, **values: str | int | float) -> str:
     """The Markdown of ``report/text/<name>.md`` or, where the project has no such file, of the library's own.
 
     ``{{name}}`` stands for a value, ``{{name:.1%}}`` for a number with a format specification. Values that are text are
