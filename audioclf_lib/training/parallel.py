@@ -79,19 +79,20 @@ def _train_side_by_side(
                 config = waiting.pop(0)
                 entry = model_of(config)
                 source = f"{entry.source}:{entry.name}" if entry.is_own else None
-                receiver, sender = context.Pipe(duplex=False)
+                end, sender = context.Pipe(duplex=False)
                 work = (config, dataset, source, options, sender)
                 started = context.Process(target=_work, args=work, daemon=True, name=config.fit_id)
                 started.start()
                 sender.close()
-                running[receiver] = (config, started)
-            for each in wait(list(running)):
-                config, process = running[each]
+                running[end] = (config, started)
+            ready: list[Any] = wait(list(running))
+            for receiver in ready:
+                config, process = running[receiver]
                 try:
-                    message = each.recv()  # type: ignore[union-attr]
+                    message = receiver.recv()
                 except EOFError:  # its end, or a process that was killed: the caller's own fit() goes on with it
                     process.join()
-                    del running[each]
+                    del running[receiver]
                     continue
                 if isinstance(message, BaseException):
                     raise message

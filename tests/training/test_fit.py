@@ -144,7 +144,10 @@ def test_predictions_hold_every_window_of_every_fold_once(tmp_path: Path) -> Non
     dataset = make_dataset(folds=4, clips_per_class=2, n_windows=3)
     predictions = train(dataset, tmp_path, epochs=1).predictions
     probabilities = [f"p_{c}" for c in range(3)]
-    assert list(predictions) == ["split", "clip_id", "fold", "window_index", "silent", "y_true", *probabilities]
+    assert list(predictions) == [
+        *("split", "clip_id", "source", "fold", "window_index", "silent", "y_true"),
+        *probabilities,
+    ]
     expected = pd.DataFrame(
         {
             "clip_id": np.repeat(dataset.clip_ids, 3),

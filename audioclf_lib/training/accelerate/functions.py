@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from audioclf_lib.training.accelerate.compiled import DropoutArguments, load_kernels
 
+# Windows in a part of a batch, their mean, and their sum of squared or multiplied deviations from it.
+Moments = tuple[int, Tensor, Tensor]
 _executor = ThreadPoolExecutor(thread_name_prefix="kernels")
 _local = threading.local()
 
@@ -66,16 +68,15 @@ def patch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     batch, length = x.shape
     library = _library()
 
-    def part(start: int, stop: int) -> Tensor:
-        sums = torch.zeros(56, dtype=torch.float64)
-        windows = x[start:stop]
-        scratch = _scratch(length + 64)
-        library.patch_sums(_p(windows), len(windows), length, _p(sums), _p(scratch))
-        return sums
+    def part(start: int, stop: int) -> Moments:
+        moments = stop - start, torch.zeros(7, dtype=torch.float64), torch.zeros(7, 7, dtype=torch.float64)
+        library.patch_moments(_p(x[start:stop]), stop - start, length, *map(_p, moments[1:]), _p(_scratch(length + 64)))
+        return moments
 
-    sums = sum(_in_threads(part, batch), torch.zeros(56, dtype=torch.float64)) / (batch * length / 2)
-    mean, second_moment = sums[:7], sums[7:].view(7, 7)
-    return mean, second_moment - torch.outer(mean, mean)
+    counts, means, deviations = _stacked(_in_threads(part, batch))  # (parts, 1), (parts, 7), (parts, 7, 7)
+    mean = (counts * means).sum(0) / batch
+    between = (counts * (means - mean)).T @ (means - mean)
+    return mean, (deviations.sum(0) / (length // 2) + between) / batch
 
 
 def stem(x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout, relu: bool) -> Tensor:
@@ -96,16 +97,17 @@ def stem(x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout, relu: bool) 
 
 def channel_statistics(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of every channel: (B, T, C) -> two (C,), float64."""
-    rows, channels = z.shape[0] * z.shape[1], z.shape[2]
+    batch, length, channels = z.shape
     library = _library()
 
-    def part(start: int, stop: int) -> Tensor:
-        sums = torch.zeros(2, channels, dtype=torch.float64)
-        library.channel_sums(_p(z[start:stop]), (stop - start) * z.shape[1], channels, _p(sums))
-        return sums
+    def part(start: int, stop: int) -> Moments:
+        moments = stop - start, *torch.zeros(2, channels, dtype=torch.float64)
+        library.channel_moments(_p(z[start:stop]), (stop - start) * length, channels, *map(_p, moments[1:]))
+        return moments
 
-    mean, square = sum(_in_threads(part, len(z)), torch.zeros(2, channels, dtype=torch.float64)) / rows
-    return mean, (square - mean**2).clamp(min=0)
+    counts, means, deviations = _stacked(_in_threads(part, batch))  # (parts, 1), (parts, C), (parts, C)
+    mean = (counts * means).sum(0) / batch
+    return mean, (deviations / length + counts * (means - mean) ** 2).sum(0) / batch
 
 
 def norm_pool(
@@ -139,6 +141,12 @@ def norm_pool(
         z, gamma, beta, mean, variance, eps, batch_statistics, dropout, relu, average
     )
     return y
+
+
+def _stacked(parts: list[Moments]) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows (parts, 1), means and sums of products of deviations of all parts of a batch."""
+    counts, means, deviations = zip(*parts, strict=True)
+    return torch.tensor(counts, dtype=torch.float64)[:, None], torch.stack(means), torch.stack(deviations)
 
 
 class _Drop(torch.autograd.Function):

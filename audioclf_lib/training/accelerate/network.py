@@ -29,19 +29,75 @@ from audioclf_lib.training.accelerate.functions import (
     stem,
 )
 
+# Attributes of a layer that the kernels take from the model, so that any value (a rate: below 1) is computed.
+FREE = {"training", "p", "dropout", "eps", "momentum", "inplace"}
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+WINDOW = (1, 16000)
+
+
+def is_computed(model: nn.Module) -> bool:
+    """True if ``model`` is, layer by layer, what the kernels compute.
+
+    It is compared with a fresh model of its class: kinds of layers, their settings, names, shapes and types of
+    parameters and buffers. Only rates, activations, head count, and constants of the batch norms may differ.
+    """
+    if type(model) not in (CNN, ConvTransformer):
+        return False
+    num_classes = getattr(model.classifier, "out_features", 1)
+    with torch.device("meta"):  # shapes without numbers; torch's generator is left as it was
+        if type(model) is CNN:
+            fresh: nn.Module = CNN(num_classes)
+        else:
+            heads = [module.num_heads for module in model.modules() if type(module) is MultiHeadSelfAttention]
+            fresh = ConvTransformer(num_classes, num_heads=heads[0] if heads else 1)
+    layers, expected = dict(model.named_modules()), dict(fresh.named_modules())
+    tensors = [*model.parameters(), *model.buffers()]
+    return (
+        layers.keys() == expected.keys()
+        and all(map(_is_like, layers.values(), expected.values()))
+        and _shapes(model) == _shapes(fresh)
+        and all(tensor.dtype == torch.float32 or not tensor.is_floating_point() for tensor in tensors)
+        and all(tensor.device.type == "cpu" for tensor in tensors)
+    )
+
+
+def _is_like(layer: nn.Module, expected: nn.Module) -> bool:
+    """True if a layer is of the kind and has the settings that the kernels compute, and nothing is hooked to it."""
+    kinds = (nn.Identity, nn.ReLU) if type(expected) is nn.Identity else (type(expected),)
+    rates = [rate for name in ("p", "dropout") if isinstance(rate := getattr(layer, name, 0.0), int | float)]
+    return (
+        type(layer) in kinds
+        and (type(layer) is nn.ReLU or _settings(layer) == _settings(expected))
+        and all(rate < 1 for rate in rates)
+        and not any(getattr(layer, name) for name in HOOKS)
+    )
+
+
+def _settings(layer: nn.Module) -> dict[str, object]:
+    return {name: value for name, value in vars(layer).items() if not name.startswith("_") and name not in FREE}
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+
 
 class FastNetwork(nn.Module):
     """Runs a reference model on the compiled kernels.
 
     Args:
-        model: its parameters and statistics are used and updated; its own ``forward`` is not called.
+        model: one that :func:`is_computed`. Its parameters and statistics are used and updated; its own ``forward``
+            is called only for what the kernels do not take: windows of another length or type, or with a gradient.
     """
 
-    def __init__(self, model: CNN | ConvTransformer) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        assert isinstance(model, CNN | ConvTransformer)
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 1, 16000)
+        is_plain = x.dtype == torch.float32 and x.device.type == "cpu" and not x.requires_grad
+        if not is_plain or len(x) == 0 or x.shape[1:] != WINDOW:
+            return self.model(x)  # type: ignore[no-any-return]
         features = run_base(self.model.base, x)  # (B, 32, 250)
         if isinstance(self.model, CNN):
             return self.model.classifier(features.flatten(1))  # type: ignore[no-any-return]
