@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from audioclf_lib._support.paths import (
     explained,
     folder_for,
     replace_file,
+    try_to_write,
     user_path,
 )
 from audioclf_lib.report.exporters import ReportHTMLExporter, TypstPDFExporter
@@ -64,35 +65,29 @@ def build_report(
             raise InputError(f"unknown format {name!r}; choose from {', '.join(EXPORTERS)}")
     for name, text in front_matter.items():
         refuse_control_characters(f"the text for {name}", text or "")
-    _check_writable(output_dir)
-    for line in describe_findings(gather(str(plan), runs_dir, dataset)):
-        say(line)
     known = known_parameters(notebook)
+    if "plan" in known:
+        for line in describe_findings(gather(str(plan), runs_dir, dataset)):
+            say(line)
     parameters = {name: text for name, text in front_matter.items() if text is not None}
     chosen = {"plan": str(plan), "runs_dir": str(runs_dir.resolve()), "dataset": dataset}
     parameters |= {name: value for name, value in chosen.items() if name in known}
-    with (
-        explained(runs_dir, "free space or choose another folder", only=UNWRITABLE),
-        folder_for(runs_dir),
-        tempfile.TemporaryDirectory(prefix=".report-", dir=runs_dir) as own_folder,
-    ):
+    with ExitStack() as stack:
+        for folder in (output_dir, runs_dir):
+            stack.enter_context(explained(folder, "free space or choose another folder", only=UNWRITABLE))
+            stack.enter_context(folder_for(folder))
+        try_to_write(output_dir, "free space or choose another folder")
+        # Another call may run the same notebook with other parameters, so each has a place of its own.
+        own_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".report-", dir=runs_dir)))
         try:
-            executed = run_notebook(notebook, Path(own_folder) / "report.ipynb", parameters)
+            executed = run_notebook(notebook, own_folder / "report.ipynb", parameters)
         except NotebookError as error:
             error.notebook = error.notebook.replace(runs_dir / "report.failed.ipynb")
             raise
         contents = [EXPORTERS[name]().from_filename(str(executed))[0] for name in formats]
         executed.replace(runs_dir / "report.ipynb")
         (runs_dir / "report.failed.ipynb").unlink(missing_ok=True)
-    files = [output_dir / f"report.{name}" for name in formats]
-    for path, content in zip(files, contents, strict=True):
-        with explained(path, "free space or choose another folder"):
+        files = [output_dir / f"report.{name}" for name in formats]
+        for path, content in zip(files, contents, strict=True):
             replace_file(path, content if isinstance(content, bytes) else content.encode())
     return files
-
-
-def _check_writable(folder: Path) -> None:
-    """Raise InputError if a folder is none and cannot become one."""
-    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"cannot write into {folder}, since {existing} is no folder to write to; choose another")

@@ -33,14 +33,13 @@ def write_markdown(notebook: NotebookNode, image_types: Sequence[str]) -> tuple[
     parts: list[str] = []
     files: dict[str, bytes] = {}
 
-    def add_file(mime_type: str, content: str) -> str:
+    def add_image(mime_type: str, content: str) -> str:
         name = f"image-{len(files)}{mimetypes.guess_extension(mime_type) or ''}"
         files[name] = content.encode() if mime_type == "image/svg+xml" else base64.b64decode(content)
         return name
 
     for number, cell in enumerate(notebook.cells, start=1):
-        outputs = cell.get("outputs", [])
-        for output in outputs:
+        for output in cell.get("outputs", []):
             if output["output_type"] == "error":
                 what = f"{output['ename']}: {output['evalue']}"
                 raise InputError(f"cell {number} of the notebook ended in {what}; put that right and run it again")
@@ -49,58 +48,34 @@ def write_markdown(notebook: NotebookNode, image_types: Sequence[str]) -> tuple[
         if cell.cell_type == "markdown":
             source = cell.source
             for name, bundle in cell.get("attachments", {}).items():
-                mime_type, content = next(iter(bundle.items()))
-                source = source.replace(f"attachment:{name}", add_file(mime_type, content))
+                source = source.replace(f"attachment:{name}", add_image(*next(iter(bundle.items()))))
             parts.append(source)
-        for output in outputs:
-            data, report = output.get("data", {}), _report_of(output)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            report = output.get("metadata", {}).get("report", {})
             image_type = next((kind for kind in image_types if kind in data), None)
-            if image_type and WIDGET not in data:
-                image = f"![{report.get('caption', '')}]({add_file(image_type, data[image_type])})"
-                parts.append(image + _attributes(report, width=report.get("width")))
-            elif WIDGET not in data:
+            if image_type is None:
                 parts.append(_text_of(data, report))
+            else:
+                label, width = report.get("label"), report.get("width")
+                attributes = " ".join(filter(None, [label and f"#{label}", width and f"width={width}"]))
+                file = add_image(image_type, data[image_type])
+                parts.append(f"![{report.get('caption', '')}]({file}){{{attributes}}}")
     return "\n\n".join(filter(None, parts)), files
 
 
-def find_title_page(notebook: NotebookNode) -> dict[str, Any]:
-    """What the last ``show_title_page`` of the notebook said; empty if there was none."""
-    pages = [report for report in report_metadata(notebook) if report["kind"] == "title-page"]
-    return pages[-1] if pages else {}
-
-
-def report_metadata(notebook: NotebookNode) -> Iterator[dict[str, Any]]:
-    """The metadata of all outputs of ``report.show`` in the notebook, in order."""
+def reports_of(notebook: NotebookNode) -> Iterator[dict[str, Any]]:
+    """What the outputs of ``report.show`` in the notebook hold for the report, in order."""
     for cell in notebook.cells:
-        yield from filter(None, map(_report_of, cell.get("outputs", [])))
-
-
-def _report_of(output: NotebookNode) -> dict[str, Any]:
-    return dict(output.get("metadata", {}).get("report", {}))
+        for output in cell.get("outputs", []):
+            if "report" in output.get("metadata", {}):
+                yield dict(output["metadata"]["report"])
 
 
 def _text_of(data: Mapping[str, str], report: Mapping[str, Any]) -> str:
-    text = data.get("text/markdown", data.get("text/latex"))
-    match report.get("kind"):
-        case "title-page":
-            return ""
-        case "text":
-            return str(report.get("source", ""))
-        case "equation":
-            number = rf"\label{{{report['label']}}}" if "label" in report else ""
-            return f"$${report['source']}{number}$$"
-        case "table" if text and "caption" in report:
-            _, _, table = text.partition("\n\n")  # in front stands the caption as JupyterLab shows it
-            return f"Table: {report['caption']} {_attributes(report)}\n\n{table}"
-        case _ if text is not None:
-            return text
-    # The <...> of objects, such as axes or audio players, says nothing to a reader.
+    markdown = report.get("markdown", data.get("text/markdown", data.get("text/latex")))
+    if markdown is not None:
+        return str(markdown)
     plain = data.get("text/plain", "")
-    return "" if plain.startswith("<") else textwrap.indent(plain, "    ")
-
-
-def _attributes(report: Mapping[str, Any], width: str | None = None) -> str:
-    """Pandoc's attributes behind an image or a caption."""
-    label = [f"#{report['label']}"] if "label" in report else []
-    attributes = [*label, *([f"width={width}"] if width else [])]
-    return f"{{{' '.join(attributes)}}}" if attributes else ""
+    # Objects such as axes or audio players are written <...>, which says nothing to a reader.
+    return "" if WIDGET in data or plain.startswith("<") else textwrap.indent(plain, "    ")

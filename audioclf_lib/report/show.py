@@ -24,10 +24,11 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import mistune
+import numpy as np
 import pandas as pd
 from IPython.display import display
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 
 from audioclf_lib._support.errors import InputError, is_control, refuse_control_characters
 from audioclf_lib._support.paths import PROJECT_ROOT, replace_file
@@ -37,11 +38,7 @@ KINDS = {"fig": "figure", "tbl": "table", "eq": "equation", "sec": "section"}  #
 
 # Same figure, same bytes: ids from a fixed salt, no date. Paths for glyphs, since browsers may lack the font.
 DETERMINISTIC: Any = {"svg.hashsalt": "audioclf", "svg.fonttype": "path", "pdf.fonttype": 42}
-FILE_METADATA: dict[str, dict[str, Any]] = {
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    "png": {"Software": None},
-}
+FILE_METADATA: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 PADDING_INCHES = 0.1
 
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in string.punctuation})
@@ -97,9 +94,10 @@ def show(
         with_index = not isinstance(item.index, pd.RangeIndex) if index is None else index
         shown = item.reset_index() if with_index else item
         text = _pipe_table(shown, formats or {}, markdown)
-        text = f"Table: {_readable(caption)}\n\n{text}" if caption else text
-        bundle = {"text/markdown": text, "text/plain": shown.to_string(index=False)}
-        _display(bundle, kind="table", label=label, caption=caption)
+        if caption or label:  # as pandoc writes captions, which reads well in JupyterLab
+            text = f"Table: {caption}{f' {{#{label}}}' if label else ''}\n\n{text}"
+        bundle = {"text/markdown": _readable(text), "text/plain": shown.to_string(index=False)}
+        _display(bundle, kind="table", label=label, caption=caption, markdown=text)
         return
     _check_label(label, "fig")
     figure = _whole_figure(item)
@@ -120,7 +118,7 @@ def show(
 
 def show_text(markdown: str) -> None:
     """Show computed prose, given as Markdown."""
-    _display({"text/markdown": _readable(markdown), "text/plain": markdown}, kind="text", source=markdown)
+    _display({"text/markdown": _readable(markdown), "text/plain": markdown}, kind="text", markdown=markdown)
 
 
 def show_equation(latex: str, label: str = "") -> None:
@@ -132,7 +130,9 @@ def show_equation(latex: str, label: str = "") -> None:
     """
     _check_label(label, "eq")
     latex = latex.strip()
-    _display({"text/markdown": f"$$\n{latex}\n$$", "text/plain": latex}, kind="equation", label=label, source=latex)
+    markdown = f"$${latex}\\label{{{label}}}$$" if label else f"$${latex}$$"
+    bundle = {"text/markdown": f"$$\n{latex}\n$$", "text/plain": latex}
+    _display(bundle, kind="equation", label=label, markdown=markdown)
 
 
 def show_title_page(
@@ -160,40 +160,28 @@ def show_title_page(
     Raises:
         InputError: a control character in a plain text, or other than one roll number for each author.
     """
+    names, numbers = _names(authors), _names(roll_numbers)
     page: dict[str, Any] = {"title": title, "subtitle": subtitle, "submitted_to": submitted_to, "course": course}
-    page |= {"date": str(date), "motto": motto, "authors": _names(authors), "roll_numbers": _names(roll_numbers)}
+    page |= {"date": str(date), "motto": motto, "authors": names, "roll_numbers": numbers}
     for name, given in page.items():
         refuse_control_characters(f"the text for {name}", given if isinstance(given, str) else "".join(given))
-    people = name_authors(page)
+    if numbers and len(numbers) != len(names):
+        raise InputError(f"there are {len(numbers)} roll numbers for {len(names)} authors; give one for each or none")
+    people = [f"{name} ({number})" for name, number in zip(names, numbers, strict=True)] if numbers else names
     lines = [subtitle, ", ".join(people), submitted_to and f"Submitted to {submitted_to}", course, page["date"], motto]
     paragraphs = [f"**{escape_markdown(title)}**", *map(escape_markdown, [*lines, notice]), _readable(abstract)]
-    text = "\n\n".join(filter(None, paragraphs))
-    bundle = {"text/markdown": text, "text/plain": title}
-    _display(bundle, kind="title-page", **page, notice=notice, abstract=abstract)
-
-
-def name_authors(page: Mapping[str, Any]) -> list[str]:
-    """The authors of a title page, each with the roll number in brackets where there are any.
-
-    Raises:
-        InputError: other than one roll number for each author.
-    """
-    authors, numbers = page.get("authors", []), page.get("roll_numbers", [])
-    if numbers and len(numbers) != len(authors):
-        raise InputError(f"there are {len(numbers)} roll numbers for {len(authors)} authors; give one for each or none")
-    return [f"{name} ({number})" for name, number in zip(authors, numbers, strict=True)] if numbers else list(authors)
+    bundle = {"text/markdown": "\n\n".join(filter(None, paragraphs)), "text/plain": title}
+    _display(bundle, kind="title-page", markdown="", **page, people=people, notice=notice, abstract=abstract)
 
 
 def escape_markdown(text: object) -> str:
     """Markdown that shows ``text`` letter by letter: no markup, mathematics, code or control character takes effect."""
-    shown = "".join(
-        "\N{REPLACEMENT CHARACTER}" if is_control(character) else character for character in _one_line(str(text))
-    )
-    return shown.translate(_ESCAPES)
+    shown = _one_line(str(text)).translate(_ESCAPES)
+    return "".join("\N{REPLACEMENT CHARACTER}" if is_control(character) else character for character in shown)
 
 
 def _display(bundle: dict[str, str], **report: Any) -> None:
-    metadata = {"report": {key: value for key, value in report.items() if value != ""}}
+    metadata = {"report": {key: value for key, value in report.items() if value != "" or key == "markdown"}}
     display(bundle, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
 
 
@@ -203,13 +191,13 @@ def _names(given: Sequence[str] | str) -> list[str]:
 
 
 def _readable(markdown: str) -> str:
-    """Markdown with words for references, whose numbers only the export knows: ``[@tbl:layers]`` is table *layers*."""
+    """Markdown without what only exports know: ``[@tbl:layers]`` is "table *layers*", and ``{#tbl:layers}`` goes."""
 
     def words(reference: re.Match[str]) -> str:
         labels = [label.strip(" @").partition(":") for label in reference[1].split(";")]
         return " and ".join(f"{KINDS.get(prefix, prefix)} *{name}*" for prefix, _, name in labels)
 
-    return re.sub(r"\[(@[^\]\n]+)\]", words, markdown)
+    return re.sub(r"\[(@[^\]\n]+)\]", words, re.sub(r" \{#[\w:-]+\}(?=\n|$)", "", markdown))
 
 
 def _figure_html(svg: bytes, description: str, caption: str) -> str:
@@ -223,17 +211,11 @@ def _figure_html(svg: bytes, description: str, caption: str) -> str:
 
 
 def _whole_figure(item: object) -> Figure:
-    if isinstance(item, Figure):
-        return item
-    if isinstance(item, Axes):
-        whole = item.get_figure(root=True)
-        if whole is None:
-            raise ValueError("these axes belong to no figure any more; draw them anew")
-        return whole
-    first = next(iter(item), None) if isinstance(item, Iterable) else getattr(item, "figure", None)
-    if first is None:
-        raise TypeError(f"show takes a figure, axes or a data frame, and no {type(item).__name__}")
-    return _whole_figure(first)
+    first = next(iter(np.ravel(np.asarray(item, dtype=object))), None)
+    figure = getattr(first, "figure", None)  # of axes, of a figure itself, of seaborn's grids
+    if not isinstance(figure, FigureBase):
+        raise TypeError(f"show takes a figure, axes that belong to one, or a data frame, and no {type(item).__name__}")
+    return figure.get_figure(root=True)
 
 
 def _render(figure: Figure) -> dict[str, bytes]:
@@ -288,16 +270,12 @@ def _cell(value: object, spec: str | None, is_markdown: bool) -> str:
 
 def _markdown_cell(text: str) -> str:
     r"""A bar would end the cell; written ``\|`` it would be a double bar in mathematics, so there it gets its name."""
-    parts = re.split(r"(\$[^$]+\$)", _one_line(text))  # every second one is mathematics
-    parts[::2] = [prose.replace("|", r"\|") for prose in parts[::2]]
-    parts[1::2] = [_name_bars(formula) for formula in parts[1::2]]
-    return "".join(parts)
 
+    def name_bars(part: re.Match[str]) -> str:
+        formula = part[0].replace(r"\|", r"{\Vert}").replace("|", r"{\vert}")
+        return r"\|" if part[0] == "|" else formula
 
-def _name_bars(formula: str) -> str:
-    """A space ends the name only before a letter: in front of a closing dollar it would end the mathematics."""
-    formula = re.sub(r"\\\|(?=[A-Za-z])", r"\\Vert ", formula).replace(r"\|", r"\Vert")
-    return re.sub(r"\|(?=[A-Za-z])", r"\\vert ", formula).replace("|", r"\vert")
+    return re.sub(r"\$[^$]+\$|\|", name_bars, _one_line(text))
 
 
 def _check_label(label: str, prefix: str) -> None:

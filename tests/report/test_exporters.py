@@ -243,7 +243,7 @@ def test_html_holds_mathml_figures_numbers_and_references(html: str) -> None:
     assert "First Section 1.1, then Equation (1), Figure 1 and Table 2 and Section 2." in text
     for link in page.select("main a[href^='#']"):
         assert page.find(id=link["href"][1:]) is not None
-    assert page.find(id="windows").find(["h2"]).get_text().split() == ["1.1", "Windows"]
+    assert page.find(id="sec:windows").find(["h2"]).get_text().split() == ["1.1", "Windows"]
     assert page.find(class_="notice").get_text() == NOTICE
 
 
