@@ -84,8 +84,7 @@ class ExperimentResult:
     @property
     def folder(self) -> str:
         """Folder of this result's figures: no other data set, recipe or setting has the same."""
-        configs = [run.config.fit_id for run in self.runs]
-        digest = hashlib.sha256(" ".join(configs).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(" ".join(config.fit_id for config in self.configs).encode()).hexdigest()[:8]
         return f"{self.dataset}/{self.name}-{self.experiment.recipe}-e{self.experiment.epochs}-{digest}"
 
     @property
@@ -94,11 +93,11 @@ class ExperimentResult:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.runs[0].config.class_names
+        return self.configs[0].class_names
 
     @property
     def dataset(self) -> str:
-        return self.runs[0].config.dataset
+        return self.configs[0].dataset
 
     @cached_property
     def best(self) -> Run:

@@ -21,7 +21,8 @@ from audioclf_lib._support.paths import (
 )
 from audioclf_lib.report.exporters import ReportHTMLExporter, TypstPDFExporter
 from audioclf_lib.report.gather import describe_findings, gather
-from audioclf_lib.suite.execution import NotebookError, known_parameters, run_notebook
+from audioclf_lib.suite.notebooks import NotebookError, run_notebook
+from audioclf_lib.suite.parameters import known_parameters
 
 REPORT_NOTEBOOK = PROJECT_ROOT / "notebooks" / "90_report.ipynb"
 EXPORTERS: dict[str, Any] = {"pdf": TypstPDFExporter, "html": ReportHTMLExporter}

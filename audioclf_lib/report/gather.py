@@ -16,7 +16,7 @@ from audioclf_lib.data import dataset_facts, dataset_slug
 from audioclf_lib.metrics.results import ExperimentResult
 from audioclf_lib.models import find_model
 from audioclf_lib.runs.store import CONFIG, MODEL, Run, RunStore
-from audioclf_lib.suite.ablation import ablation_experiments
+from audioclf_lib.suite.ablation import ablation_experiments, change_of
 from audioclf_lib.suite.plan import Plan, distinctions, last_plan_path, load_plan
 
 FIXED_CONTENT = ("demo", "esc10")  # data sets of these names have the same recordings everywhere
@@ -31,7 +31,7 @@ class Gathered:
         dataset: the data set that every run here was trained on.
         experiments: on the plan's test folds, in its order; at least one has a run.
         checks: experiments on other test folds.
-        ablation: the recipe as written with one change at a time.
+        ablation: the recipe as written with one change at a time; the marks are the names of the changes.
         problems: a sentence for each run folder that could not be read, or was left out.
     """
 
@@ -119,9 +119,14 @@ def identify_dataset(name_or_path: str, store: RunStore) -> KnownDataset | None:
 
 
 def _read_results(
-    experiments: Sequence[Experiment], dataset: KnownDataset, store: RunStore, problems: list[str]
+    experiments: Sequence[Experiment],
+    dataset: KnownDataset,
+    store: RunStore,
+    problems: list[str],
+    marks: Sequence[str] | None = None,
 ) -> tuple[ExperimentResult, ...]:
     """The experiments with those of their fits that can be read; what is wrong with others is added to ``problems``."""
+    marks = distinctions(experiments) if marks is None else marks
     fits = [experiment.fits(dataset) for experiment in experiments]
     runs: dict[str, Run] = {}
     for fit_id, config in {config.fit_id: config for configs in fits for config in configs}.items():
@@ -144,7 +149,7 @@ def _read_results(
             tuple(config for config in configs if config.fit_id not in runs),
             mark,
         )
-        for experiment, configs, mark in zip(experiments, fits, distinctions(experiments), strict=True)
+        for experiment, configs, mark in zip(experiments, fits, marks, strict=True)
     )
 
 
@@ -154,14 +159,10 @@ def _gather_plan(plan: Plan, store: RunStore) -> Gathered | None:
     if dataset is None:
         return None
     problems: list[str] = []
-    experiments, checks, ablation = (
-        _read_results(each, dataset, store, problems)
-        for each in (
-            plan.experiments_list(runs_dir=store.runs_dir),
-            plan.checks_list(runs_dir=store.runs_dir),
-            ablation_experiments(plan, runs_dir=store.runs_dir),
-        )
-    )
+    experiments = _read_results(plan.experiments_list(runs_dir=store.runs_dir), dataset, store, problems)
+    checks = _read_results(plan.checks_list(runs_dir=store.runs_dir), dataset, store, problems)
+    variants = ablation_experiments(plan, runs_dir=store.runs_dir)
+    ablation = _read_results(variants, dataset, store, problems, [change_of(variant) for variant in variants])
     return Gathered(plan.name, dataset, experiments, checks, ablation, tuple(problems))
 
 
@@ -187,7 +188,8 @@ def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
 
     Of fits with one name and different settings, only those with the settings trained last are shown.
     """
-    found, errors = store.scan(dataset or None)
+    named = identify_dataset(dataset, store) if dataset else None
+    found, errors = store.scan(named.name if named else None)
     runs = sorted((run for run in found if run.config.score_test), key=_written)
     if not runs:
         remedy = "train some with `audioclf suite` or a notebook"

@@ -17,6 +17,7 @@ from audioclf_lib.metrics.scores import Scores
 from audioclf_lib.metrics.uncertainty import Interval, PairTest
 from audioclf_lib.report import tables
 from audioclf_lib.runs.store import RunStore
+from audioclf_lib.suite.ablation import RESCORED
 
 NBSP = "\N{NO-BREAK SPACE}"
 ESC10 = replace(DEMO, name="esc10")
@@ -130,14 +131,20 @@ def test_original_numbers_stand_beside_ours_on_its_data_set_alone(kfold: Experim
     assert f1["Ours"].tolist() == ours.scores("window").per_class["f1"].tolist()
 
 
-def test_the_ablation_has_a_row_for_each_change(kfold: ExperimentResult, tmp_path: Path) -> None:
-    written = result_of(tmp_path, protocol="split", recipe="as-written")
-    changed = replace(result_of(tmp_path, protocol="split"), mark="drop_silent True")
-    nothing = ExperimentResult(written.experiment, (), (written.runs[0].config,), "warmup_fraction 0.2")
+def test_the_ablation_has_a_row_for_each_change(tmp_path: Path) -> None:
+    written = replace(
+        result_of(tmp_path, protocol="split", recipe="as-written", runs_dir=str(tmp_path)), mark="as written"
+    )
+    changed = replace(result_of(tmp_path, protocol="split", runs_dir=str(tmp_path)), mark="warm-up")
+    nothing = ExperimentResult(written.experiment, (), (written.runs[0].config,), "mixup")
+    scores = pd.DataFrame({"clip_accuracy": [0.5, 0.25]}, index=["validation", "test"])
+    RunStore(tmp_path).save_trace(written.runs[0].config, RESCORED, scores)
     table = tables.ablation_table([written, changed, nothing])
-    assert table["Change"].tolist() == ["as written", "drop_silent True", "warmup_fraction 0.2"]
-    assert table["Training"].tolist()[0] == written.runs[0].metrics["scores"]["train"]["clip"]["accuracy"]
-    assert table["Test"].tolist()[2] == "missing"
+    assert table["Change"].tolist() == ["as written", "warm-up", "mixup"]
+    assert table.loc[0, "Training"] == written.runs[0].metrics["scores"]["train"]["clip"]["accuracy"]
+    assert table["Re-estimated"].tolist()[0] == 0.25
+    assert table["Re-estimated"].isna().tolist() == [False, True, True]
+    assert table.loc[2, "Test"] == "missing"
 
 
 def test_the_environment_lists_every_fit_once(kfold: ExperimentResult) -> None:

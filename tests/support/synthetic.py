@@ -64,7 +64,7 @@ def write_run(
         },
         weights={"weight": torch.zeros(1)},
         environment=environment(),
-        model_source=entry.source.read_bytes() if entry.is_own else None,
+        model_source=entry.text if entry.is_own else None,
     )
 
 

@@ -1,0 +1,326 @@
+"""The report of finished runs, from run folders to PDF and HTML: what it says, what it must not show, how it looks."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from own_models import write_model
+from pypdf import PdfReader
+from synthetic import DEMO, draw_trace, write_run, write_runs
+
+from audioclf_lib._support.errors import InputError
+from audioclf_lib.metrics.results import compare_kfold
+from audioclf_lib.report.build import build_report
+from audioclf_lib.report.gather import Gathered, gather
+from audioclf_lib.report.tables import DEMO_NOTICE, p_value
+from audioclf_lib.runs.store import RunStore
+from audioclf_lib.suite.ablation import CHANGES, TRACE, ablation_experiments, is_traced
+from audioclf_lib.suite.plan import Plan, save_plan
+
+TITLE = "Sounds & what two networks make of them"
+FRONT_MATTER = {
+    "title": TITLE,
+    "authors": "Ada Lovelace; Grace Hopper",
+    "roll_numbers": "17; 23",
+    "submitted_to": "Prof. Noether",
+    "course": "Deep listening",
+    "date": "23 November 2025",
+    "motto": "Listen first.",
+}
+CODE_AND_MARKUP = ("\\", "$", "[@", "@fig:", "@tbl:", "{#", "{{", "```", "**", "import ", "<p>", "Traceback")
+MILLIMETRE = 72 / 25.4
+HOSTILE = ("low_hum", "mid * tone", "high | $x$ [@fig:no] {{best}}")  # users' names hold what Markdown takes for markup
+
+
+@dataclass(frozen=True)
+class Built:
+    """A report, what it must show, and what the terminal was told."""
+
+    folder: Path
+    found: Gathered
+    said: list[str]
+
+    @property
+    def pdf(self) -> Path:
+        return self.folder / "report.pdf"
+
+    @property
+    def page(self) -> BeautifulSoup:
+        return BeautifulSoup((self.folder / "report.html").read_text(encoding="utf-8"), "html.parser")
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.page.get_text(" ").split())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def figures_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Made-up results must not replace the figures in the project's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("figures")
+        patch.setenv("AUDIOCLF_FIGURES", str(folder))
+        yield folder
+
+
+def build(folder: Path, *formats: str, plan: Path | str = "", **front_matter: str) -> Built:
+    """The report of what lies in ``folder/runs``."""
+    said: list[str] = []
+    runs_dir = folder / "runs"
+    build_report(plan, runs_dir=runs_dir, output_dir=folder, formats=formats, say=said.append, **front_matter)
+    return Built(folder, gather(str(plan), runs_dir), said)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A plan with everything: the assigned architectures and an own one, a check, and an ablation."""
+    folder = tmp_path_factory.mktemp("report")
+    split = {"protocol": "split"}
+    plan = Plan(
+        name="everything",
+        epochs=3,
+        ablation={"epochs": 2},
+        experiments=(
+            {"model": "cnn", "protocol": ["kfold", "split"]},
+            {"model": "transformer", "num_heads": [1, 4], "protocol": "kfold"},
+            {"model": str(write_model(folder)), "width": 4} | split,
+            {"model": "cnn", "test_fold": 3} | split,
+        ),
+    )
+    store = RunStore(folder / "runs")
+    write_runs(store, plan)
+    for experiment in ablation_experiments(plan, runs_dir=store.runs_dir):
+        run = write_run(store, experiment.fits(DEMO)[0])
+        if is_traced(experiment):
+            store.save_trace(run.config, TRACE, draw_trace(run.config.fit_id))
+    save_plan(plan, folder / "plan.yaml")
+    return build(folder, "pdf", "html", plan=folder / "plan.yaml", **FRONT_MATTER)
+
+
+@pytest.fixture(scope="module")
+def pdf(built: Built) -> Path:
+    for program in ("pdftotext", "pdfimages", "pdffonts"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed; `make system-packages` installs it")
+    return built.pdf
+
+
+def poppler(program: str, *arguments: str | Path) -> str:
+    return subprocess.run([program, *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+
+
+def text_of(pdf: Path, *options: str) -> str:
+    """Text with single spaces; without soft hyphens, and with words joined that were divided at a line's end."""
+    text = poppler("pdftotext", "-layout", *options, pdf, "-").replace("\N{SOFT HYPHEN}", "").replace("\u200b", "")
+    return " ".join(text.split())
+
+
+# ------------------------------------------------------------------------------------------------------ what it says
+
+
+def test_title_page(pdf: Path) -> None:
+    text = text_of(pdf, "-l", "1")
+    for words in (TITLE, "Ada Lovelace", "17", "Prof. Noether", "Deep listening", "23 November 2025", "Listen first."):
+        assert words in text
+
+
+def test_the_abstract_has_the_key_numbers(built: Built, pdf: Path) -> None:
+    best = max((each for each in built.found.results if len(each.runs) > 1), key=lambda each: each.mean("clip"))
+    text = text_of(pdf, "-l", "2").replace("\N{NO-BREAK SPACE}", " ")
+    assert f"{best.title} has the highest clip accuracy, {100 * best.mean('clip'):.1f} %" in text
+    assert f"gives {100 * best.scores('clip').chance:.1f} %" in text
+    assert "5 experiments with 13 fits of 3 epochs" in text, "checks are not counted"
+
+
+def test_every_experiment_has_its_heading_and_its_accuracy_written_out(pdf: Path, built: Built) -> None:
+    text = text_of(pdf)
+    assert len(built.found.experiments) == 5
+    for result in built.found.experiments:
+        assert re.search(rf"\d\.\d {re.escape(result.title)}", text)
+        scores = result.scores("clip")
+        assert "+".join(str(count) for count in scores.confusion.diagonal()) in text.replace(" + ", "+")
+        assert f"= {scores.accuracy:.4f}" in text
+
+
+def test_training_validation_and_test_of_every_fit_are_shown(pdf: Path, built: Built) -> None:
+    text = text_of(pdf).replace("\N{NO-BREAK SPACE}", " ")
+    for result in built.found.experiments:
+        for run in result.runs:
+            scores, losses = run.metrics["scores"], run.metrics["losses"]
+            splits = ("train", "validation", "test")
+            shares = " ".join(rf"{100 * scores[split]['clip']['accuracy']:.1f} %" for split in splits)
+            numbers = " ".join(f"{losses[split]:.2f}" for split in splits)
+            assert f"fold {run.config.val_fold} {run.metrics['chosen']['epoch']} {shares} {numbers}" in text
+
+
+def test_every_architecture_has_its_derivation_under_its_own_title(built: Built) -> None:
+    text = built.text
+    for words in ("128,682", "2,607,778", "One convolution, batch norm and a mean over time."):
+        assert words in text
+    titles = [heading.get_text(" ", strip=True) for heading in built.page.select("main h2")]
+    assert [sum(title.endswith(name) for title in titles) for name in ("CNN", "Transformer", "My net")] == [2, 2, 2]
+    assert "Transformer, 1 head: 4-fold" in text
+    listing = [block.get_text() for block in built.page.select("main pre")]
+    assert [block.split("(")[0] for block in listing] == ["CNN", "ConvTransformer", "MyNet"]
+
+
+def test_the_comparison_holds_means_intervals_and_calibration_errors(built: Built) -> None:
+    text = built.text.partition("Test scores: mean")[2].replace("\N{NO-BREAK SPACE}", " ")
+    for result in built.found.experiments:
+        for level in ("window", "clip"):
+            low, high = result.intervals[level]
+            assert f"{100 * result.mean(level):.1f}" in text
+            assert f"({100 * low:.1f} to {100 * high:.1f})" in text
+        assert f"{result.calibration.ece:.3f}" in text
+
+
+def test_all_pairs_of_cross_validations_are_tested_and_no_split_is(built: Built) -> None:
+    rows = table_rows(built, "Cross-validated experiments in pairs")
+    tests = compare_kfold(built.found.results)
+    assert [row[:2] for row in rows] == [list(test.names) for test in tests]
+    assert [row[4:6] for row in rows] == [[p_value(test.p), p_value(test.p_holm)] for test in tests]
+    assert len(tests) == 3
+    assert "a smaller one may be there" in built.text
+
+
+def table_rows(built: Built, caption: str) -> list[list[str]]:
+    """Cells of the table with this caption, without the head."""
+    (table,) = [table for table in built.page.find_all("table") if caption in table.find_parent().get_text(" ")]
+    return [[cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in table.select("tbody tr")]
+
+
+def test_checks_and_the_ablation_have_sections_of_their_own(built: Built) -> None:
+    assert [row[0] for row in table_rows(built, "The checks, and the same")] == [
+        "CNN, split",
+        "CNN, split, test fold 3",
+    ]
+    assert {row[1] for row in table_rows(built, "Clip accuracy.")} == set(CHANGES)
+    assert "Inside the Transformer" in built.text
+
+
+def test_the_original_is_compared_on_its_data_set_alone(built: Built, tmp_path: Path) -> None:
+    assert "The original report" not in [heading.get_text() for heading in built.page.select("h1, h2")]
+    plan = Plan(name="one", dataset="esc10", epochs=2, experiments=({"model": "cnn", "protocol": "kfold"},))
+    write_runs(RunStore(tmp_path / "runs"), plan, replace(DEMO, name="esc10"))
+    report = build(tmp_path, "html")
+    assert table_rows(report, "as the original states them")[0][1].replace("\N{NO-BREAK SPACE}", " ") == "42.4 %"
+    assert len(table_rows(report, "F1 of windows per class")) == 10
+    assert DEMO_NOTICE not in report.text
+
+
+# --------------------------------------------------------------------------------------------------- what it must not
+
+
+def test_every_page_says_that_the_data_is_the_demo_set(pdf: Path) -> None:
+    for page in range(1, len(PdfReader(pdf).pages) + 1):
+        assert DEMO_NOTICE in text_of(pdf, "-f", str(page), "-l", str(page))
+
+
+def test_no_code_and_no_markup_is_seen(pdf: Path) -> None:
+    text = text_of(pdf)
+    assert [trace for trace in CODE_AND_MARKUP if trace in text] == []
+
+
+def test_names_of_users_are_shown_as_they_are(tmp_path: Path) -> None:
+    sounds = replace(DEMO, name="my-sounds-0123abcd", class_names=HOSTILE)
+    plan = Plan(name="own", epochs=2, experiments=({"model": "cnn", "protocol": "kfold"},))
+    write_runs(RunStore(tmp_path / "runs"), plan, sounds)
+    report = build(tmp_path, "html")
+    for name in HOSTILE:
+        assert name in report.text
+    assert "my-sounds-0123abcd: 15 clips" in report.text
+
+
+# ------------------------------------------------------------------------------------------------------ how it looks
+
+
+def test_figures_are_vectors_and_fonts_are_embedded(pdf: Path) -> None:
+    assert len(poppler("pdfimages", "-list", pdf).splitlines()) == 2, "nothing but the list's two head lines"
+    fonts = poppler("pdffonts", pdf).splitlines()[2:]
+    assert fonts
+    assert [font for font in fonts if not re.search(r" yes (yes|no )\s+(yes|no )\s+\d+ +\d+$", font)] == []
+
+
+def test_every_word_is_inside_the_margins(pdf: Path) -> None:
+    words = re.findall(
+        r'<word xMin="(.*?)" yMin="(.*?)" xMax="(.*?)" yMax="(.*?)">(.*?)</word>',
+        poppler("pdftotext", "-bbox", pdf, "-"),
+    )
+    assert len(words) > 3000
+    # A sign at a line's start or a full stop at its end hangs over by less than a millimetre; page numbers stand below.
+    left, right, bottom = (25 - 0.9) * MILLIMETRE, (185 + 0.9) * MILLIMETRE, 290 * MILLIMETRE
+    outside = [w for x0, _, x1, y1, w in words if float(x0) < left or float(x1) > right or float(y1) > bottom]
+    assert outside == []
+
+
+def test_captions_count_from_one_without_a_gap(pdf: Path, built: Built) -> None:
+    notebook = nbformat.read(built.folder / "runs" / "report.ipynb", as_version=4)
+    kinds = [
+        output.metadata["report"]["kind"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "report" in output.get("metadata", {})
+    ]
+    text = text_of(pdf)
+    for name, kind in (("Figure", "figure"), ("Table", "table")):
+        numbers = [int(number) for number in re.findall(rf"{name} (\d+)\. [A-Z]", text)]
+        assert numbers == list(range(1, kinds.count(kind) + 1))
+    drawn = "three architectures, four for each experiment, the comparison, reliability, and two of the ablation"
+    assert kinds.count("figure") == 3 + 4 * 5 + 2 + 2, drawn
+
+
+def test_html_is_one_file_that_asks_for_nothing(built: Built) -> None:
+    links = [tag[name] for name in ("src", "href", "data", "poster") for tag in built.page.select(f"[{name}]")]
+    assert len(links) > 20
+    assert [link[:80] for link in links if not link.startswith(("#", "data:"))] == []
+    assert len(built.page.find_all("math")) > 50
+    targets = {tag["id"] for tag in built.page.select("[id]")}
+    assert {link["href"][1:] for link in built.page.select("main a[href^='#']")} <= targets
+
+
+def test_figures_of_experiments_lie_in_folders_of_their_own(built: Built, figures_elsewhere: Path) -> None:
+    for result in built.found.experiments:
+        drawn = {path.stem for path in (figures_elsewhere / result.folder).iterdir()}
+        assert drawn >= {f"{result.name}-{kind}" for kind in ("curves", "confusion", "roc", "f1")}
+
+
+# -------------------------------------------------------------------------------------------------------- what lacks
+
+
+def test_missing_fits_are_named_in_the_report_and_on_the_terminal(tmp_path: Path) -> None:
+    plan = Plan(name="part", epochs=2, experiments=({"model": "cnn", "protocol": ["kfold", "split"]},))
+    runs = write_runs(RunStore(tmp_path / "runs"), plan)
+    for run in runs:
+        if run.config.val_fold in (2, 5):
+            shutil.rmtree(run.path)
+    save_plan(plan, tmp_path / "runs" / "plan.yaml")
+    report = build(tmp_path, "html")
+    missing = [
+        "missing of CNN: 4-fold cross-validation: validation folds 2, 5",
+        "missing of CNN: train-test split: validation fold 2",
+    ]
+    assert report.said == ["plan part on demo: 2 of 4 fits are there", *missing]
+    assert all(line in report.text for line in missing)
+    assert ["CNN, split", "0", "missing"] in [row[:3] for row in table_rows(report, "Test scores: mean")]
+    assert "no difference is tested" in report.text
+
+
+def test_same_runs_make_the_same_pdf(tmp_path: Path) -> None:
+    write_runs(
+        RunStore(tmp_path / "runs"), Plan(name="x", epochs=2, experiments=({"model": "cnn", "protocol": "split"},))
+    )
+    first = build(tmp_path, "pdf").pdf.read_bytes()
+    assert build(tmp_path, "pdf").pdf.read_bytes() == first
+
+
+def test_without_any_run_nothing_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no finished fit"):
+        build_report(runs_dir=tmp_path / "runs", output_dir=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
