@@ -90,5 +90,6 @@ def build_report(
         (runs_dir / "report.failed.ipynb").unlink(missing_ok=True)
         files = [output_dir / f"report.{name}" for name in formats]
         for path, content in zip(files, contents, strict=True):
-            replace_file(path, content if isinstance(content, bytes) else content.encode())
+            with explained(path, "free space or choose another folder"):
+                replace_file(path, content if isinstance(content, bytes) else content.encode())
     return files

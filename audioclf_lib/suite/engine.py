@@ -63,6 +63,7 @@ PROFILES_DIR = WORKFLOW / "profiles"
 THIS_MACHINE = "laptop"
 EXTRAS = {"slurm": "-e '.[slurm]'", "cluster-sync": "-e '.[dask]'"}  # executor -> what pip installs its plugin with
 FREE_SPACE = "free space, or make it writable, and run the same command again"
+AT_WORK = "still runs notebooks of a suite that was killed; waiting for it"
 GRACE_SECONDS = 20.0  # a kernel may need a moment to leave a long computation
 POLL_SECONDS = 0.2
 ANSWER_SECONDS = 10
@@ -176,7 +177,7 @@ def run_suite(
         explained(runs_dir, FREE_SPACE, only=UNWRITABLE),
         hold_lock(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")),
     ):
-        with hold_lock(engine_lock(folder), lambda who: say(f"the engine of a killed suite, {who}, works; waiting")):
+        with hold_lock(engine_lock(folder), lambda who: say(f"{who} {AT_WORK}")):
             pass
         damages = {key: what for key, fit in fits.items() if (what := store.damage(fit))}
         for key, what in damages.items():
@@ -189,9 +190,9 @@ def run_suite(
                 for path in (job.output, status_path(job.output), failed_path(job.output)):
                     path.unlink(missing_ok=True)
         progress = _Progress(todo, store, say, show)
-        settings = {"jobs": _write_jobs(todo, done, folder), "runs_dir": str(runs_dir.resolve())}
+        _write_jobs(todo, done, folder)
         limits = ["--cores", str(_cores(device, jobs, todo))] if is_local else ["--jobs", str(jobs)] if jobs else []
-        code = run_snakemake(folder, settings, profile=profile, limits=limits, tick=progress.update)
+        code = run_snakemake(folder, profile=profile, limits=limits, tick=progress.update)
         progress.update()
         outcomes = [outcome(job, store) for job in todo]
         if code != 0:
@@ -219,23 +220,21 @@ def _cores(device: DeviceName, jobs: int | None, todo: Sequence[Job]) -> int:
     return threads * (jobs or default_jobs(device, usable_cores() // threads, jobs_at_once(todo)))
 
 
-def _write_jobs(jobs: Sequence[Job], done: Collection[str], folder: Path) -> str:
+def _write_jobs(jobs: Sequence[Job], done: Collection[str], folder: Path) -> None:
     """The list for Snakemake; a job that only trains fits for others is left out where it is done."""
     listed = {job.key: job for job in jobs if not (job.for_others and job.key in done)}
-    path = folder / "jobs.json"
     fields = {
         key: {
             "notebook": str(job.notebook),
             "output": str(job.output),
-            "after": [str(listed[other].output) for other in job.after if other in listed],
+            "after": [other for other in job.after if other in listed],
             "parameters": job.parameters,
             "priority": job.priority,
             "threads": job.threads,
         }
         for key, job in listed.items()
     }
-    path.write_text(json.dumps(fields, indent=2), encoding="utf-8")
-    return str(path)
+    (folder / "jobs.json").write_text(json.dumps(fields, indent=2), encoding="utf-8")
 
 
 class _Progress:
@@ -339,14 +338,11 @@ def check_executor(settings: Mapping[str, Any]) -> None:
 # ----------------------------------------------------------------------------------------------------------- Snakemake
 
 
-def run_snakemake(
-    folder: Path, settings: Mapping[str, Any], *, profile: Path, limits: Sequence[str], tick: Callable[[], None]
-) -> int:
+def run_snakemake(folder: Path, *, profile: Path, limits: Sequence[str], tick: Callable[[], None]) -> int:
     """Run the workflow to its end.
 
     Args:
-        folder: Snakemake's working directory; also holds ``suite.log``.
-        settings: the workflow's configuration.
+        folder: Snakemake's working directory; holds ``jobs.json``, and ``suite.log``.
         profile: folder of Snakemake's own settings.
         limits: options that say how much may run at once.
         tick: called several times a second.
@@ -358,11 +354,9 @@ def run_snakemake(
         KeyboardInterrupt: by Ctrl-C, SIGTERM or SIGHUP; everything is stopped then.
     """
     _cancel_slurm_jobs(folder)  # those of a run that was killed
-    config = folder / "config.json"
-    config.write_text(json.dumps(settings), encoding="utf-8")
     command = [sys.executable, "-m", "audioclf_lib.suite.locked_snakemake", str(engine_lock(folder))]
     command += ["--snakefile", str(WORKFLOW / "Snakefile"), "--profile", str(profile), "--directory", str(folder)]
-    command += ["--configfile", str(config), *limits]
+    command += limits
     with log_path(folder).open("wb") as log, _signals_interrupt():
         process = subprocess.Popen(
             command,

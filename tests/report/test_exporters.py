@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import itertools
+import logging
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +20,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pypdf import PdfReader
+from pypdf.generic import DictionaryObject
 from shown import SECRET_CODE, executed_cell
 
 from audioclf_lib._support.errors import InputError
@@ -84,8 +90,10 @@ def tables() -> dict[str, pd.DataFrame]:
         "wide": pd.DataFrame(
             random.random((8, 11)), columns=[*classes, "mean", "standard deviation", "rank"]
         ).set_index(pd.Index([f"Transformer, {heads} heads, k-fold" for heads in range(8)], name="Experiment")),
-        "prose": pd.DataFrame(
-            {"Setting": ["dropout", "warmup_fraction"], "Reason": ["why one would want it " * 12] * 2}
+        "prose": pd.DataFrame({"Setting": ["dropout", "warmup"], "Reason": ["why one would want it " * 12] * 2}),
+        "formulas": pd.DataFrame(
+            [["AdaptiveAvgPool1d", rf"${FORMULAS[0]} = 8000$ as $(7 + 1) \cdot 128$", "it halves " * 9, 0.5]] * 3,
+            columns=["Layer", "Derivation", "Why", "Share"],
         ),
         "long": pd.DataFrame({"Clipname": [f"{n}-{'a' * 40}.ogg" for n in range(110)], "p": random.random(110)}),
         "hostile": pd.DataFrame({"Class": HOSTILE, HOSTILE[1]: range(len(HOSTILE))}),
@@ -120,6 +128,7 @@ def full_notebook(figures_dir: Path) -> NotebookNode:
             new_markdown_cell("Behold [@eq:energy]."),
             table("wide"),
             table("prose"),
+            table("formulas", markdown=["Derivation"]),
             table("hostile"),
             executed_cell(lambda: show_text("TAG_TRACE"), "hide"),
             new_code_cell("print()", outputs=stream),
@@ -140,6 +149,18 @@ def pdf(notebook: NotebookNode, tmp_path_factory: pytest.TempPathFactory) -> Pat
     path = tmp_path_factory.mktemp("report") / "report.pdf"
     path.write_bytes(content)
     return path
+
+
+def structure_of(reader: PdfReader) -> Iterator[DictionaryObject]:
+    """All elements of a tagged PDF's structure tree."""
+    waiting = [reader.trailer["/Root"]["/StructTreeRoot"]]
+    while waiting:
+        node = waiting.pop().get_object()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, DictionaryObject):
+            yield node
+            waiting += [node["/K"]] if "/K" in node else []
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +188,7 @@ def test_pdf_numbers_captions_sections_and_equations_and_refers_to_them(pdf: Pat
     assert "First Section 1.1, then Equation (1), Figure 1 and Table 2 and Section 2." in text
     assert "Figure 1. Curves [0, 1) of Table 1" in text
     assert "Behold Equation (2)." in text
-    for number, name in enumerate(("layers", "wide", "prose", "hostile", "long"), start=1):
+    for number, name in enumerate(("layers", "wide", "prose", "formulas", "hostile", "long"), start=1):
         assert f"Table {number}. Table {HOSTILE[0]} named {name}." in text
     assert re.search(r"1\.1 Windows The size", text), "the heading has the number that references give"
 
@@ -207,6 +228,18 @@ def test_pdf_keeps_every_word_inside_the_margins(pdf: Path) -> None:
 
 def test_pdf_repeats_the_head_of_a_table_that_breaks(pdf: Path) -> None:
     assert text_of(pdf).count("Clipname") >= 3
+
+
+def test_pdf_sets_no_two_rows_of_a_long_table_upon_each_other(pdf: Path) -> None:
+    for page in range(1, len(PdfReader(pdf).pages) + 1):
+        text = poppler("pdftotext", "-bbox", "-f", str(page), "-l", str(page), pdf, "-")
+        tops = sorted(float(top) for top in re.findall(r'yMin="([\d.]+)"[^>]*>\d+-aaa', text))
+        assert all(below - above > 10 for above, below in itertools.pairwise(tops))
+
+
+def test_pdf_describes_its_figures_for_readers_who_do_not_see_them(pdf: Path) -> None:
+    kinds = [node.get("/S") for node in structure_of(PdfReader(pdf)) if "Curves [0, 1)" in str(node.get("/Alt", ""))]
+    assert kinds == ["/Figure"]
 
 
 def test_pdf_holds_no_bitmap(pdf: Path) -> None:
@@ -269,6 +302,51 @@ def test_html_is_never_wider_than_the_window(html: str, width: int, tmp_path: Pa
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.querySelector('.equation mfrac').getBoundingClientRect().height") > 25
         browser.close()
+
+
+def test_nbconverts_own_html_misses_no_alternative_text(
+    notebook: NotebookNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = HTMLExporter()
+    exporter.log = logging.getLogger("nbconvert-under-test")
+    with caplog.at_level(logging.WARNING):
+        page = BeautifulSoup(exporter.from_notebook_node(notebook)[0], "html.parser")
+    assert caplog.records == []
+    assert [image["alt"] for image in page.find_all("img")] == ["Curves [0, 1) of table layers, \\(\\bar{a} = 0.5\\)."]
+
+
+def test_a_link_to_a_label_gets_its_number_and_reads_as_words_elsewhere() -> None:
+    cells = [new_markdown_cell("# Own {#sec:own}\nSee [the next part](#sec:next).\n# Next\nBack to [it](#sec:own).")]
+    content, _ = ReportHTMLExporter().from_notebook_node(new_notebook(cells=cells))
+    page = BeautifulSoup(content, "html.parser")
+    links = {link.get_text(): link["href"] for link in page.select("main a")}
+    assert links == {"Section\xa02": "#sec:next", "Section\xa01": "#sec:own"}
+
+
+@pytest.mark.parametrize("exporter", [TypstPDFExporter, ReportHTMLExporter])
+def test_an_image_pasted_into_a_cell_is_in_the_report(exporter: Callable[[], Any]) -> None:
+    figure = plt.figure(figsize=(1, 1))
+    figure.savefig(buffer := BytesIO(), format="png")
+    plt.close(figure)
+    pasted = {"image.png": {"image/png": base64.b64encode(buffer.getvalue()).decode()}}
+    cell = new_markdown_cell("![Pasted.](attachment:image.png){#fig:pasted}\n\nSee [@fig:pasted].", attachments=pasted)
+    content, _ = exporter().from_notebook_node(new_notebook(cells=[cell]))
+    if isinstance(content, str):
+        text, images = BeautifulSoup(content, "html.parser").get_text(), content.count("data:image/png")
+    else:
+        pages = PdfReader(BytesIO(content)).pages
+        text, images = "".join(page.extract_text() for page in pages), sum(len(page.images) for page in pages)
+    assert "See Figure 1." in text.replace("\xa0", " ")
+    assert images == 1
+
+
+@pytest.mark.parametrize("exporter", [TypstPDFExporter, ReportHTMLExporter])
+def test_no_room_for_temporary_files_is_told_in_one_sentence(
+    exporter: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(InputError, match=r"cannot write .*missing: No such file or directory; .*TMPDIR"):
+        exporter().from_notebook_node(new_notebook(cells=[new_markdown_cell("# One")]))
 
 
 def cells_with_error() -> list[NotebookNode]:

@@ -16,7 +16,7 @@ from audioclf_lib.models import find_model
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.plan import Plan
 from audioclf_lib.training.environment import COMPILED, describe_process
-from audioclf_lib.training.fit import CHOICE_RULE, history_columns
+from audioclf_lib.training.trainer import CHOICE_RULE, history_columns
 
 SPLITS = ("train", "validation", "test")
 DEMO_CLASSES = (
