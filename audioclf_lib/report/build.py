@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,23 @@ from audioclf_lib._support.paths import (
     user_path,
 )
 from audioclf_lib.report.exporters import ReportHTMLExporter, TypstPDFExporter
-from audioclf_lib.report.results import gather, gather_checks
-from audioclf_lib.suite.execution import NotebookError, known_parameters, run_notebook
-from audioclf_lib.suite.plan import load_plan
+from audioclf_lib.report.gather import describe_findings, gather
+from audioclf_lib.suite.notebooks import NotebookError, run_notebook
+from audioclf_lib.suite.parameters import known_parameters
 
 REPORT_NOTEBOOK = PROJECT_ROOT / "notebooks" / "90_report.ipynb"
 EXPORTERS: dict[str, Any] = {"pdf": TypstPDFExporter, "html": ReportHTMLExporter}
 
 
 def build_report(
-    plan: str | Path,
+    plan: str | Path = "",
     *,
+    dataset: str = "",
     runs_dir: str | Path = DEFAULT_RUNS_DIR,
     output_dir: str | Path,
     formats: Sequence[str] = ("pdf", "html"),
     notebook: str | Path = REPORT_NOTEBOOK,
+    say: Callable[[str], None] = lambda line: None,
     **front_matter: str | None,
 ) -> list[Path]:
     """Make ``report.pdf`` and ``report.html`` of a plan's runs; missing runs are named in them.
@@ -42,18 +44,19 @@ def build_report(
     Several calls may run at once; each exports what it executed.
 
     Args:
-        plan: name or file of the plan whose fits are shown.
+        plan, dataset: whose fits are shown, see :func:`audioclf_lib.report.gather.gather`.
         runs_dir: where the run folders are; the executed notebook is left there as ``report.ipynb``.
         output_dir: where the report goes.
         formats: ``"pdf"``, ``"html"``.
         notebook: the report notebook, or any other that shows what belongs in a report (``report.show``).
+        say: told what was found and what is missing, line by line.
         front_matter: parameters of the notebook such as ``title``; None leaves the notebook's own.
 
     Returns:
         The files made, in the order of ``formats``.
 
     Raises:
-        InputError: unknown format, unwritable folder, damaged run, or a value that the notebook rejects; nothing is
+        InputError: unknown format, unwritable folder, no run at all, or a value that the notebook rejects; nothing is
             written then.
         NotebookError: a cell of the notebook failed; ``report.failed.ipynb`` in ``runs_dir`` holds the traceback.
     """
@@ -63,13 +66,13 @@ def build_report(
             raise InputError(f"unknown format {name!r}; choose from {', '.join(EXPORTERS)}")
     for name, text in front_matter.items():
         refuse_control_characters(f"the text for {name}", text or "")
-    shown = load_plan(plan)
-    for result in [*gather(shown, runs_dir), *gather_checks(shown, runs_dir)]:
-        for run in result.runs:
-            run.check()
     known = known_parameters(notebook)
+    if "plan" in known:
+        for line in describe_findings(gather(str(plan), runs_dir, dataset)):
+            say(line)
     parameters = {name: text for name, text in front_matter.items() if text is not None}
-    parameters |= {k: v for k, v in {"plan": str(plan), "runs_dir": str(runs_dir.resolve())}.items() if k in known}
+    chosen = {"plan": str(plan), "runs_dir": str(runs_dir.resolve()), "dataset": dataset}
+    parameters |= {name: value for name, value in chosen.items() if name in known}
     with ExitStack() as stack:
         for folder in (output_dir, runs_dir):
             stack.enter_context(explained(folder, "free space or choose another folder", only=UNWRITABLE))
