@@ -11,9 +11,9 @@ import pandas as pd
 from audioclf_lib import figures
 from audioclf_lib.report import diagnosis_observations as readings
 from audioclf_lib.report import observations, phrases
-from audioclf_lib.report.display import show_figure, show_table, show_text
 from audioclf_lib.report.original import ORIGINAL
 from audioclf_lib.report.results import ExperimentResult
+from audioclf_lib.report.show import show_figure, show_table, show_text
 from audioclf_lib.suite.variants import VARIANTS, Case
 
 FOLDER = "diagnosis"  # of its figures

@@ -13,7 +13,6 @@ import pandas as pd
 from scipy import stats
 
 from audioclf_lib.metrics.scores import Scores, answers_to_windows
-from audioclf_lib.report.display import escape_markdown
 from audioclf_lib.report.original import ORIGINAL
 from audioclf_lib.report.phrases import (
     are,
@@ -29,6 +28,7 @@ from audioclf_lib.report.phrases import (
     times,
 )
 from audioclf_lib.report.results import ExperimentResult, compare_kfold, mean_and_std
+from audioclf_lib.report.show import escape_markdown
 from audioclf_lib.report.verdicts import (
     by_name,
     read_averaging,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from audioclf_lib.metrics.uncertainty import Interval
-from audioclf_lib.report.display import escape_markdown
 from audioclf_lib.report.results import ExperimentResult, mean_and_std
+from audioclf_lib.report.show import escape_markdown
 
 NBSP = "\N{NO-BREAK SPACE}"
 

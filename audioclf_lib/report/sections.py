@@ -16,7 +16,9 @@ from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE, cut_windows
 from audioclf_lib.metrics.scores import LEVELS, Level
 from audioclf_lib.models import CNN, ConvTransformer, create_model, derivation
 from audioclf_lib.report import observations, phrases, verdicts
-from audioclf_lib.report.display import (
+from audioclf_lib.report.original import ORIGINAL, ORIGINAL_DATASET
+from audioclf_lib.report.results import ExperimentResult, mean_and_std
+from audioclf_lib.report.show import (
     escape_markdown,
     show_equation,
     show_figure,
@@ -24,8 +26,6 @@ from audioclf_lib.report.display import (
     show_table,
     show_text,
 )
-from audioclf_lib.report.original import ORIGINAL, ORIGINAL_DATASET
-from audioclf_lib.report.results import ExperimentResult, mean_and_std
 
 # --------------------------------------------------------------------------------------------------------- data set
 

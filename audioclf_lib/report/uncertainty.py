@@ -12,9 +12,9 @@ import pandas as pd
 from audioclf_lib import figures
 from audioclf_lib.metrics.uncertainty import N_BINS
 from audioclf_lib.report import verdicts
-from audioclf_lib.report.display import escape_markdown, show_equation, show_figure, show_table, show_text
 from audioclf_lib.report.phrases import NBSP, p_value
 from audioclf_lib.report.results import ExperimentResult, compare_kfold
+from audioclf_lib.report.show import escape_markdown, show_equation, show_figure, show_table, show_text
 
 RELIABILITY = (
     f"accuracy of the answers in {N_BINS} bins of confidence (bars), its distance from their mean confidence (lines "

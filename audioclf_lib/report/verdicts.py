@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from audioclf_lib.metrics.uncertainty import ALPHA, CONFIDENCE, N_BINS, N_RESAMPLES, PairTest, clips_needed
-from audioclf_lib.report.display import escape_markdown
 from audioclf_lib.report.phrases import (
     are,
     between,
@@ -19,6 +18,7 @@ from audioclf_lib.report.phrases import (
     percent,
 )
 from audioclf_lib.report.results import ExperimentResult, compare_kfold, mean_and_std
+from audioclf_lib.report.show import escape_markdown
 
 # Mean confidence and accuracy that differ by less are said to agree.
 SMALL_BIAS = 0.01

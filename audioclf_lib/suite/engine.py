@@ -1,43 +1,348 @@
-"""Start Snakemake, and stop it together with all that it started.
+"""Run a plan: every experiment's notebook through papermill, as jobs of a Snakemake workflow.
 
-It runs in a process group of its own: Ctrl-C reaches it through us, and nothing it started outlives it unnoticed. Its
-own files and its log are kept in one folder, ``<runs_dir>/.suite``.
+An experiment's split protocol shares a fit with its k-fold protocol: k-fold jobs have the higher priority, and where
+both run at once, the fit's lock lets one of them train it. (An input dependency would leave the split out after its
+k-fold failed.) Where folds are spread there is one, on the run of the one fold that trains the split's fit.
+
+Snakemake runs in a process group of its own: Ctrl-C reaches it through us, and nothing that it started outlives it
+unnoticed. Its own files and its log are kept in one folder, ``<runs_dir>/.suite``.
 """
 
 from __future__ import annotations
 
-import contextlib
+import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import psutil
 
-from audioclf_lib._support.errors import InputError
-from audioclf_lib._support.paths import PROJECT_ROOT
+from audioclf_lib._support.cores import usable_cores
+from audioclf_lib._support.durations import describe_seconds
+from audioclf_lib._support.errors import DamagedRunError, InputError, quote
+from audioclf_lib._support.paths import (
+    DEFAULT_RUNS_DIR,
+    PROJECT_ROOT,
+    UNWRITABLE,
+    explained,
+    try_to_write,
+    user_path,
+)
+from audioclf_lib.config import DeviceName
+from audioclf_lib.data import load_dataset
+from audioclf_lib.runs.locks import hold_lock
+from audioclf_lib.runs.store import RunStore
+from audioclf_lib.suite.jobs import (
+    MIN_AT_ONCE,
+    NOTEBOOKS_DIR,
+    Job,
+    distinct_fits,
+    fit_key,
+    jobs_at_once,
+    suite_jobs,
+)
+from audioclf_lib.suite.notebooks import Status, failed_path, read_progress, read_status, status_path
+from audioclf_lib.suite.plan import Plan, read_settings, save_plan
+from audioclf_lib.training.environment import choose_device
 
 WORKFLOW = PROJECT_ROOT / "workflow"
+PROFILES_DIR = WORKFLOW / "profiles"
+THIS_MACHINE = "laptop"
+EXTRAS = {"slurm": "-e '.[slurm]'", "cluster-sync": "-e '.[dask]'"}  # executor -> what pip installs its plugin with
+FREE_SPACE = "free space, or make it writable, and run the same command again"
+AT_WORK = "still runs notebooks of a suite that was killed; waiting for it"
 GRACE_SECONDS = 20.0  # a kernel may need a moment to leave a long computation
 POLL_SECONDS = 0.2
+ANSWER_SECONDS = 10
 SLURM_RUN = re.compile(r"^SLURM run ID: (\S+)", re.MULTILINE)
 
+State = Literal["done", "failed", "stopped", "not run"]
 
-def run_snakemake(
-    folder: Path, settings: Mapping[str, Any], *, profile: Path, limits: Sequence[str], tick: Callable[[], None]
-) -> int:
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        state: ``done``, ``failed``, ``stopped`` (killed, or interrupted) or ``not run``.
+        fits_done: how many of its fits exist.
+        status: what the notebook's process left behind: time, failing cell and error.
+        accuracy: per level (``window``, ``clip``), mean and standard deviation (n - 1) of the accuracy on the test
+            fold over the fits that exist; the deviation of a single fit is None.
+    """
+
+    job: Job
+    state: State
+    fits_done: int
+    status: Status | None
+    accuracy: dict[str, tuple[float, float | None]]
+
+    @property
+    def scores(self) -> str:
+        """``right on the test fold: 64.2 ± 3.1 % of windows, 70.0 ± 2.0 % of clips``; empty if there are none."""
+        levels = [f"{describe_accuracy(value)} of {level}s" for level, value in self.accuracy.items()]
+        return f"right on the test fold: {', '.join(levels)}" if levels else ""
+
+
+def describe_accuracy(accuracy: tuple[float, float | None] | None) -> str:
+    """Mean and standard deviation in per cent, e.g. ``64.2 ± 3.1 %``."""
+    if accuracy is None:
+        return "–"
+    mean, deviation = accuracy
+    return f"{100 * mean:.1f} %" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f} %"
+
+
+def outcome(job: Job, store: RunStore) -> Outcome:
+    """What is known of a job, from its files."""
+    status = read_status(job.output)
+    whole = {fit_key(fit): fit for fit in job.fits if store.is_whole(fit)}
+    state: State
+    if job.is_done(whole):
+        state = "done"
+    elif status is None:
+        state = "not run"
+    else:
+        state = "failed" if status.state == "failed" else "stopped"
+    accuracy: dict[str, tuple[float, float | None]] = {}
+    if whole and job.has_mean:
+        scores = [store.load(fit).metrics["scores"]["test"] for fit in whole.values()]
+        for level in ("window", "clip"):
+            values = [float(each[level]["accuracy"]) for each in scores]
+            accuracy[level] = (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
+    return Outcome(job, state, len(whole), status, accuracy)
+
+
+def run_suite(
+    plans: Plan | Sequence[Plan],
+    *,
+    runs_dir: Path = DEFAULT_RUNS_DIR,
+    device: DeviceName = "auto",
+    jobs: int | None = None,
+    on: str = THIS_MACHINE,
+    notebooks_dir: Path = NOTEBOOKS_DIR,
+    say: Callable[[str], None] = print,
+    show: Callable[[list[str]], None] | None = None,
+) -> list[Outcome]:
+    """Run all of a plan, or of plans for several data sets, that is not done yet; a failure does not stop the others.
+
+    Args:
+        plans: what to run; written to ``<runs_dir>/plan.yaml``, which ``audioclf report`` reads.
+        runs_dir: for run folders, executed notebooks and, in ``.suite``, the engine's files.
+        device: of every fit.
+        jobs: notebooks at once, ``default_jobs`` unless given; on other machines the profile says.
+        on: where the notebooks run: a folder in ``workflow/profiles``, or the path of another one.
+        notebooks_dir: where the notebooks are.
+        say: called with one line whenever a notebook starts or ends.
+        show: called several times a second with a line for each running notebook.
+
+    Returns:
+        One outcome for each job, in the plan's order.
+
+    Raises:
+        InputError: the data set, the plan or the profile cannot be used, or ``runs_dir`` cannot be written.
+        KeyboardInterrupt: the user stopped it; the next call goes on.
+    """
+    profile, profile_settings = find_profile(on)
+    check_executor(profile_settings)
+    is_local = profile_settings["executor"] == "local"
+    if is_local:
+        choose_device(device)  # raises if it is not present; other machines have other devices
+    # The data sets are decoded here, once, and not by all notebooks that start together.
+    todo = suite_jobs(plans, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir, read=load_dataset)
+    for job in todo:
+        if not job.notebook.is_file():
+            raise InputError(f"there is no notebook {job.notebook}; give the folder that has it, with --notebooks-dir")
+    store = RunStore(runs_dir)
+    fits = distinct_fits(todo)
+    for fit in fits.values():  # raises if something else is in the place of a run folder
+        with suppress(DamagedRunError):
+            _ = store.exists(fit) and store.load(fit)
+    folder = runs_dir.resolve() / ".suite"
+    with explained(runs_dir, "choose another --runs-dir"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with (
+        explained(runs_dir, FREE_SPACE, only=UNWRITABLE),
+        hold_lock(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")),
+    ):
+        with hold_lock(engine_lock(folder), lambda who: say(f"{who} {AT_WORK}")):
+            pass
+        damages = {key: what for key, fit in fits.items() if (what := store.damage(fit))}
+        for key, what in damages.items():
+            say(f"{what}; fit {fits[key].fit_id} is trained again")  # by its notebook, which finds the same
+        save_plan(plans, runs_dir / "plan.yaml")
+        trained = {key for key, fit in fits.items() if key not in damages and store.exists(fit)}
+        done = {job.key for job in todo if job.is_done(trained)}
+        for job in todo:
+            if job.key not in done:  # what is out of date, and what is known of earlier attempts
+                for path in (job.output, status_path(job.output), failed_path(job.output)):
+                    path.unlink(missing_ok=True)
+        progress = _Progress(todo, store, say, show)
+        _write_jobs(todo, done, folder)
+        limits = ["--cores", str(_cores(device, jobs, todo))] if is_local else ["--jobs", str(jobs)] if jobs else []
+        code = run_snakemake(folder, profile=profile, limits=limits, tick=progress.update)
+        progress.update()
+        outcomes = [outcome(job, store) for job in todo]
+        if code != 0:
+            say(f"what the engine and the notebooks' processes printed: {log_path(folder)}")
+            try_to_write(folder, FREE_SPACE)
+            if all(result.state == "done" for result in outcomes):
+                raise RuntimeError(f"the workflow engine ended with exit code {code}, see {log_path(folder)}")
+    return outcomes
+
+
+def default_jobs(device: DeviceName, cores: int, at_once: int = MIN_AT_ONCE) -> int:
+    """Notebooks at once: one on an accelerator, which they would share; on the CPU one per core, if there are as many.
+
+    Args:
+        device: of every fit.
+        cores: for one notebook each.
+        at_once: how many can work at the same time, see ``jobs_at_once``.
+    """
+    return max(1, min(cores, at_once)) if choose_device(device).type == "cpu" else 1
+
+
+def _cores(device: DeviceName, jobs: int | None, todo: Sequence[Job]) -> int:
+    """Cores of this machine that Snakemake gives out."""
+    threads = max(job.threads for job in todo)
+    return threads * (jobs or default_jobs(device, usable_cores() // threads, jobs_at_once(todo)))
+
+
+def _write_jobs(jobs: Sequence[Job], done: Collection[str], folder: Path) -> None:
+    """The list for Snakemake; a job that only trains fits for others is left out where it is done."""
+    listed = {job.key: job for job in jobs if not (job.for_others and job.key in done)}
+    fields = {
+        key: {
+            "notebook": str(job.notebook),
+            "output": str(job.output),
+            "after": [other for other in job.after if other in listed],
+            "parameters": job.parameters,
+            "priority": job.priority,
+            "threads": job.threads,
+        }
+        for key, job in listed.items()
+    }
+    (folder / "jobs.json").write_text(json.dumps(fields, indent=2), encoding="utf-8")
+
+
+class _Progress:
+    """Says once for each notebook that it started and how it ended, and shows those that run."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        store: RunStore,
+        say: Callable[[str], None],
+        show: Callable[[list[str]], None] | None,
+    ) -> None:
+        self._files = [(job, str(status_path(job.output))) for job in jobs]
+        self._store, self._say, self._show = store, say, show
+        self._stamps = {file: _stamp(file) for _, file in self._files}
+        self._seen = {file: read_status(job.output) for job, file in self._files}
+        self._running: dict[str, Job] = {}
+
+    def update(self) -> None:
+        """Read the status files that were replaced since the last time: there may be thousands."""
+        for job, file in self._files:
+            stamp = _stamp(file)
+            if stamp == self._stamps[file]:
+                continue
+            self._stamps[file] = stamp
+            before, now = self._seen[file], read_status(job.output)
+            if now is None or now == before:
+                continue
+            self._seen[file] = now
+            if before is None or before.pid != now.pid:
+                self._running[file] = job
+                self._say(f"{job.title}: started")
+            if now.state != "running":
+                self._running.pop(file, None)
+                self._say(f"{job.title}: {self._ending(job, now)}")
+        if self._show is not None:
+            self._show([f"{job.title}: {read_progress(job.output) or 'running'}" for job in self._running.values()])
+
+    def _ending(self, job: Job, status: Status) -> str:
+        time = describe_seconds(status.seconds)
+        if status.state == "failed":
+            return f"failed after {time}: {status.error}: {status.message}"
+        if status.state == "stopped":
+            return f"stopped after {time}"
+        scores = outcome(job, self._store).scores
+        return f"done in {time}; {scores}" if scores else f"done in {time}"
+
+
+def _stamp(file: str) -> tuple[int, int] | None:
+    """What changes whenever a file is replaced by another; None where there is none."""
+    try:
+        facts = os.stat(file)  # noqa: PTH116 (a path's own takes five times as long)
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_ino
+
+
+# ------------------------------------------------------------------------------------------------ where notebooks run
+
+
+def find_profile(on: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of the profile of that name in ``workflow/profiles`` or of the user's own, and its settings.
+
+    Raises:
+        InputError: there is none, or its ``config.yaml`` cannot be read.
+    """
+    known = sorted(path.parent.name for path in PROFILES_DIR.glob("*/config.yaml"))
+    folder = PROFILES_DIR / on if on in known else user_path(on).absolute()
+    if not (folder / "config.yaml").is_file():
+        raise InputError(
+            f"nothing is known of running on {quote(on)}; give {', '.join(known)}, or a folder with a config.yaml of "
+            "your own"
+        )
+    return folder, {"executor": "local"} | read_settings(folder / "config.yaml", "profile")
+
+
+def check_executor(settings: Mapping[str, Any]) -> None:
+    """Raise InputError if the plugin of a profile's executor, ``sbatch`` or the Dask scheduler is missing."""
+    executor = settings["executor"]
+    plugin = f"snakemake-executor-plugin-{executor}"
+    if executor != "local" and importlib.util.find_spec(plugin.replace("-", "_")) is None:
+        raise InputError(
+            f"executor {executor} needs {plugin}; install it: `pip install {EXTRAS.get(executor, plugin)}`"
+        )
+    if executor == "slurm" and shutil.which("sbatch") is None:
+        raise InputError("there is no sbatch on this machine; start the suite where Slurm's commands are installed")
+    if "dask_submit" in str(settings.get("cluster-sync-submit-cmd")):
+        import dask
+
+        address = dask.config.get("scheduler-address", None) or ""  # from DASK_SCHEDULER_ADDRESS or Dask's own files
+        try:
+            place = urlsplit(address)
+            socket.create_connection((place.hostname or "", place.port or 0), ANSWER_SECONDS).close()
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"no Dask scheduler answers at {quote(address)} ({error}); start one, and set DASK_SCHEDULER_ADDRESS "
+                "to its address, such as tcp://HOST:8786"
+            ) from None
+
+
+# ----------------------------------------------------------------------------------------------------------- Snakemake
+
+
+def run_snakemake(folder: Path, *, profile: Path, limits: Sequence[str], tick: Callable[[], None]) -> int:
     """Run the workflow to its end.
 
     Args:
-        folder: Snakemake's working directory; also holds ``suite.log``.
-        settings: the workflow's configuration.
+        folder: Snakemake's working directory; holds ``jobs.json``, and ``suite.log``.
         profile: folder of Snakemake's own settings.
         limits: options that say how much may run at once.
         tick: called several times a second.
@@ -49,26 +354,42 @@ def run_snakemake(
         KeyboardInterrupt: by Ctrl-C, SIGTERM or SIGHUP; everything is stopped then.
     """
     _cancel_slurm_jobs(folder)  # those of a run that was killed
-    config = folder / "config.json"
-    config.write_text(json.dumps(settings), encoding="utf-8")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")]
-    command += ["--profile", str(profile), "--directory", str(folder)]
-    command += ["--configfile", str(config), *limits]
+    command = [sys.executable, "-m", "audioclf_lib.suite.locked_snakemake", str(engine_lock(folder))]
+    command += ["--snakefile", str(WORKFLOW / "Snakefile"), "--profile", str(profile), "--directory", str(folder)]
+    command += limits
     with log_path(folder).open("wb") as log, _signals_interrupt():
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | _cache_folder(folder),
         )
-        record = folder / "engine.json"
-        record.write_text(json.dumps(identity(process.pid)), encoding="utf-8")
         try:
             while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
+                with suppress(subprocess.TimeoutExpired):
                     return process.wait(POLL_SECONDS)
                 tick()
         finally:
             _stop_group(process)
             _cancel_slurm_jobs(folder)
-            record.unlink()
+
+
+def _cache_folder(folder: Path) -> dict[str, str]:
+    """A variable that names a cache folder for Snakemake where the user's own cannot be written."""
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snakemake"
+        cache.mkdir(parents=True, exist_ok=True)
+        try_to_write(cache, "")
+    except (OSError, RuntimeError, InputError):
+        return {"XDG_CACHE_HOME": str(folder / "cache")}
+    return {}
+
+
+def engine_lock(folder: Path) -> Path:
+    """Held by Snakemake while it runs, also when the suite that started it was killed."""
+    return folder / "engine.lock"
 
 
 def log_path(folder: Path) -> Path:
@@ -76,45 +397,7 @@ def log_path(folder: Path) -> Path:
     return folder / "suite.log"
 
 
-def wait_for_orphan(folder: Path, say: Callable[[str], None]) -> None:
-    """Wait for a Snakemake whose suite was killed and which still works in ``folder``.
-
-    Raises:
-        InputError: it runs, or ran, on another machine, from where nobody can tell.
-    """
-    record = folder / "engine.json"
-    try:
-        holder = json.loads(record.read_text(encoding="utf-8"))
-        host, pid = str(holder["host"]), int(holder["pid"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError, ValueError):
-        return
-    if host != socket.gethostname():
-        raise InputError(f"process {pid} on {host} may still run this suite; if it does not, remove {record}")
-    with contextlib.suppress(psutil.NoSuchProcess):
-        if identity(pid) == holder:
-            say(f"process {pid} of an interrupted suite is still at work; waiting for it (`kill {pid}` stops it)")
-            psutil.Process(pid).wait()
-
-
-def identity(pid: int) -> dict[str, object]:
-    """What tells a process from all others, also from a later one with the same number.
-
-    Raises:
-        psutil.NoSuchProcess: there is none.
-    """
-    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid)}
-
-
-def _started(pid: int) -> float:
-    """When a process was started: under Linux since the system was, so that setting the clock changes nothing."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()  # its name may hold anything
-        return float(fields[19])
-    except (OSError, IndexError, ValueError):
-        return psutil.Process(pid).create_time()
-
-
-@contextlib.contextmanager
+@contextmanager
 def _signals_interrupt() -> Iterator[None]:
     """Treat a polite kill and a closed terminal like Ctrl-C."""
 
@@ -134,7 +417,7 @@ def _stop_group(process: subprocess.Popen[bytes]) -> None:
     """End what is left of the process group, first politely, so that kernels are shut down and checkpoints kept."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_SECONDS
-        with contextlib.suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         while _group_is_alive(process):
             if time.monotonic() > deadline:
@@ -144,21 +427,21 @@ def _stop_group(process: subprocess.Popen[bytes]) -> None:
             return
 
 
+def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:
+    process.poll()  # reaps it
+    for member in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError, psutil.Error):
+            if os.getpgid(member.pid) == process.pid and member.info["status"] != psutil.STATUS_ZOMBIE:
+                return True
+    return False
+
+
 def _cancel_slurm_jobs(folder: Path) -> None:
     """Take out of Slurm's queue what is left there of the last run; all its jobs have the run's name.
 
     Snakemake cancels its jobs when it is interrupted, but not one that it is submitting or asking after just then, and
     none when it is killed.
     """
-    with contextlib.suppress(FileNotFoundError):  # no run yet, or no Slurm
+    with suppress(FileNotFoundError):  # no run yet, or no Slurm
         for name in set(SLURM_RUN.findall(log_path(folder).read_text(encoding="utf-8", errors="replace"))):
             subprocess.run(["scancel", f"--name={name}"], capture_output=True)
-
-
-def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:
-    process.poll()  # reaps it
-    for member in psutil.process_iter(["status"]):
-        with contextlib.suppress(ProcessLookupError, psutil.Error):
-            if os.getpgid(member.pid) == process.pid and member.info["status"] != psutil.STATUS_ZOMBIE:
-                return True
-    return False

@@ -1,25 +1,27 @@
-"""A plan's notebooks as jobs: what there is to run, in which order, and what of it is done. Nothing here needs torch.
+"""A plan as notebooks to run: their order, what is done, and how long the rest takes. Nothing here needs torch.
 
-A job's id names what determines its result, so a job whose executed notebook and fits are there is done, and a
-changed plan makes other jobs; what several plans of a sweep have in common is one job.
+A job's id names what determines its result, so a job whose executed notebook and fits exist is done, and a changed
+plan makes other jobs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from audioclf_lib._support.cores import usable_cores
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT
 from audioclf_lib.config import DatasetFacts, DeviceName, Experiment, FitConfig
 from audioclf_lib.data import dataset_facts, load_dataset
-from audioclf_lib.suite.plan import Plan, Sweep, as_sweep
-from audioclf_lib.suite.status import is_of
-from audioclf_lib.suite.variants import Diagnosis, planned_diagnosis
+from audioclf_lib.runs.store import RunStore
+from audioclf_lib.suite.ablation import ablation_experiments, ablation_parameters
+from audioclf_lib.suite.notebooks import is_made_from
+from audioclf_lib.suite.plan import Plan, distinctions, resolve_model
 
 NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
 DATASET_NOTEBOOK = "01_dataset.ipynb"
@@ -29,12 +31,14 @@ EXPERIMENT_NOTEBOOKS = {
     ("transformer", "kfold"): "20_transformer_kfold.ipynb",
     ("transformer", "split"): "21_transformer_split.ipynb",
 }
-DIAGNOSIS_NOTEBOOK = "30_diagnosis.ipynb"
+OWN_MODEL_NOTEBOOK = "30_own_model.ipynb"
+ABLATION_NOTEBOOK = "60_diagnosis.ipynb"
 
 # Notebooks at once, where there are cores for them: a plan's k-fold experiments are four, and spread over their folds
 # sixteen. Each takes more than a gigabyte.
 MIN_AT_ONCE, MAX_AT_ONCE = 4, 16
 LONG = 3  # priority of what is started first
+SAMPLE = 10  # finished fits of an architecture that an estimate is made from
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ class Job:
 
     Attributes:
         id: readable, and the same for the same result, e.g. ``cnn-kfold-seed0-tuned-e12-1a2b3c4d``.
-        kind: what is run, whatever its settings, e.g. ``cnn-kfold``.
         title: short name for progress lines, with what tells it from the others, e.g. ``cnn-kfold-test3 (tuned)``.
-        notebook, output: what is run, and where the executed notebook goes.
+        folder: of the data set's runs.
+        notebook: what is run.
         parameters: for papermill.
         fits: what it trains, if it is not trained yet.
         priority: jobs of higher priority start first.
@@ -55,10 +59,9 @@ class Job:
     """
 
     id: str
-    kind: str
     title: str
+    folder: Path
     notebook: Path
-    output: Path
     parameters: dict[str, Any]
     fits: tuple[FitConfig, ...]
     priority: int
@@ -67,54 +70,67 @@ class Job:
     after: tuple[str, ...] = ()
 
     @property
+    def output(self) -> Path:
+        """Where the executed notebook goes."""
+        return self.folder / "notebooks" / f"{self.id}.ipynb"
+
+    @property
     def key(self) -> str:
         """Data set and id: no other job has both."""
-        return f"{self.output.parent.parent.name}/{self.id}"
+        return f"{self.folder.name}/{self.id}"
 
-    def is_shown(self) -> bool:
-        """Whether its executed notebook is there, made from the notebook as it is now."""
-        return self.output.exists() and (not self.notebook.is_file() or is_of(self.notebook, self.output))
+    @property
+    def kind(self) -> str:
+        """What is run, whatever its seed, recipe and length: ``cnn-kfold``."""
+        return self.id.partition("-seed")[0]
+
+    @property
+    def threads(self) -> int:
+        """Processor threads that it computes on."""
+        return int(self.parameters.get("threads", 1))
 
     def is_done(self, trained: Collection[str]) -> bool:
-        """Whether its fits are there and, unless it only trains for others, its executed notebook is.
+        """True if its fits exist and, unless it only trains for others, an up-to-date executed notebook.
 
         Args:
-            trained: the fits that are there, by ``fit_key``.
+            trained: the fits that exist, by ``fit_key``.
         """
-        return all(fit_key(fit) in trained for fit in self.fits) and (self.for_others or self.is_shown())
+        if not all(fit_key(fit) in trained for fit in self.fits):
+            return False
+        return self.for_others or (
+            self.output.exists() and (not self.notebook.is_file() or is_made_from(self.notebook, self.output))
+        )
 
 
 def suite_jobs(
-    plan: Plan | Sweep,
+    plans: Plan | Sequence[Plan],
     *,
     runs_dir: Path = DEFAULT_RUNS_DIR,
     device: DeviceName = "auto",
     notebooks_dir: Path = NOTEBOOKS_DIR,
     read: Callable[..., DatasetFacts] = dataset_facts,
 ) -> list[Job]:
-    """The jobs of a plan, or of all plans of a sweep, each once: see ``plan_jobs``.
+    """The jobs of a plan, or of plans with different data sets: see ``plan_jobs``.
 
     Args:
-        plan: what to run.
+        plans: what to run.
         runs_dir, device, notebooks_dir: as of ``plan_jobs``.
         read: gives what is known of a data set, by its name or path and the folds ``with_folds`` that it must have.
 
     Raises:
         InputError: a data set that cannot be used, or a fold that it does not have.
     """
-    sweep = as_sweep(plan)
-    notebooks_dir = notebooks_dir.resolve()  # the engine works in another folder
-    folds: dict[str, list[int]] = {}
-    for each in sweep.plans.values():
-        folds.setdefault(each.dataset, []).append(each.test_fold)
-    known = {name: read(name, with_folds=wanted) for name, wanted in folds.items()}
+    plans = [plans] if isinstance(plans, Plan) else plans
+    known = {}
+    for plan in plans:
+        folds = {each.test_fold for each in [*plan.experiments_list(), *plan.checks_list()]}
+        known[plan.dataset] = read(plan.dataset, with_folds=sorted(folds))
     jobs: dict[str, Job] = {}
-    for each, marks in zip(sweep.plans.values(), sweep.marks, strict=True):
-        options: dict[str, Any] = {"runs_dir": runs_dir, "device": device, "notebooks_dir": notebooks_dir}
-        for job in plan_jobs(each, known[each.dataset], marks=marks, **options):
-            there = jobs.get(job.key, job)  # one plan's check can be another plan's experiment
-            jobs[job.key] = max(there, job, key=lambda same: same.priority)
-    return _in_order(list(jobs.values()))
+    for plan in plans:
+        options: dict[str, Any] = {"runs_dir": runs_dir, "device": device, "notebooks_dir": notebooks_dir.resolve()}
+        for job in plan_jobs(plan, known[plan.dataset], **options):
+            jobs[job.key] = job if len(plans) == 1 else replace(job, title=f"{job.title} on {job.folder.name}")
+    return list(jobs.values())
 
 
 def plan_jobs(
@@ -124,54 +140,52 @@ def plan_jobs(
     runs_dir: Path = DEFAULT_RUNS_DIR,
     device: DeviceName = "auto",
     notebooks_dir: Path = NOTEBOOKS_DIR,
-    marks: Mapping[str, str] | None = None,
 ) -> list[Job]:
-    """One plan's jobs: a look at the data set, the experiments in the plan's order, its checks, and its diagnosis.
+    """One plan's jobs: a view of the data set, the experiments in the plan's order, its checks, and its ablation.
 
     Args:
-        plan, dataset: what to run on what.
+        plan, dataset: what to run, and on what.
         runs_dir: for run folders and executed notebooks.
         device: of every fit.
         notebooks_dir: where the notebooks are.
-        marks: what tells the plan from others, for titles; see ``Sweep``.
 
     Raises:
         InputError: a fold that the data set does not have.
     """
-    folder, marks = runs_dir.resolve() / dataset.name / "notebooks", marks or {}
-    look = f"dataset-{dataset.fingerprint[:8]}"
+    runs_dir = runs_dir.resolve()
     first = Job(
-        id=look,
-        kind="dataset",
-        title=_titled("dataset", marks, "dataset"),
+        id=f"dataset-{dataset.fingerprint[:8]}",
+        title="dataset",
+        folder=runs_dir / dataset.name,
         notebook=notebooks_dir / DATASET_NOTEBOOK,
-        output=folder / f"{look}.ipynb",
         parameters={"dataset": plan.dataset},
         fits=(),
         priority=2,
     )
-    experiments, checks = (
-        [
-            replace(job, title=_titled(job.title, marks, "dataset", "recipe", "learning_rate"))
-            for each in listed(device, runs_dir.resolve())
-            for job in experiment_jobs(each, dataset, notebooks_dir=notebooks_dir, spread_folds=plan.spread_folds)
-        ]
-        for listed in (plan.experiments_list, plan.checks_list)
-    )
-    diagnosis = planned_diagnosis(plan, device, runs_dir.resolve())
-    last = [diagnosis_job(diagnosis, dataset, notebooks_dir)] if diagnosis else []
-    return [
-        first,
-        *experiments,
-        *(replace(job, priority=0) for job in checks),
-        *(replace(job, title=_titled(job.title, marks, "dataset", "test_fold")) for job in last),
-    ]
-
-
-def _titled(name: str, marks: Mapping[str, str], *chosen: str) -> str:
-    """A name with those marks of its plan that it depends on and does not show itself."""
-    shown = [marks[each] for each in chosen if each in marks]
-    return f"{name} ({', '.join(shown)})" if shown else name
+    experiments, checks = plan.experiments_list(device, runs_dir), plan.checks_list(device, runs_dir)
+    everything = [*experiments, *checks]
+    jobs: dict[str, Job] = {first.key: first}
+    for number, (experiment, marks) in enumerate(zip(everything, distinctions(everything), strict=True)):
+        is_check = number >= len(experiments)
+        spread = plan.spread_folds and not is_check
+        for job in experiment_jobs(experiment, dataset, notebooks_dir=notebooks_dir, spread_folds=spread):
+            priority = 0 if is_check else job.priority
+            title = f"{job.title} ({marks})" if marks else job.title
+            jobs.setdefault(job.key, replace(job, title=title, priority=priority))
+    if plan.ablation:
+        fits = tuple(each.fits(dataset)[0] for each in ablation_experiments(plan, device, runs_dir))
+        last = Job(
+            id=f"ablation-e{plan.ablation.epochs}-{digest_of(fits)}",
+            title="ablation",
+            folder=first.folder,
+            notebook=notebooks_dir / ABLATION_NOTEBOOK,
+            parameters=ablation_parameters(plan, device, runs_dir),
+            fits=fits,
+            priority=-1,
+            has_mean=False,
+        )
+        jobs[last.key] = last
+    return _in_order(list(jobs.values()))
 
 
 def _in_order(jobs: Sequence[Job]) -> list[Job]:
@@ -180,8 +194,6 @@ def _in_order(jobs: Sequence[Job]) -> list[Job]:
     So an experiment finds its fits, and a split does not take a place in which it would wait for its k-fold's.
     """
     trained_by = {fit_key(fit): job.key for job in jobs if job.for_others for fit in job.fits}
-    if not trained_by:
-        return list(jobs)
     return [
         job
         if job.for_others
@@ -208,11 +220,9 @@ def experiment_jobs(
     folds = experiment.validation_folds(dataset.folds) if spread_folds and experiment.protocol == "kfold" else []
     parts = []
     for fold in folds if len(folds) > 1 else []:
-        part = Experiment(**(experiment.model_dump() | {"val_folds": (fold,)}))
-        job = experiment_job(part, dataset, notebooks_dir=notebooks_dir)
+        job = experiment_job(experiment.changed(val_folds=(fold,)), dataset, notebooks_dir=notebooks_dir)
         job_id = job.id.replace(experiment.name, f"{experiment.name}-val{fold}", 1)
-        output = job.output.with_name(f"{job_id}.ipynb")
-        parts.append(replace(job, id=job_id, title=f"{job.title}-val{fold}", output=output, for_others=True))
+        parts.append(replace(job, id=job_id, title=f"{job.title}-val{fold}", for_others=True))
     return [*parts, whole]
 
 
@@ -229,57 +239,18 @@ def experiment_job(
     job_id = f"{experiment.name}-seed{experiment.seed}-{experiment.recipe}-e{experiment.epochs}-{digest_of(fits)}"
     return Job(
         id=job_id,
-        kind=experiment.name,
         title=experiment.full_name,
-        notebook=notebooks_dir / EXPERIMENT_NOTEBOOKS[experiment.model, experiment.protocol],
-        output=experiment.runs_dir.resolve() / dataset.name / "notebooks" / f"{job_id}.ipynb",
+        folder=experiment.runs_dir.resolve() / dataset.name,
+        notebook=notebooks_dir / experiment_notebook(experiment),
         parameters=notebook_parameters(experiment),
         fits=fits,
         priority=start_first(experiment),
     )
 
 
-def diagnosis_job(diagnosis: Diagnosis, dataset: DatasetFacts, notebooks_dir: Path = NOTEBOOKS_DIR) -> Job:
-    """The job that runs a diagnosis, after all experiments."""
-    fits = tuple(case.config for case in diagnosis.cases(dataset))
-    job_id = f"diagnosis-seed{diagnosis.seed}-e{diagnosis.epochs}-{digest_of(fits)}"
-    return Job(
-        id=job_id,
-        kind="diagnosis",
-        title="diagnosis",
-        notebook=notebooks_dir / DIAGNOSIS_NOTEBOOK,
-        output=diagnosis.runs_dir.resolve() / dataset.name / "notebooks" / f"{job_id}.ipynb",
-        parameters=diagnosis.model_dump(mode="json"),
-        fits=fits,
-        priority=-1,
-        has_mean=False,
-    )
-
-
-def digest_of(fits: Sequence[FitConfig]) -> str:
-    """Eight characters that stand for these fits."""
-    return hashlib.sha256(" ".join(fit.fit_id for fit in fits).encode()).hexdigest()[:8]
-
-
-def start_first(experiment: Experiment) -> int:
-    """Priority of an experiment: the longest first, so that no core waits for it in the end; split after k-fold.
-
-    A split's fit is one of the k-fold's, and is there when its turn comes. A plan's checks have priority 0.
-    """
-    if experiment.protocol == "split":
-        return 1
-    return LONG + 1 if experiment.model == "transformer" else LONG
-
-
-def jobs_at_once(jobs: Iterable[Job]) -> int:
-    """How many jobs may as well run at the same time: as many as there are long ones that wait for no other."""
-    long = sum(job.priority >= LONG and not job.after for job in jobs)
-    return max(MIN_AT_ONCE, min(MAX_AT_ONCE, long))
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def experiment_notebook(experiment: Experiment) -> str:
+    """Name of the notebook that runs an experiment."""
+    return EXPERIMENT_NOTEBOOKS.get((experiment.entry.name, experiment.protocol), OWN_MODEL_NOTEBOOK)
 
 
 def notebook_parameters(experiment: Experiment) -> dict[str, Any]:
@@ -292,10 +263,96 @@ def notebook_parameters(experiment: Experiment) -> dict[str, Any]:
         "recipe": experiment.recipe,
         "recipe_changes": json.dumps(experiment.recipe_changes),
         "device": experiment.device,
+        "threads": experiment.threads,
         "runs_dir": str(experiment.runs_dir),
     }
-    if experiment.model == "transformer":
-        parameters["num_heads"] = experiment.num_heads
+    if experiment_notebook(experiment) == OWN_MODEL_NOTEBOOK:
+        parameters |= {"model": resolve_model(experiment.model), "protocol": experiment.protocol}
+        parameters["model_settings"] = json.dumps(experiment.model_settings)
+    else:
+        parameters |= experiment.model_settings
     if experiment.val_folds is not None:
         parameters["val_folds"] = list(experiment.val_folds)
     return parameters
+
+
+def digest_of(fits: Sequence[FitConfig]) -> str:
+    """Eight characters that stand for these fits."""
+    return hashlib.sha256(" ".join(fit.fit_id for fit in fits).encode()).hexdigest()[:8]
+
+
+def start_first(experiment: Experiment) -> int:
+    """Priority of an experiment: the longest first, so that no core waits for it in the end; split after k-fold.
+
+    A split's fit is one of the k-fold's, and exists when its turn comes. A plan's checks have priority 0.
+    """
+    if experiment.protocol == "split":
+        return 1
+    return LONG if experiment.entry.name == "cnn" else LONG + 1
+
+
+def jobs_at_once(jobs: Iterable[Job]) -> int:
+    """How many jobs may run at the same time: as many as there are long ones that wait for no other."""
+    long = sum(job.priority >= LONG and not job.after for job in jobs)
+    return max(MIN_AT_ONCE, min(MAX_AT_ONCE, long))
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """A suite before it runs.
+
+    Attributes:
+        jobs: all of them, in the suite's order.
+        done: keys of those that are done.
+        fits: the distinct fits of all jobs, by ``fit_key``.
+        trained: keys of those fits that exist.
+        at_once: jobs that run at the same time.
+        seconds: of training that is left; None if no finished fit of the plan tells.
+    """
+
+    jobs: tuple[Job, ...]
+    done: frozenset[str]
+    fits: dict[str, FitConfig]
+    trained: frozenset[str]
+    at_once: int
+    seconds: float | None
+
+
+def dry_run(
+    plans: Plan | Sequence[Plan],
+    *,
+    runs_dir: Path = DEFAULT_RUNS_DIR,
+    device: DeviceName = "auto",
+    jobs: int | None = None,
+    notebooks_dir: Path = NOTEBOOKS_DIR,
+) -> DryRun:
+    """What a suite would run; nothing is run or written.
+
+    Args:
+        plans, runs_dir, device, jobs, notebooks_dir: as of the suite.
+
+    Raises:
+        InputError: a data set cannot be used, or a run folder holds another fit than it should.
+    """
+    planned = tuple(suite_jobs(plans, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir))
+    store, fits = RunStore(runs_dir), distinct_fits(planned)
+    trained = frozenset(key for key, fit in fits.items() if store.exists(fit) and store.load(fit))
+    done = frozenset(job.key for job in planned if job.is_done(trained))
+    at_once = jobs or (1 if device in ("cuda", "mps") else min(usable_cores(), jobs_at_once(planned)))
+    left = _seconds_left(fits, trained, store)
+    return DryRun(planned, done, fits, trained, at_once, None if left is None else left / at_once)
+
+
+def _seconds_left(fits: Mapping[str, FitConfig], trained: Collection[str], store: RunStore) -> float | None:
+    """Training time left by the plan's finished fits: those of the same data set and architecture, or else any."""
+    paces: dict[tuple[str, str], list[float]] = {}
+    for key in sorted(trained):
+        found = paces.setdefault((fits[key].dataset, fits[key].model), [])
+        if len(found) < SAMPLE:
+            found.append(float(store.load(fits[key]).history["seconds"].median()))
+    left = [fit for key, fit in fits.items() if key not in trained]
+    if not left or not paces:
+        return None if left else 0.0
+    mean = {what: statistics.median(found) for what, found in paces.items()}
+    anything = statistics.median(mean.values())
+    return sum(fit.epochs * mean.get((fit.dataset, fit.model), anything) for fit in left)

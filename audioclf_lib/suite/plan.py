@@ -1,16 +1,14 @@
 """Which experiments a suite runs: a plan, read from a small YAML file.
 
-The plans that come with the project are ``workflow/plans/<name>.yaml``. A file whose data set, recipe, learning rate or
-test fold is a list describes several plans, a sweep: ``mine.yaml:tuned-test3`` names one of them.
+The plans that come with the project are ``workflow/plans/<name>.yaml``. A file whose ``dataset`` is a list holds one
+plan for each data set; any other list stands for one experiment per value.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import re
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,42 +18,35 @@ from pydantic import Field, field_validator, model_validator
 
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, explained, replace_file, user_path
-from audioclf_lib.config import DeviceName, Experiment, ModelName, ProtocolName, RecipeName, StrictModel, model_label
+from audioclf_lib.config import MAX_THREADS, DeviceName, Experiment, StrictModel
 
 PLANS_DIR = PROJECT_ROOT / "workflow" / "plans"
 DATASET_NAMES = ("demo", "esc10")  # a folder of such a name is given as ./demo
-CHOICES = ("dataset", "recipe", "learning_rate", "test_fold")  # what the plans of a sweep may differ in
+# Settings of the plan that an experiment may have for itself.
+SHARED = ("epochs", "recipe", "recipe_changes", "test_fold")
+NOT_IN_A_PLAN = ("dataset", "device", "runs_dir", "threads", "val_folds")  # settings of all experiments of a suite
 MAX_COMBINATIONS = 1000  # of the values in lists
-ONE_OF_A_SWEEP = re.compile(r"(?P<plan>.+\.ya?ml|[^/:]+):(?P<name>.+)", re.DOTALL)
 
 
-class PlannedExperiment(StrictModel):
-    """An architecture with its head count, under a protocol."""
+class Ablation(StrictModel):
+    """How long the recipe as written is trained with one change at a time, see :mod:`audioclf_lib.suite.ablation`."""
 
-    model: ModelName
-    num_heads: int | None = None
-    protocol: ProtocolName
-
-    def __str__(self) -> str:
-        return f"{model_label(self.model, self.num_heads)}-{self.protocol}"
-
-
-class PlannedCheck(PlannedExperiment):
-    """An experiment on another test fold than the plan's."""
-
-    test_fold: int
+    epochs: int = Field(8, ge=1, le=100_000)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
 
 
 class Plan(StrictModel):
     """The experiments of a suite and what they have in common; see ``Experiment`` for the settings.
 
-    In an experiment every setting may be a list, which stands for an experiment with each of its values.
-
     Attributes:
+        epochs, recipe, recipe_changes, test_fold: of every experiment that does not have its own. A list stands for
+            one experiment with each of its values.
         learning_rate: a short way to give the recipe change of that name, which is where it goes.
+        seeds: one experiment for each, unless the experiment has a ``seed`` of its own.
+        threads: processor threads that train a fit.
         spread_folds: run every fit of a k-fold experiment as a notebook of its own first, so that they can run at once.
-        checks: experiments on other test folds, as a check that the recipe was not fitted to the plan's; they run after
-            the others and are shown apart.
+        ablation: the recipe as written with one change at a time; None: there is none.
+        experiments: ``model`` and ``protocol``, the architecture's settings, and those that differ from the plan's.
 
     Raises:
         InputError: an unknown setting, or one that is impossible for an experiment of the plan.
@@ -63,270 +54,225 @@ class Plan(StrictModel):
 
     name: str = Field(min_length=1)
     dataset: str = "demo"
-    epochs: int = 100
+    epochs: Any = 100
     seeds: tuple[int, ...] = Field((0,), min_length=1)
-    recipe: RecipeName = "tuned"
-    recipe_changes: dict[str, Any] = Field(default_factory=dict)
+    recipe: Any = "tuned"
+    recipe_changes: Any = Field(default_factory=dict)
     learning_rate: None = None
-    test_fold: int = 1
+    test_fold: Any = 1
+    threads: int = Field(1, ge=1, le=MAX_THREADS)
     spread_folds: bool = False
-    diagnosis_epochs: int = Field(0, ge=0, description="of the diagnosis, at most those of the fits; 0: there is none")
-    experiments: tuple[PlannedExperiment, ...] = Field(min_length=1)
-    checks: tuple[PlannedCheck, ...] = ()
+    ablation: Ablation | None = None
+    experiments: tuple[dict[str, Any], ...] = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod
-    def _rate_is_a_change(cls, values: Any) -> Any:
+    def _rates_are_changes(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("learning_rate") is None:
             return values
-        changes = values.get("recipe_changes", {})
-        if not isinstance(changes, dict) or "learning_rate" in changes:
+        changes = _values(values, "recipe_changes") if "recipe_changes" in values else [{}]
+        if any(not isinstance(each, dict) or "learning_rate" in each for each in changes):
             raise ValueError("learning_rate is given, and recipe_changes too; write it in one of them")
-        rate = {"learning_rate": values["learning_rate"]}
-        return values | {"learning_rate": None, "recipe_changes": changes | rate}
-
-    @field_validator("experiments", "checks", mode="before")
-    @classmethod
-    def _spelled_out(cls, values: Any) -> Any:
-        return [each for value in values for each in spell_out(value)] if isinstance(values, (list, tuple)) else values
+        both = [each | {"learning_rate": rate} for each in changes for rate in _values(values, "learning_rate")]
+        return values | {"learning_rate": None, "recipe_changes": both if len(both) > 1 else both[0]}
 
     @field_validator("name")
     @classmethod
-    def _shown_as_it_is(cls, name: str) -> str:
+    def _refuse_control_characters(cls, name: str) -> str:
         refuse_control_characters("the plan's name", name)
         return name
 
-    @field_validator("seeds", "experiments", "checks")
+    @field_validator("experiments")
     @classmethod
-    def _named_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        repeated = next((value for index, value in enumerate(values) if value in values[:index]), None)
-        if repeated is not None:
-            what = repeated if isinstance(repeated, PlannedExperiment) else quote(repeated)
-            raise ValueError(f"{what} is named twice; name each once")
-        return values
+    def _refuse_what_all_share(cls, experiments: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        for name in NOT_IN_A_PLAN:
+            if any(name in settings for settings in experiments):
+                raise ValueError(f"{name} is no setting of one experiment of a plan; take it out")
+        return experiments
 
     @model_validator(mode="after")
     def _possible(self) -> Plan:
-        self.experiments_list()  # an Experiment rejects what cannot be run
-        self.checks_list()
-        if any(check.test_fold == self.test_fold for check in self.checks):
-            raise ValueError(f"a check has the plan's own test fold {self.test_fold}; give it another one")
+        spelled = [_key(each) for settings in self.experiments for each in _spell_out(settings)]
+        for values in (spelled, list(self.seeds)):
+            repeated = next((value for index, value in enumerate(values) if value in values[:index]), None)
+            if repeated is not None:
+                raise ValueError(f"{repeated} is named twice; name each once")
+        _ = self.experiments_list()  # an Experiment rejects what cannot be run
         return self
 
-    def changed(self, **changes: Any) -> Plan:
-        """The plan with other settings; a change to None is none. A check on the new test fold is left out."""
-        values = self.model_dump() | {key: value for key, value in changes.items() if value is not None}
-        if "checks" not in changes:
-            values["checks"] = [check for check in values["checks"] if check["test_fold"] != values["test_fold"]]
+    def changed(self, recipe_changes: Mapping[str, Any] | str | None = None, **changes: Any) -> Plan:
+        """The plan with other settings; a change to None is none.
+
+        Args:
+            recipe_changes: added to those of the plan and of its experiments; may be a JSON object as text.
+            changes: take the place of the plan's and of the experiments' own settings, but for an experiment's test
+                fold.
+        """
+        given = {name: value for name, value in changes.items() if value is not None}
+        replaced = {"seed" if name == "seeds" else name for name in given} - {"test_fold"}
+        own = [{name: value for name, value in each.items() if name not in replaced} for each in self.experiments]
+        values = self.model_dump() | given
+        if "experiments" not in given:
+            values["experiments"] = list({_key(each): each for each in own}.values())
+        if recipe_changes is not None:
+            added = Experiment(model="cnn", recipe_changes=recipe_changes).recipe_changes
+            for settings in [values, *values["experiments"]]:
+                if "recipe_changes" in settings:
+                    changed = [before | added for before in _values(settings, "recipe_changes")]
+                    settings["recipe_changes"] = list({_key(each): each for each in changed}.values())
         return Plan(**values)
 
     def experiments_list(
         self, device: DeviceName = "auto", runs_dir: Path | str = DEFAULT_RUNS_DIR
     ) -> list[Experiment]:
-        """One experiment for each planned one and each seed, in the plan's order."""
-        return self._for_each_seed(self.experiments, device, runs_dir)
+        """The experiments on the plan's test folds: those of each seed in the plan's order."""
+        return [each for each, is_check in self._all_experiments(device, runs_dir) if not is_check]
 
     def checks_list(self, device: DeviceName = "auto", runs_dir: Path | str = DEFAULT_RUNS_DIR) -> list[Experiment]:
-        """One experiment for each check and each seed, in the plan's order."""
-        return self._for_each_seed(self.checks, device, runs_dir)
+        """The experiments on test folds of their own: they show whether the recipe was fitted to the plan's."""
+        return [each for each, is_check in self._all_experiments(device, runs_dir) if is_check]
 
-    def _for_each_seed(
-        self, planned: Sequence[PlannedExperiment], device: DeviceName, runs_dir: Path | str
-    ) -> list[Experiment]:
-        common: dict[str, Any] = {
-            "dataset": self.dataset,
-            "epochs": self.epochs,
-            "test_fold": self.test_fold,
-            "recipe": self.recipe,
-            "recipe_changes": self.recipe_changes,
-            "device": device,
-            "runs_dir": Path(runs_dir),
-        }
-        return [Experiment(**(common | {"seed": seed} | each.model_dump())) for seed in self.seeds for each in planned]
+    def _all_experiments(self, device: DeviceName, runs_dir: Path | str) -> list[tuple[Experiment, bool]]:
+        fixed = {"dataset": self.dataset, "threads": self.threads, "device": device, "runs_dir": runs_dir}
+        folds = _values(self.model_dump(), "test_fold")
+        found: dict[str, dict[str, Any]] = {}
+        for seed in self.seeds:
+            for shared in _spell_out({name: getattr(self, name) for name in SHARED}):
+                for settings in self.experiments:
+                    for each in _spell_out(settings):
+                        values = {"seed": seed} | shared | each
+                        found.setdefault(_key(values), values)
+        return [(Experiment(**values | fixed), values["test_fold"] not in folds) for values in found.values()]
 
 
-def spell_out(settings: Any, names: Collection[str] | None = None) -> list[Any]:
+def _key(settings: Mapping[str, Any]) -> str:
+    """Equal for equal settings, and readable: ``cnn-split``, with whatever else is given."""
+    rest = {name: value for name, value in settings.items() if name not in ("model", "protocol")}
+    name = f"{settings.get('model')}-{settings.get('protocol')}"
+    return f"{name} {json.dumps(rest, sort_keys=True, default=str)}" if rest else name
+
+
+def _spell_out(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Settings of which some are lists -> settings with each combination of their values, the last list fastest.
-
-    Args:
-        settings: what a user gave: a mapping, or anything else, which is left alone.
-        names: settings that may be lists; all unless given.
 
     Raises:
         InputError: an empty list, a value twice or one that is no single value, or far too many combinations.
     """
-    if not isinstance(settings, Mapping):
-        return [settings]
-    lists = {
-        name: _values(name, value) if names is None or name in names else [value] for name, value in settings.items()
-    }
-    number = math.prod(map(len, lists.values()))
+    lists = [_values(settings, name) for name in settings]
+    number = math.prod(map(len, lists))
     if number > MAX_COMBINATIONS:
         raise InputError(f"the lists of values make {number:,} combinations; give at most {MAX_COMBINATIONS:,}")
-    return [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+    return [dict(zip(settings, values, strict=True)) for values in product(*lists)]
 
 
-def _values(name: object, given: Any) -> list[Any]:
-    """One value or a list of them, as a list."""
-    if not isinstance(given, (list, tuple)):
-        return [given]
-    if not given:
+def _values(settings: Mapping[str, Any], name: str) -> list[Any]:
+    """The value of a setting or the list of its values, as a list."""
+    given = settings[name]
+    values = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not values:
         raise InputError(f"the list for {quote(name)} is empty; give it at least one value")
-    if len(given) > MAX_COMBINATIONS:
-        raise InputError(f"the list for {quote(name)} has {len(given):,} values; give at most {MAX_COMBINATIONS:,}")
-    for index, value in enumerate(given):
-        if value is None or isinstance(value, (list, tuple, dict)):
+    if len(values) > MAX_COMBINATIONS:
+        raise InputError(f"the list for {quote(name)} has {len(values):,} values; give at most {MAX_COMBINATIONS:,}")
+    for index, value in enumerate(values):
+        if (value is None and len(values) > 1) or not _is_single(name, value):
             raise InputError(f"{quote(name)} = {quote(value)} is no single value; write numbers or texts into its list")
-        if value in given[:index]:
+        if value in values[:index]:
             raise InputError(f"{quote(name)} has the value {quote(value)} twice; name each once")
-    return list(given)
+    return values
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """One plan or several, which differ in what is a list among ``CHOICES``.
-
-    Args:
-        settings: of a plan; those in ``CHOICES`` may be lists.
-
-    Attributes:
-        plans: by what tells each from the others, e.g. ``tuned-test3``; the name of a single plan is empty. A check on
-            a plan's own test fold is left out where there are several test folds.
-        marks: the parts of those names, e.g. ``{"recipe": "tuned", "test_fold": "test3"}``.
-
-    Raises:
-        InputError: an unknown or impossible setting.
-    """
-
-    settings: dict[str, Any]
-    plans: dict[str, Plan] = field(init=False)
-    marks: list[dict[str, str]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        plans: dict[str, Plan] = {}
-        marks: list[dict[str, str]] = []
-        for values in spell_out(self.settings, CHOICES):
-            if "test_fold" in self._lists:
-                values["checks"] = _checks_elsewhere(values)
-            marks.append(self._marks(values))
-            name = "-".join(marks[-1].values())
-            if name in plans:
-                raise InputError(f"plan: {name} is meant twice; name each value once")
-            plans[name] = Plan(**values)
-        object.__setattr__(self, "plans", plans)
-        object.__setattr__(self, "marks", marks)
-
-    @property
-    def _lists(self) -> dict[str, list[Any]]:
-        """The settings that the plans differ in, with their values."""
-        lists = {name: _values(name, self.settings[name]) for name in CHOICES if name in self.settings}
-        return {name: values for name, values in lists.items() if len(values) > 1}
-
-    def _marks(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """What tells a plan with these values from the others."""
-        marks = {name: str(values[name]) for name in self._lists}
-        if "dataset" in marks:
-            folders = Counter(Path(str(each)).name for each in self._lists["dataset"])
-            folder = Path(marks["dataset"]).name
-            marks["dataset"] = folder if folder and folders[folder] == 1 else marks["dataset"]
-        if "learning_rate" in marks:
-            marks["learning_rate"] = f"rate{marks['learning_rate']}"
-        if "test_fold" in marks:
-            marks["test_fold"] = f"test{marks['test_fold']}"
-        return marks
-
-    def changed(self, **changes: Any) -> Sweep:
-        """The sweep with other settings; a change to None is none. A check on a new test fold is left out."""
-        values = self.settings | {key: value for key, value in changes.items() if value is not None}
-        if changes.get("test_fold") is not None and "checks" not in changes:
-            values["checks"] = _checks_elsewhere(values)
-        return Sweep(values)
-
-    def only(self, source: str | Path) -> Plan:
-        """The one plan that there is.
-
-        Args:
-            source: what the user gave, for the message.
-
-        Raises:
-            InputError: there are several.
-        """
-        if len(self.plans) > 1:
-            names = list(self.plans)
-            others = ", ".join(names[1:4]) + (", ..." if len(names) > 4 else "")
-            raise InputError(
-                f"{source} describes {len(names)} plans; choose one of them with --plan {source}:{names[0]} "
-                f"(or, after the colon, {others})"
-            )
-        return next(iter(self.plans.values()))
+def _is_single(name: str, value: Any) -> bool:
+    """True for numbers and texts, for recipe changes, and for lists of numbers as a setting of an architecture."""
+    if isinstance(value, dict):
+        return name in ("recipe_changes", "model_settings") and all(_is_single("", each) for each in value.values())
+    if isinstance(value, (list, tuple)):
+        may_be_list = name and name not in Experiment.model_fields
+        return bool(may_be_list) and all(_is_single("", each) for each in value)
+    return True
 
 
-def _checks_elsewhere(values: Mapping[str, Any]) -> Any:
-    """A plan's checks without those on its own test fold."""
-    checks = values.get("checks", ())
-    if not isinstance(checks, (list, tuple)):
-        return checks  # Plan says what is wrong with it
-    spelled = [each for check in checks for each in spell_out(check)]
-    return [each for each in spelled if not isinstance(each, dict) or each.get("test_fold") != values["test_fold"]]
+def distinctions(experiments: Sequence[Experiment]) -> list[str]:
+    """What tells each experiment from those of the same name: ``as-written, dropout 0.3``; empty where nothing does."""
+    parts = [
+        [each.recipe, f"{each.epochs} epochs", *(f"{name} {value}" for name, value in each.recipe_changes.items())]
+        for each in experiments
+    ]
+    names = [each.full_name for each in experiments]
+    common = {
+        name: set.intersection(*(set(part) for part, other in zip(parts, names, strict=True) if other == name))
+        for name in set(names)
+    }
+    return [
+        ", ".join(text for text in part if text not in common[name]) for part, name in zip(parts, names, strict=True)
+    ]
 
 
-def load_plan(name_or_path: str | Path) -> Plan:
-    """Read a plan by its name (``demo``, ``full``) or from a YAML file, as :func:`load_sweep` does.
+def load_plans(name_or_path: str | Path) -> list[Plan]:
+    """Read the plans that a name (``demo``, ``full``) or a YAML file stands for: one for each of its data sets.
 
-    Raises:
-        InputError: as there, or several plans of which none is chosen.
-    """
-    return load_sweep(name_or_path).only(name_or_path)
-
-
-def load_sweep(name_or_path: str | Path) -> Sweep:
-    """Read the plans that a name (``demo``, ``full``) or a YAML file stands for.
-
-    A data set given in the file as a relative path (``./recordings``) is looked for beside the file. With a colon and
-    the name of one of its plans behind it (``mine.yaml:tuned-test3``) a file stands for that plan alone.
+    Data sets and models given in the file as relative paths (``./recordings``, ``my_net.py``) are looked for beside the
+    file.
 
     Raises:
         InputError: no such plan, unreadable YAML, unknown or impossible settings.
     """
-    given, name = _split_name(name_or_path)
-    path = _plan_file(given)
+    path = _plan_file(name_or_path)
     values = {"name": path.stem} | read_settings(path, "plan")
     try:
-        sweep = Sweep(values)
-        dataset = values.get("dataset")
-        if isinstance(dataset, list):
-            sweep = sweep.changed(dataset=[resolve_dataset(each, path.parent) for each in dataset])
-        elif dataset is not None:
-            sweep = sweep.changed(dataset=resolve_dataset(dataset, path.parent))
+        given = _values(values, "dataset") if "dataset" in values else ["demo"]
+        datasets = [resolve_dataset(each, path.parent) if isinstance(each, str) else each for each in given]
+        if repeated := [each for index, each in enumerate(datasets) if each in datasets[:index]]:
+            raise InputError(f"the data set {quote(repeated[0])} is named twice; name each once")
+        experiments = values.get("experiments")
+        if isinstance(experiments, list):
+            values["experiments"] = [_with_absolute_model(each, path.parent) for each in experiments]
+        return [Plan(**values | {"dataset": dataset}) for dataset in datasets]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    if name is None:
-        return sweep
-    if name not in sweep.plans:
-        known = [each for each in sweep.plans if each]
-        remedy = f"choose one of {', '.join(known)}" if known else "it has one plan only, so leave the colon out"
-        raise InputError(f"{path} has no plan {quote(name)}; {remedy}")
-    return as_sweep(sweep.plans[name])
 
 
-def as_sweep(plan: Plan | Sweep) -> Sweep:
-    """A plan as a sweep of that plan alone."""
-    return plan if isinstance(plan, Sweep) else Sweep(plan.model_dump(mode="json", exclude_none=True))
+def load_plan(name_or_path: str | Path, dataset: str | None = None) -> Plan:
+    """Read a plan as :func:`load_plans` does, for one data set.
+
+    Args:
+        name_or_path: of the plan.
+        dataset: takes the place of the plan's; of several it is the one of that name or path.
+
+    Raises:
+        InputError: as there, or several data sets of which none is chosen.
+    """
+    plans = load_plans(name_or_path)
+    if dataset is not None:
+        chosen = [plan for plan in plans if dataset in (plan.dataset, Path(plan.dataset).name)]
+        return chosen[0] if chosen else plans[0].changed(dataset=resolve_dataset(dataset))
+    if len(plans) > 1:
+        names = ", ".join(plan.dataset for plan in plans)
+        raise InputError(f"plan {name_or_path} has several data sets ({names}); choose one of them with --dataset")
+    return plans[0]
+
+
+def _with_absolute_model(settings: Any, folder: Path) -> Any:
+    if not isinstance(settings, dict) or "model" not in settings:
+        return settings
+    models = settings["model"]
+    if isinstance(models, list):
+        return settings | {"model": [resolve_model(each, folder) for each in models]}
+    return settings | {"model": resolve_model(models, folder)}
+
+
+def resolve_model(spec: Any, base: Path | None = None) -> Any:
+    """The file of a model as an absolute path, since notebooks may run in other folders; a name as it is."""
+    path, colon, name = str(spec).partition(".py:")
+    if not colon and not str(spec).endswith(".py"):
+        return spec
+    file = user_path((base or Path.cwd()) / user_path(path.removesuffix(".py") + ".py"))
+    return f"{file.resolve()}{colon[3:]}{name}"
 
 
 def absolute_plan(name_or_path: str) -> str:
     """A plan's name as it is, a file's path as an absolute one, since notebooks may run in other folders."""
-    given, name = _split_name(name_or_path)
-    place = str(Path(given).resolve()) if Path(given).suffix in (".yaml", ".yml") else str(given)
-    return place if name is None else f"{place}:{name}"
-
-
-def _split_name(name_or_path: str | Path) -> tuple[str | Path, str | None]:
-    """``mine.yaml:tuned`` -> ``mine.yaml`` and ``tuned``."""
-    match = ONE_OF_A_SWEEP.fullmatch(str(name_or_path))
-    if match is None or user_path(name_or_path).is_file():
-        return name_or_path, None
-    return match["plan"], match["name"]
+    is_file = Path(name_or_path).suffix in (".yaml", ".yml")
+    return str(user_path(name_or_path).resolve()) if is_file else name_or_path
 
 
 def read_settings(path: Path, what: str) -> dict[str, Any]:
@@ -352,18 +298,18 @@ def read_settings(path: Path, what: str) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def save_plan(plan: Plan | Sweep, path: Path | str) -> None:
-    """Write a plan or a sweep as YAML, so that it can be loaded again; the file is replaced as a whole.
+def save_plan(plans: Plan | Sequence[Plan], path: Path | str) -> None:
+    """Write a plan, or several that differ in their data set, as YAML that can be loaded again.
 
     Raises:
         InputError: the file cannot be written.
     """
-    path = Path(path)
-    sweep = as_sweep(plan)
-    several = len(sweep.plans) > 1
-    text = yaml.safe_dump(sweep.settings if several else as_sweep(sweep.only(path)).settings, sort_keys=False)
-    with explained(path, "choose another folder", fault="cannot write plan"):
-        replace_file(path, text.encode())
+    plans = [plans] if isinstance(plans, Plan) else plans
+    values = plans[0].model_dump(mode="json", exclude_none=True)
+    if len(plans) > 1:
+        values["dataset"] = [plan.dataset for plan in plans]
+    with explained(Path(path), "choose another folder", fault="cannot write plan"):
+        replace_file(Path(path), yaml.safe_dump(values, sort_keys=False).encode())
 
 
 def resolve_dataset(name_or_path: str, base: Path | None = None) -> str:
@@ -376,17 +322,15 @@ def resolve_dataset(name_or_path: str, base: Path | None = None) -> str:
 
 
 def _plan_file(name_or_path: str | Path) -> Path:
-    path = user_path(name_or_path)
+    path, known = user_path(name_or_path), ", ".join(plan_names())
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise InputError(f"there is no plan {path}; check the path, or choose one of {', '.join(plan_names())}")
+            raise InputError(f"there is no plan {path}; check the path, or choose one of {known}")
         return path.resolve()
-    named = PLANS_DIR / f"{name_or_path}.yaml"
     if str(name_or_path) not in plan_names():
-        known = ", ".join(plan_names())
         unknown = quote(str(name_or_path))
         raise InputError(f"unknown plan {unknown}; choose one of {known}, or give the path of a .yaml file")
-    return named
+    return PLANS_DIR / f"{name_or_path}.yaml"
 
 
 def plan_names() -> list[str]:
@@ -399,7 +343,7 @@ def last_plan_path(runs_dir: Path | str) -> Path:
     return Path(runs_dir) / "plan.yaml"
 
 
-def load_last_plan(runs_dir: Path | str) -> Plan:
+def load_last_plan(runs_dir: Path | str, dataset: str | None = None) -> Plan:
     """The plan of the last suite below ``runs_dir``; ``demo`` if none has been run there."""
     path = last_plan_path(runs_dir)
-    return load_plan(path if path.is_file() else "demo")
+    return load_plan(path if path.is_file() else "demo", dataset)

@@ -42,7 +42,7 @@ from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.plan import read_settings, resolve_dataset, resolve_model
 from audioclf_lib.training.environment import choose_device
 from audioclf_lib.training.epochs import DivergedError
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 STUDIES_DIR = PROJECT_ROOT / "workflow" / "studies"
 # Settings of the recipe that reach a model through a method of its class, and change nothing where it has none.

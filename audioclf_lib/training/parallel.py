@@ -23,7 +23,7 @@ from audioclf_lib.data import Dataset
 from audioclf_lib.models import find_model
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.training.environment import choose_device
-from audioclf_lib.training.fit import Progress, fit, model_of
+from audioclf_lib.training.trainer import Progress, fit, model_of
 
 # Set to 1 where notebooks run side by side, as in a suite: then each trains one fit at a time.
 PROCESSES = "AUDIOCLF_PROCESSES"
@@ -38,7 +38,7 @@ def fit_all(
     progress: Progress | None = None,
     processes: int | None = None,
 ) -> list[Run]:
-    """Train fits that are not there yet, as :func:`audioclf_lib.training.fit.fit` does, several at once.
+    """Train fits that are not there yet, as :func:`audioclf_lib.training.trainer` does, several at once.
 
     Args:
         configs, dataset, runs_dir, device, progress: as of ``fit``; ``progress`` is called in this process.

@@ -252,8 +252,7 @@ def kinds(shown: list[Case] | None) -> list[str]:
 
 
 def test_the_section_shows_what_is_there(cases: list[Case], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    defaults = sections.show_figure.__kwdefaults__ | {"figures_dir": tmp_path}
-    monkeypatch.setattr(sections.show_figure, "__kwdefaults__", defaults)
+    monkeypatch.setenv("AUDIOCLF_FIGURES", str(tmp_path))
     whole = kinds(cases)
     assert (whole.count("figure"), whole.count("table")) == (2, 1)
     assert kinds([replace(case, trace=None) for case in cases]).count("figure") == 1

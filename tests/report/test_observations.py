@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from shown import plain_text
 from synthetic import DEMO, write_run
 
 from audioclf_lib.config import Experiment
 from audioclf_lib.metrics.scores import Level, Scores, score
 from audioclf_lib.report import observations
-from audioclf_lib.report.pandoc import plain_text, read_markdown
+from audioclf_lib.report.pandoc import read_markdown
 from audioclf_lib.report.results import ExperimentResult
 from audioclf_lib.runs.store import RunStore
 

@@ -12,19 +12,18 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from audioclf_lib.suite.trials import COLUMNS as TRIAL_COLUMNS
+from audioclf_lib.suite.trials import RECORD
 from bs4 import BeautifulSoup
 from pypdf import PdfReader
 from small_suite import CLASSES, SmallSuite, small_suite
 from synthetic import write_diagnosis, write_runs
 
 from audioclf_lib.report.build import build_report
-from audioclf_lib.report.exporters import ReportPDFExporter
 from audioclf_lib.report.results import ExperimentResult, compare_kfold, gather, gather_diagnosis
 from audioclf_lib.report.sections import DEMO_NOTICE
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.plan import Plan, load_plan, save_plan
-from audioclf_lib.suite.trials import COLUMNS as TRIAL_COLUMNS
-from audioclf_lib.suite.trials import RECORD
 
 TITLE = "Sounds & what two networks make of them"
 AUTHORS = ["Ada Lovelace", "Grace Hopper"]
@@ -83,16 +82,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     return build(folder, plan, "pdf", "html")
 
 
-@pytest.fixture(scope="module", params=["typst", "xelatex"])
-def pdf(request: pytest.FixtureRequest, built: Built) -> Path:
+@pytest.fixture(scope="module")
+def pdf(built: Built) -> Path:
     require("pdftotext", "pdfimages", "pdffonts")
-    if request.param == "typst":
-        return built.pdf
-    require("xelatex")
-    content, _ = ReportPDFExporter(latex_count=2).from_filename(str(built.notebook))
-    path = built.folder / "xelatex.pdf"
-    path.write_bytes(content)
-    return path
+    return built.pdf
 
 
 def poppler(program: str, *arguments: str | Path) -> str:

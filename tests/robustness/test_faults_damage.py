@@ -18,7 +18,7 @@ from audioclf_lib._support.errors import DamagedRunError
 from audioclf_lib.runs.checksums import SUMS
 from audioclf_lib.runs.store import ARTEFACTS, CHECKPOINT, HISTORY, MODEL, WEIGHTS, RunStore
 from audioclf_lib.suite.plan import Plan, save_plan
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 pytestmark = [pytest.mark.nothing_lost, pytest.mark.usefixtures("one_thread")]
 

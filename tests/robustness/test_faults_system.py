@@ -22,7 +22,7 @@ from tiny import make_dataset, make_fit
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.runs.store import CHECKPOINT, PREDICTIONS, RunStore
 from audioclf_lib.suite.plan import Plan, save_plan
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 pytestmark = pytest.mark.nothing_lost
 
@@ -231,7 +231,7 @@ WANT = """
 import sys
 import torch
 from tiny import make_dataset, make_fit
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 torch.set_num_threads(1)
 dataset = make_dataset()

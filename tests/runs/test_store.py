@@ -31,7 +31,7 @@ from audioclf_lib.runs import load_run
 from audioclf_lib.runs import store as store_module
 from audioclf_lib.runs.checksums import SUMS, sum_of, write_sums
 from audioclf_lib.runs.store import CHECKPOINT, MODEL, WEIGHTS, Run, RunStore
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 CONFIGURATION = make_fit(make_dataset(folds=4))
 ARTEFACTS = {

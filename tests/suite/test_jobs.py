@@ -1,14 +1,24 @@
-"""What a plan makes there to run: each job once, told apart by its title, and after what it waits for."""
+"""A plan as jobs: each once, told apart by its title, behind those that it waits for; what is done; the time left."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
-from synthetic import DEMO
+import pytest
+from audio_files import make_folder
+from commands import call
+from synthetic import DEMO, write_run
 
-from audioclf_lib.config import KnownDataset
-from audioclf_lib.suite.jobs import Job, distinct_fits, fit_key, jobs_at_once, plan_jobs, suite_jobs
-from audioclf_lib.suite.plan import Plan, Sweep
+from audioclf_lib.config import FitConfig, KnownDataset
+from audioclf_lib.data import dataset_facts, load_dataset
+from audioclf_lib.runs.checksums import write_sums
+from audioclf_lib.runs.store import ARTEFACTS, HISTORY, Run, RunStore
+from audioclf_lib.suite.jobs import DryRun, Job, distinct_fits, dry_run, fit_key, jobs_at_once, plan_jobs, suite_jobs
+from audioclf_lib.suite.plan import Plan
 
 CNN = {"model": "cnn", "protocol": ["kfold", "split"]}
 HEADS = {"model": "transformer", "num_heads": [1, 2, 4], "protocol": ["kfold", "split"]}
@@ -19,25 +29,26 @@ def known(name: str, *, with_folds: object) -> KnownDataset:
     return KnownDataset(Path(name).name, DEMO.fingerprint, DEMO.folds, DEMO.class_names)
 
 
-def jobs_of(**settings: object) -> list[Job]:
-    values = {"name": "mine", "epochs": 2, "experiments": [CNN]}
-    return suite_jobs(Sweep(values | settings), runs_dir=Path("runs"), read=known)
+def jobs_of(*, datasets: tuple[str, ...] = ("demo",), **settings: object) -> list[Job]:
+    values = {"name": "mine", "epochs": 2, "experiments": [CNN]} | settings
+    plans = [Plan(**values | {"dataset": dataset}) for dataset in datasets]
+    return suite_jobs(plans, runs_dir=Path("runs"), read=known)
 
 
 def titles(jobs: list[Job]) -> list[str]:
     return [job.title for job in jobs]
 
 
-# --- sweeps -----------------------------------------------------------------------------------------------------------
+# --- what there is to run ---------------------------------------------------------------------------------------------
 
 
-def test_one_plan_has_the_jobs_that_it_always_had() -> None:
-    plan = Plan(name="mine", epochs=2, diagnosis_epochs=1, experiments=[CNN])
+def test_a_plan_is_a_view_of_the_data_its_experiments_and_its_ablation() -> None:
+    plan = Plan(name="mine", epochs=2, ablation={"epochs": 1}, experiments=[CNN])
     assert suite_jobs(plan, runs_dir=Path("runs"), read=known) == plan_jobs(plan, DEMO, runs_dir=Path("runs"))
-    assert titles(plan_jobs(plan, DEMO)) == ["dataset", "cnn-kfold", "cnn-split", "diagnosis"]
+    assert titles(plan_jobs(plan, DEMO)) == ["dataset", "cnn-kfold", "cnn-split", "ablation"]
 
 
-def test_titles_tell_what_differs_in_the_sweep_and_nothing_else() -> None:
+def test_titles_tell_what_differs_and_nothing_else() -> None:
     assert titles(jobs_of(recipe=["tuned", "as-written"], test_fold=[1, 3])) == [
         "dataset",
         "cnn-kfold (tuned)",
@@ -49,38 +60,87 @@ def test_titles_tell_what_differs_in_the_sweep_and_nothing_else() -> None:
         "cnn-kfold-test3 (as-written)",
         "cnn-split-test3 (as-written)",
     ]
-    there = titles(jobs_of(dataset=["demo", "/sounds/mine"], learning_rate=[0.001, 0.01]))
-    assert there[0] == "dataset (demo)"
-    assert "dataset (mine)" in there
-    assert "cnn-split (mine, rate0.01)" in there
+    there = titles(jobs_of(datasets=("demo", "/sounds/mine"), learning_rate=[0.001, 0.01]))
+    assert there[0] == "dataset on demo"
+    assert "cnn-split (learning_rate 0.01) on mine" in there
     assert len(there) == len(set(there)) == 2 * (1 + 2 * 2)
 
 
 def test_data_sets_of_the_same_content_have_jobs_of_their_own() -> None:
-    jobs = jobs_of(dataset=["demo", "/sounds/mine"])
+    jobs = jobs_of(datasets=("demo", "/sounds/mine"))
     assert len({job.key for job in jobs}) == len({job.output for job in jobs}) == len(jobs) == 6
 
 
-def test_a_diagnosis_is_made_once_for_each_data_set_and_test_fold() -> None:
-    jobs = jobs_of(recipe=["tuned", "as-written"], learning_rate=[0.001, 0.01], test_fold=[1, 2], diagnosis_epochs=1)
-    assert [title for title in titles(jobs) if "diagnosis" in title] == ["diagnosis (test1)", "diagnosis (test2)"]
+def test_an_ablation_is_made_once_for_each_data_set() -> None:
+    jobs = jobs_of(datasets=("demo", "mine"), recipe=["tuned", "as-written"], test_fold=[1, 2], ablation={"epochs": 1})
+    assert [title for title in titles(jobs) if "ablation" in title] == ["ablation on demo", "ablation on mine"]
 
 
-def test_a_check_that_is_another_plans_experiment_is_run_once_and_among_the_experiments() -> None:
-    check = {"model": "cnn", "protocol": "split", "test_fold": 3}
-    jobs = jobs_of(test_fold=[1, 3], checks=[check])
-    (job,) = (job for job in jobs if job.title == "cnn-split-test3")
-    assert job.priority == next(job.priority for job in jobs if job.title == "cnn-split") > 0
-    (alone,) = (job for job in jobs_of(checks=[check]) if job.title == "cnn-split-test3")
-    assert alone.priority == 0
+def test_checks_come_last() -> None:
+    jobs = jobs_of(experiments=[CNN, {"model": "cnn", "protocol": "split", "test_fold": 3}])
+    priorities = {job.title: job.priority for job in jobs}
+    assert priorities["cnn-split-test3"] == 0 < priorities["cnn-split"]
 
 
-def test_a_fit_that_two_plans_share_is_the_same_fit() -> None:
+def test_a_fit_that_two_experiments_share_is_the_same_fit() -> None:
     """The recipe as written has a learning rate of 0.001, so giving it that rate changes nothing."""
     given, left = (
         distinct_fits(jobs_of(recipe="as-written", **settings)) for settings in ({"learning_rate": 0.001}, {})
     )
     assert list(given) == list(left)
+
+
+def test_the_same_experiment_said_in_two_ways_is_one_job() -> None:
+    changes = {"recipe": "as-written", "recipe_changes": [{}, {"learning_rate": 0.001}]}
+    assert titles(jobs_of(**changes)) == ["dataset", "cnn-kfold", "cnn-split"]
+
+
+OWN = """
+from torch import nn
+from audioclf_lib.models import register_model
+
+@register_model("my-net", title="My net")
+class MyNet(nn.Module):
+    def __init__(self, num_classes: int, width: int = 64) -> None:
+        super().__init__()
+"""
+
+
+def test_notebooks_are_chosen_by_architecture_and_protocol_and_given_their_parameters(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(OWN)
+    own = {"model": str(tmp_path / "net.py"), "width": 32, "protocol": "split"}
+    jobs = jobs_of(experiments=[CNN, {"model": "transformer", "num_heads": 4, "protocol": "kfold"}, own], threads=2)
+    assert {job.title: job.notebook.name for job in jobs} == {
+        "dataset": "01_dataset.ipynb",
+        "cnn-kfold": "10_cnn_kfold.ipynb",
+        "cnn-split": "11_cnn_split.ipynb",
+        "transformer-h4-kfold": "20_transformer_kfold.ipynb",
+        "my-net-width32-split": "30_own_model.ipynb",
+    }
+    parameters = {job.title: job.parameters for job in jobs}
+    assert all(each["threads"] == 2 for title, each in parameters.items() if title != "dataset")
+    assert parameters["transformer-h4-kfold"]["num_heads"] == 4
+    assert "num_heads" not in parameters["cnn-kfold"]
+    given = parameters["my-net-width32-split"]
+    assert given["model"] == str(tmp_path / "net.py")
+    assert (json.loads(given["model_settings"]), given["protocol"]) == ({"width": 32}, "split")
+
+
+def test_an_edited_model_makes_other_jobs_and_a_comment_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    ids = []
+    for text in (
+        OWN,
+        OWN + "# a comment\n",
+        OWN.replace("super().__init__()", "super().__init__()\n        self.a = 1"),
+    ):
+        file.write_text(text)
+        ids.append(jobs_of(experiments=[{"model": str(file), "protocol": "split"}])[1].id)
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_threads_are_part_of_a_job(tmp_path: Path) -> None:
+    assert not {job.id for job in jobs_of(threads=1)[1:]} & {job.id for job in jobs_of(threads=2)[1:]}
 
 
 # --- folds spread over runs -------------------------------------------------------------------------------------------
@@ -105,14 +165,14 @@ def test_a_spread_experiment_comes_after_a_run_for_each_of_its_folds() -> None:
 
 
 def test_checks_and_experiments_with_one_fold_are_spread_no_further() -> None:
-    check = {"model": "cnn", "protocol": "split", "test_fold": 3}
-    assert titles(jobs_of(spread_folds=True, checks=[check]))[-1] == "cnn-split-test3"
-    two = Sweep({"name": "mine", "epochs": 1, "spread_folds": True, "experiments": [CNN], "dataset": "three"})
+    check = {"model": "cnn", "protocol": "kfold", "test_fold": 3}
+    assert titles(jobs_of(spread_folds=True, experiments=[CNN, check]))[-1] == "cnn-kfold-test3"
 
     def three_folds(name: str, *, with_folds: object) -> KnownDataset:
         return KnownDataset(name, DEMO.fingerprint, (1, 2, 3), DEMO.class_names)
 
-    jobs = suite_jobs(two, read=three_folds)
+    plan = Plan(name="mine", epochs=1, spread_folds=True, experiments=[CNN], dataset="three")
+    jobs = suite_jobs(plan, read=three_folds)
     assert titles(jobs) == ["dataset", "cnn-kfold-val2", "cnn-kfold-val3", "cnn-kfold", "cnn-split"]
 
 
@@ -127,3 +187,134 @@ def test_every_fit_of_the_eight_experiments_can_have_a_worker_of_its_own() -> No
 def test_a_sweep_keeps_as_many_workers_busy_as_it_can_but_not_without_end() -> None:
     assert jobs_at_once(jobs_of(learning_rate=[rate / 100 for rate in range(1, 10)])) == 9
     assert jobs_at_once(jobs_of(learning_rate=[rate / 100 for rate in range(1, 100)])) == 16
+
+
+# --- what is known without decoding -----------------------------------------------------------------------------------
+
+
+def test_the_facts_of_a_data_set_are_those_of_the_loaded_one(tmp_path: Path) -> None:
+    for name in ("demo", make_folder(tmp_path / "sounds")):
+        loaded, facts = load_dataset(name), dataset_facts(name)
+        folds = tuple(sorted(set(loaded.folds.tolist())))
+        assert facts == KnownDataset(loaded.name, loaded.fingerprint, folds, loaded.class_names)
+
+
+def test_the_facts_change_with_the_recordings_whatever_the_clock_says(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "sounds")
+    before, file = dataset_facts(folder), folder / "high-2.wav"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert dataset_facts(folder).fingerprint != before.fingerprint
+    assert dataset_facts(folder).fingerprint == load_dataset(folder, data_dir=tmp_path / "data").fingerprint
+
+
+LOOK = """
+import sys
+from audioclf_lib import cli
+from audioclf_lib.data import audio, cache, listing
+
+def decode(*arguments):
+    raise AssertionError("a clip was decoded")
+
+audio.read_clip = listing.read_clip = cache.read = decode
+sys.argv = ["audioclf", "suite", "--plan", "mine.yaml", "--runs-dir", "runs", "--dry-run"]
+try:
+    cli.main()
+except SystemExit as end:
+    assert end.code == 0, end.code
+print("LOADED", *sys.modules)
+"""
+
+
+def test_a_look_at_a_thousand_runs_loads_no_torch_and_decodes_nothing(tmp_path: Path) -> None:
+    make_folder(tmp_path / "sounds")
+    dataset_facts("demo")  # known from now on
+    (tmp_path / "mine.yaml").write_text(
+        f"""
+        dataset: [demo, ./sounds]
+        recipe: [tuned, as-written]
+        learning_rate: [0.001, 0.002, 0.003, 0.005, 0.01]
+        seeds: {list(range(10))}
+        experiments: [{{model: transformer, num_heads: [1, 2, 4], protocol: [kfold, split]}}]
+        """
+    )
+    shown = subprocess.run([sys.executable, "-c", LOOK], cwd=tmp_path, capture_output=True, text=True, check=True)
+    text, _, modules = shown.stdout.partition("LOADED")
+    assert not {"torch", "torchaudio", "papermill", "sklearn", "matplotlib"} & set(modules.split())
+    n_runs = 2 + 2 * 2 * 5 * 10 * 3 * 2
+    n_fits = 2 * 5 * 10 * 3 * (4 + 2)  # the folder has three folds
+    assert f"{n_runs} of {n_runs} runs are to do; 0 of {n_fits} different fits are trained" in text
+    assert text.count("\n") < 30, "a row for each kind of run, not for each run"
+    assert "transformer-h2-kfold 0/200 0/600" in " ".join(text.split())
+
+
+# --- what is done, and how long the rest takes ------------------------------------------------------------------------
+
+PLAN = Plan(
+    name="mine", epochs=10, experiments=[CNN, {"model": "transformer", "num_heads": [1, 2], "protocol": "split"}]
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "runs")
+
+
+def expect(store: RunStore, plan: Plan = PLAN, **options: Any) -> DryRun:
+    return dry_run(plan, runs_dir=store.runs_dir, **options)
+
+
+def fits_of(plan: Plan = PLAN) -> list[FitConfig]:
+    """Four of the CNN, one of each Transformer; that of the split is among the k-fold's."""
+    facts = dataset_facts(plan.dataset)
+    return [fit for each in plan.experiments_list() for fit in each.fits(facts) if each.name != "cnn-split"]
+
+
+def finish(store: RunStore, fit: FitConfig, seconds_per_epoch: float) -> Run:
+    run = write_run(store, fit, n_windows=1, silent_windows=0)
+    run.history.assign(seconds=seconds_per_epoch).to_csv(run.path / HISTORY, index=False)
+    write_sums(run.path, ARTEFACTS)
+    return run
+
+
+def test_fits_that_experiments_share_are_counted_once_and_jobs_need_their_notebook(store: RunStore) -> None:
+    finish(store, fits_of()[0], 1)  # of k-fold and split
+    expected = expect(store)
+    assert (len(expected.jobs), len(expected.fits), len(expected.trained)) == (5, 6, 1)
+    assert not expected.done
+    split = next(job for job in expected.jobs if job.title == "cnn-split")
+    split.output.parent.mkdir()
+    split.output.touch()
+    assert expect(store).done == {split.key}
+
+
+def test_without_a_finished_fit_no_time_is_told_and_a_plan_that_is_trained_takes_none(store: RunStore) -> None:
+    assert expect(store).seconds is None
+    for fit in fits_of():
+        finish(store, fit, 1.0)
+    assert expect(store).seconds == 0
+
+
+def test_the_time_left_follows_from_the_epochs_of_finished_fits(store: RunStore) -> None:
+    cnn, *_, transformer = fits_of()
+    finish(store, cnn, 2.0)
+    assert expect(store, jobs=1).seconds == pytest.approx(10 * 5 * 2), "of another architecture where there is none"
+    finish(store, transformer, 5.0)
+    # left: three fits of the CNN, and one of the Transformer with one head
+    assert expect(store, jobs=1).seconds == pytest.approx(10 * (3 * 2 + 5))
+    assert expect(store, jobs=2).seconds == pytest.approx(10 * (3 * 2 + 5) / 2)
+    assert expect(store, device="cuda").at_once == 1
+
+
+def test_the_command_tells_the_time_left_in_one_line(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(store, fits_of()[0], 2.0)
+    path = tmp_path / "mine.yaml"
+    path.write_text("epochs: 10\nexperiments: [{model: cnn, protocol: [kfold, split]}]")
+    options = ["--plan", path, "--runs-dir", store.runs_dir, "--jobs", "1", "--dry-run"]
+    assert call(monkeypatch, "suite", *options) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "3 of 3 runs are to do; 1 of 4 different fits are trained; about 1 min of training left with 1 run at a time"
+    )

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from settings_files import refusal
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.suite.plan import Plan, absolute_plan, load_plan, load_sweep, plan_names, resolve_dataset, save_plan
+from audioclf_lib.suite.plan import (
+    Plan,
+    absolute_plan,
+    distinctions,
+    load_plan,
+    load_plans,
+    plan_names,
+    resolve_dataset,
+    resolve_model,
+    save_plan,
+)
 
 EIGHT = [
     f"{model}-{protocol}"
@@ -19,37 +29,39 @@ EIGHT = [
 ]
 
 
-@pytest.mark.parametrize(("name", "dataset", "epochs"), [("demo", "demo", None), ("full", "esc10", 100)])
-def test_the_project_comes_with_the_eight_experiments(name: str, dataset: str, epochs: int | None) -> None:
+@pytest.mark.parametrize(
+    ("name", "dataset", "epochs"), [("demo", "demo", 10), ("full", "esc10", 100), ("reference", "esc10", 100)]
+)
+def test_the_project_comes_with_the_eight_experiments(name: str, dataset: str, epochs: int) -> None:
     plan = load_plan(name)
-    assert [experiment.name for experiment in plan.experiments_list()] == EIGHT
-    assert (plan.name, plan.dataset, plan.recipe) == (name, dataset, "tuned")
-    assert epochs is None or plan.epochs == epochs
-    assert 0 < plan.diagnosis_epochs <= plan.epochs
-
-
-def test_a_plan_has_no_diagnosis_unless_it_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(ONE)
-    assert load_plan(path).diagnosis_epochs == 0
-
-
-def test_the_full_plan_checks_the_cnn_and_a_transformer_on_another_test_fold() -> None:
-    checks = load_plan("full").checks_list(runs_dir="somewhere")
-    assert [check.full_name for check in checks] == ["cnn-split-test3", "transformer-h2-split-test3"]
-    experiment = load_plan("full").experiments_list(runs_dir="somewhere")[1]
-    assert checks[0] == experiment.model_copy(update={"test_fold": 3}), "in all else the same"
-    assert load_plan("demo").checks_list() == []
-
-
-def test_a_check_on_the_test_fold_that_was_asked_for_is_left_out() -> None:
-    changed = load_plan("full").changed(test_fold=3, seeds=(0, 1))
-    assert changed.checks == ()
-    assert len(load_plan("full").changed(test_fold=2, seeds=(0, 1)).checks_list()) == 4
+    experiments = plan.experiments_list()
+    assert [experiment.name for experiment in experiments] == EIGHT
+    assert (plan.name, plan.dataset) == (name, dataset)
+    assert {(each.epochs, each.recipe, each.test_fold, each.seed) for each in experiments} == {(epochs, "tuned", 1, 0)}
 
 
 def test_plans_are_found_by_name() -> None:
-    assert plan_names() == ["demo", "full"]
+    assert plan_names() == ["demo", "full", "reference"]
+
+
+# --- checks and ablation ----------------------------------------------------------------------------------------------
+
+
+def test_the_reference_checks_the_cnn_and_a_transformer_on_another_test_fold_and_has_an_ablation() -> None:
+    checks = load_plan("reference").checks_list(runs_dir="somewhere")
+    assert [check.full_name for check in checks] == ["cnn-split-test3", "transformer-h2-split-test3"]
+    experiment = load_plan("reference").experiments_list(runs_dir="somewhere")[1]
+    assert checks[0] == experiment.changed(test_fold=3), "in all else the same"
+    assert load_plan("reference").ablation is not None
+    for name in ("demo", "full"):
+        assert (load_plan(name).checks_list(), load_plan(name).ablation) == ([], None)
+
+
+def test_an_experiment_with_a_test_fold_of_its_own_is_a_check_unless_it_is_the_plans() -> None:
+    changed = load_plan("reference").changed(test_fold=3, seeds=(0, 1))
+    assert changed.checks_list() == []
+    assert len(changed.experiments_list()) == 16, "none twice"
+    assert len(load_plan("reference").changed(test_fold=2, seeds=(0, 1)).checks_list()) == 4
 
 
 def test_there_is_one_experiment_for_each_seed() -> None:
@@ -82,7 +94,7 @@ def test_a_saved_plan_is_read_back_the_same(
     seeds: list[int],
     changes: dict[str, float],
 ) -> None:
-    plan = load_plan("full").changed(
+    plan = load_plan("reference").changed(
         name=name, dataset=dataset, epochs=epochs, seeds=tuple(seeds), recipe_changes=changes
     )
     path = tmp_path_factory.getbasetemp() / "saved" / "plan.yaml"
@@ -97,20 +109,21 @@ ONE = "experiments: [{model: cnn, protocol: split}]\n"
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (ONE + "diagnosis_epochs: -1", "diagnosis_epochs = -1 is not possible"),
-        (ONE + "checks: [{model: cnn, protocol: split}]", "checks"),
-        (ONE + "checks: [{model: cnn, protocol: split, test_fold: 1}]", "a check has the plan's own test fold 1"),
-        (ONE + "checks: [{model: cnn, num_heads: 2, protocol: split, test_fold: 2}]", "the CNN has no attention heads"),
-        (ONE + f"checks: [{', '.join(2 * ['{model: cnn, protocol: split, test_fold: 2}'])}]", "is named twice"),
+        (ONE + "ablation: {epochs: 0}", "epochs = 0 is not possible"),
+        (ONE + "ablation: {epoch: 1}", "unknown setting"),
+        (ONE + "ablation: {seeds: []}", "seeds = [] is not possible"),
+        (ONE.replace("split", "split, test_fold: one"), "test_fold = 'one' is not possible"),
+        (ONE.replace("split", "split, dataset: esc10"), "dataset is no setting of one experiment of a plan"),
+        (ONE.replace("split", "split, learning_rate: 0.1"), "unknown setting 'learning_rate' for model cnn"),
     ],
 )
-def test_a_wrong_check_or_diagnosis_is_refused_in_one_sentence(tmp_path: Path, text: str, told: str) -> None:
+def test_a_wrong_ablation_or_experiment_is_refused_in_one_sentence(tmp_path: Path, text: str, told: str) -> None:
     assert told in refusal(load_plan, tmp_path, text)
 
 
 @pytest.mark.parametrize("name", ["nonsense", "missing.yaml", "../plans/demo", ""])
 def test_an_unknown_plan_is_refused_with_those_that_are_known(name: str) -> None:
-    with pytest.raises(InputError, match=r"plan .*demo, full"):
+    with pytest.raises(InputError, match=r"plan .*demo, full, reference"):
         load_plan(name)
 
 
@@ -150,31 +163,47 @@ def written(folder: Path, text: str) -> Path:
 def test_head_counts_and_protocols_in_lists_are_the_experiments_spelled_out(tmp_path: Path) -> None:
     plan = load_plan(written(tmp_path, HEADS))
     assert [experiment.name for experiment in plan.experiments_list()] == EIGHT
-    assert plan.experiments == load_plan("demo").experiments
     assert Plan(**plan.model_dump()) == plan
 
 
-def test_checks_take_lists_too(tmp_path: Path) -> None:
-    text = HEADS + "checks: [{model: transformer, num_heads: [1, 4], protocol: split, test_fold: [2, 3]}]"
-    names = [check.full_name for check in load_plan(written(tmp_path, text)).checks_list()]
-    assert names == [f"transformer-h{heads}-split-test{fold}" for heads in (1, 4) for fold in (2, 3)]
+def test_an_experiment_may_have_settings_of_its_own_and_each_may_be_a_list(tmp_path: Path) -> None:
+    text = """
+    epochs: 3
+    recipe_changes: {gain_db: 1.0}
+    experiments:
+      - {model: cnn, protocol: split, epochs: [4, 5], seed: [1, 2]}
+      - {model: cnn, protocol: split, recipe: as-written, recipe_changes: [{dropout: 0.1}, {}]}
+    """
+    experiments = load_plan(written(tmp_path, text)).experiments_list()
+    assert [(each.epochs, each.seed, each.recipe, each.recipe_changes) for each in experiments] == [
+        (4, 1, "tuned", {"gain_db": 1.0}),
+        (4, 2, "tuned", {"gain_db": 1.0}),
+        (5, 1, "tuned", {"gain_db": 1.0}),
+        (5, 2, "tuned", {"gain_db": 1.0}),
+        (3, 0, "as-written", {"dropout": 0.1}),
+        (3, 0, "as-written", {}),
+    ]
 
 
-def test_a_sweep_is_one_plan_for_each_combination(tmp_path: Path) -> None:
-    sweep = load_sweep(written(tmp_path, SWEEP))
-    assert list(sweep.plans) == [
-        f"{recipe}-rate{rate}-test{fold}"
+def test_lists_of_the_plan_make_an_experiment_with_each_combination_and_no_checks(tmp_path: Path) -> None:
+    plan = load_plan(written(tmp_path, SWEEP))
+    assert plan.checks_list() == []
+    found = [(each.recipe, each.recipe_changes, each.test_fold) for each in plan.experiments_list()]
+    assert found == [
+        (recipe, {"learning_rate": rate}, fold)
         for recipe in ("tuned", "as-written")
-        for rate in ("0.001", "0.003")
+        for rate in (0.001, 0.003)
         for fold in (1, 3)
     ]
-    assert sweep.plans["as-written-rate0.003-test3"] == Plan(
-        name="mine",
-        recipe="as-written",
-        recipe_changes={"learning_rate": 0.003},
-        test_fold=3,
-        experiments=({"model": "cnn", "protocol": "split"},),
-    )
+
+
+def test_experiments_of_the_same_name_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    plan = load_plan(written(tmp_path, SWEEP))
+    named = [each.full_name for each in plan.experiments_list()]
+    marks = distinctions(plan.experiments_list())
+    assert len(set(zip(named, marks, strict=True))) == 8
+    assert (named[0], marks[0]) == ("cnn-split", "tuned, learning_rate 0.001")
+    assert set(distinctions(load_plan("reference").experiments_list())) == {""}
 
 
 @pytest.mark.parametrize(
@@ -188,57 +217,99 @@ def test_a_sweep_is_one_plan_for_each_combination(tmp_path: Path) -> None:
 def test_a_list_of_one_value_is_that_value_and_a_learning_rate_is_a_recipe_change(
     tmp_path: Path, short: str, long: str
 ) -> None:
-    plans = [load_plan(written(tmp_path, ONE + text)) for text in (short, long)]
-    assert plans[0] == plans[1]
+    lists = [load_plan(written(tmp_path, ONE + text)).experiments_list() for text in (short, long)]
+    assert lists[0] == lists[1]
 
 
-def test_what_shows_one_plan_says_how_to_choose_one_of_several(tmp_path: Path) -> None:
-    path = written(tmp_path, SWEEP)
-    with pytest.raises(InputError, match=rf"describes 8 plans; choose one .*--plan {path}:tuned-rate0.001-test1"):
+def test_a_file_with_several_data_sets_holds_a_plan_for_each_and_one_is_chosen_by_its_name(tmp_path: Path) -> None:
+    path = written(tmp_path, ONE + "dataset: [esc10, ./a/mine]")
+    assert [plan.dataset for plan in load_plans(path)] == ["esc10", str(tmp_path / "a" / "mine")]
+    with pytest.raises(InputError, match=r"mine\.yaml has several data sets \(esc10, .*mine\); .* with --dataset"):
         load_plan(path)
-    chosen = load_plan(f"{path}:tuned-rate0.003-test3")
-    assert (chosen.recipe, chosen.recipe_changes, chosen.test_fold) == ("tuned", {"learning_rate": 0.003}, 3)
-    with pytest.raises(InputError, match=r"has no plan 'best'; choose one of tuned-rate0\.001-test1, "):
-        load_plan(f"{path}:best")
-    with pytest.raises(InputError, match="one plan only, so leave the colon out"):
-        load_plan("demo:tuned")
+    for name in ("mine", str(tmp_path / "a" / "mine")):
+        assert load_plan(path, name) == load_plans(path)[1]
+    assert load_plan(path, "demo").dataset == "demo", "any other data set takes their place"
 
 
-def test_a_file_whose_name_has_a_colon_is_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.yaml:b.yaml"
-    path.write_text(ONE)
-    assert load_plan(path).name == "a.yaml:b"
-
-
-def test_a_plan_of_a_sweep_is_named_with_the_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_is_named_with_the_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute_plan("demo") == "demo"
     assert absolute_plan("mine.yaml") == str(tmp_path / "mine.yaml")
-    assert absolute_plan("mine.yaml:tuned-test3") == f"{tmp_path / 'mine.yaml'}:tuned-test3"
+    assert absolute_plan("~/mine.yaml") == str(Path.home() / "mine.yaml")
 
 
-def test_data_sets_are_told_apart_by_their_folders_names_or_else_their_paths(tmp_path: Path) -> None:
-    sweep = load_sweep(written(tmp_path, ONE + "dataset: [esc10, ./a/mine, ./b/mine, ./c]"))
-    assert list(sweep.plans) == ["esc10", str(tmp_path / "a" / "mine"), str(tmp_path / "b" / "mine"), "c"]
-    assert sweep.plans["c"].dataset == str(tmp_path / "c")
+def test_a_saved_plan_with_lists_and_data_sets_is_read_back_the_same(tmp_path: Path) -> None:
+    path = written(tmp_path, SWEEP + "dataset: [demo, ./sounds]\nablation: {epochs: 2}")
+    plans = [plan.changed(epochs=3, seeds=(0, 1)) for plan in load_plans(path)]
+    save_plan(plans, tmp_path / "elsewhere" / "plan.yaml")
+    assert load_plans(tmp_path / "elsewhere" / "plan.yaml") == plans
 
 
-def test_a_saved_sweep_is_read_back_the_same(tmp_path: Path) -> None:
-    sweep = load_sweep(written(tmp_path, SWEEP + "dataset: [demo, ./sounds]")).changed(epochs=3, seeds=(0, 1))
-    save_plan(sweep, tmp_path / "elsewhere" / "plan.yaml")
-    assert load_sweep(tmp_path / "elsewhere" / "plan.yaml").plans == sweep.plans
+# --- changes of the command line --------------------------------------------------------------------------------------
 
 
-def test_another_value_takes_the_place_of_a_list(tmp_path: Path) -> None:
-    sweep = load_sweep(written(tmp_path, SWEEP)).changed(recipe="tuned", test_fold=2, epochs=5)
-    assert list(sweep.plans) == ["rate0.001", "rate0.003"]
-    assert {(plan.recipe, plan.test_fold, plan.epochs) for plan in sweep.plans.values()} == {("tuned", 2, 5)}
-    assert sweep.changed(dataset=None) == sweep
+def test_another_value_takes_the_place_of_a_list_and_of_an_experiments_own(tmp_path: Path) -> None:
+    text = SWEEP.replace("protocol: split", "protocol: split, epochs: 9, seed: 4")
+    experiments = load_plan(written(tmp_path, text)).changed(recipe="tuned", test_fold=2, epochs=5).experiments_list()
+    assert {(each.recipe, each.test_fold, each.epochs, each.seed) for each in experiments} == {("tuned", 2, 5, 4)}
+    assert len(experiments) == 2, "one for each learning rate"
 
 
-def test_a_check_on_a_plans_own_test_fold_is_left_out_of_that_plan_alone(tmp_path: Path) -> None:
-    check = "checks: [{model: cnn, protocol: split, test_fold: [3, 4]}]\n"
-    sweep = load_sweep(written(tmp_path, SWEEP + check))
-    folds = {plan.test_fold: [check.test_fold for check in plan.checks] for plan in sweep.plans.values()}
-    assert folds == {1: [3, 4], 3: [4]}
-    assert [len(plan.checks) for plan in sweep.changed(test_fold=4, recipe="tuned").plans.values()] == [1, 1]
+def test_recipe_changes_are_added_to_those_of_the_plan_and_of_its_experiments(tmp_path: Path) -> None:
+    own = "  - {model: cnn, protocol: kfold, recipe_changes: {gain_db: 1.0}}\n"
+    text = f"experiments:\n  - {{model: cnn, protocol: split}}\n{own}recipe_changes: {{dropout: 0.3, gain_db: 2.0}}\n"
+    changed = load_plan(written(tmp_path, text)).changed(recipe_changes='{"dropout": 0.1}')
+    assert [each.recipe_changes for each in changed.experiments_list()] == [
+        {"dropout": 0.1, "gain_db": 2.0},
+        {"gain_db": 1.0, "dropout": 0.1},
+    ]
+    sweep = load_plan(written(tmp_path, SWEEP)).changed(recipe_changes={"learning_rate": 0.1}, test_fold=1)
+    assert [each.recipe_changes for each in sweep.experiments_list()] == 2 * [{"learning_rate": 0.1}]
+
+
+# --- own architectures ------------------------------------------------------------------------------------------------
+
+OWN = """
+from torch import nn
+from audioclf_lib.models import register_model
+
+@register_model("my-net", title="My net")
+class MyNet(nn.Module):
+    def __init__(self, num_classes: int, width: int = 64, kernels: tuple[int, ...] = (3, 5)) -> None:
+        super().__init__()
+"""
+
+
+def test_a_model_is_looked_for_beside_the_plan_and_has_its_settings_beside_its_name(tmp_path: Path) -> None:
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "net.py").write_text(OWN)
+    own = (
+        "  - {model: nets/net.py, width: [32, 64], protocol: split}\n  - {model: 'nets/net.py:my-net', protocol: kfold}"
+    )
+    plan = load_plan(written(tmp_path, f"{HEADS}{own}"))
+    *_, small, default, kfold = plan.experiments_list()
+    assert [each.full_name for each in (small, default, kfold)] == [
+        "my-net-width32-split",
+        "my-net-split",
+        "my-net-kfold",
+    ]
+    assert small.title == "My net, width 32"
+    save_plan(plan, tmp_path / "elsewhere" / "plan.yaml")
+    assert load_plan(tmp_path / "elsewhere" / "plan.yaml").experiments_list() == plan.experiments_list()
+
+
+def test_a_setting_that_is_a_list_is_written_as_a_list_of_lists(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(OWN)
+    text = "experiments: [{model: net.py, protocol: split, kernels: [[3, 3], [5, 5]]}]"
+    experiments = load_plan(written(tmp_path, text)).experiments_list()
+    assert [each.model_settings["kernels"] for each in experiments] == [(3, 3), (5, 5)]
+
+
+def test_a_models_file_becomes_an_absolute_path_and_a_name_stays_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model("cnn") == "cnn"
+    assert resolve_model("net.py") == str(tmp_path / "net.py")
+    assert resolve_model("a/net.py:my-net") == f"{tmp_path / 'a' / 'net.py'}:my-net"
+    assert resolve_model("~/net.py") == str(Path.home() / "net.py")

@@ -23,9 +23,9 @@ from standins import Scene, wait_until
 from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.data import load_dataset
 from audioclf_lib.runs.store import Run, RunStore
+from audioclf_lib.suite.engine import Outcome
 from audioclf_lib.suite.plan import Plan, load_plan, save_plan
-from audioclf_lib.suite.run import Outcome
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 SLURM_PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 BIN = Path(sys.executable).parent
@@ -336,7 +336,7 @@ def start_waiting(cluster: Cluster, scene: Scene) -> subprocess.Popen[bytes]:
 def notebooks_running(cluster: Cluster) -> list[psutil.Process]:
     """Processes that run a notebook, on any host, and their kernels."""
     everything = [process for host in cluster.workers.values() for process in host.processes()]
-    ours = {"audioclf_lib.suite.execution", "ipykernel_launcher"}
+    ours = {"audioclf_lib.suite.notebooks", "ipykernel_launcher"}
     return [process for process in everything if ours & words_of(process)]
 
 

@@ -45,7 +45,7 @@ import os
 from audioclf_lib import Experiment, fit, load_dataset
 experiment = Experiment(
     model="cnn", protocol=PROTOCOL, dataset=dataset, epochs=epochs, seed=seed, test_fold=test_fold, recipe=recipe,
-    recipe_changes=recipe_changes, device=device, runs_dir=runs_dir,
+    recipe_changes=recipe_changes, device=device, threads=threads, runs_dir=runs_dir,
 )
 data = load_dataset(experiment.dataset)
 """

@@ -17,16 +17,16 @@ from nbformat import NotebookNode
 
 from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.runs.store import Run, RunStore
+from audioclf_lib.suite.engine import Outcome, outcome
 from audioclf_lib.suite.jobs import suite_jobs
 from audioclf_lib.suite.plan import Plan, load_plan
-from audioclf_lib.suite.run import Outcome, outcome
 
 CLASSES = ("low_hum", "mid * tone", "high | $x$ note")  # users' names hold what Markdown and TeX take for markup
 DATASET = "my-sounds"
 PLAN = """
 dataset: ./My Sounds
 epochs: 1
-diagnosis_epochs: 1
+ablation: {epochs: 1}
 experiments:
   - {model: cnn, protocol: kfold}
   - {model: cnn, protocol: split}

@@ -15,9 +15,9 @@ from nbformat.v4 import new_code_cell, new_notebook
 from audioclf_lib.config import FitConfig
 from audioclf_lib.data import Dataset
 from audioclf_lib.runs.store import RunStore
-from audioclf_lib.suite.jobs import DATASET_NOTEBOOK, DIAGNOSIS_NOTEBOOK, EXPERIMENT_NOTEBOOKS
+from audioclf_lib.suite.ablation import ablation_experiments
+from audioclf_lib.suite.jobs import ABLATION_NOTEBOOK, DATASET_NOTEBOOK, EXPERIMENT_NOTEBOOKS
 from audioclf_lib.suite.plan import Plan
-from audioclf_lib.suite.variants import planned_diagnosis
 
 KERNELSPEC = {"name": "audioclf", "display_name": "audioclf", "language": "python"}
 
@@ -29,6 +29,7 @@ test_fold = 1
 recipe = "tuned"
 recipe_changes = "{}"
 device = "auto"
+threads = 1
 runs_dir = ""
 """
 
@@ -60,7 +61,7 @@ class Scene:
         self.runs_dir = folder / "my runs"  # users' folders have spaces
         self.notebooks.mkdir(parents=True)
         self.wish({})
-        names = {DATASET_NOTEBOOK: "dataset", DIAGNOSIS_NOTEBOOK: "diagnosis"} | {
+        names = {DATASET_NOTEBOOK: "dataset", ABLATION_NOTEBOOK: "ablation"} | {
             file: "-".join(experiment) for experiment, file in EXPERIMENT_NOTEBOOKS.items()
         }
         for file, name in names.items():
@@ -70,7 +71,9 @@ class Scene:
     def parameters(name: str) -> str:
         if name == "dataset":
             return 'dataset = "demo"'
-        parameters = PARAMETERS + ("num_heads = 1\n" if name.startswith(("transformer", "diagnosis")) else "")
+        if name == "ablation":
+            return PARAMETERS + "seeds = [0]\n"
+        parameters = PARAMETERS + ("num_heads = 1\n" if name.startswith("transformer") else "")
         return parameters + ("val_folds = None\n" if name.endswith("kfold") else "")
 
     def setting(self, name: str) -> str:
@@ -99,12 +102,9 @@ class Scene:
         """Put the run folders in place that the plan's notebooks would write."""
         fits = {
             fit.fit_id: fit
-            for experiment in [*plan.experiments_list(), *plan.checks_list()]
+            for experiment in [*plan.experiments_list(), *plan.checks_list(), *ablation_experiments(plan)]
             for fit in experiment.fits(dataset)
         }
-        diagnosis = planned_diagnosis(plan, runs_dir=self.runs_dir)
-        if diagnosis is not None:
-            fits |= {case.config.fit_id: case.config for case in diagnosis.cases(dataset)}
         store = RunStore(self.runs_dir)
         for fit in fits.values():
             if not store.exists(fit):

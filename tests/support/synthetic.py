@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from audioclf_lib.config import FitConfig
+from audioclf_lib.config import FitConfig, KnownDataset
 from audioclf_lib.metrics.scores import evaluate_all
-from audioclf_lib.report.results import KnownDataset
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.plan import Plan
-from audioclf_lib.suite.variants import RESCORED, TRACE, planned_diagnosis
-from audioclf_lib.training.fit import CHOICE_RULE, COMPILED, describe_environment, history_columns
+from audioclf_lib.training.environment import COMPILED, describe_process
+from audioclf_lib.training.trainer import CHOICE_RULE, history_columns
 
 SPLITS = ("train", "validation", "test")
 DEMO_CLASSES = (
@@ -57,7 +56,11 @@ def write_run(
         config,
         history=history,
         predictions=predictions,
-        metrics={"chosen": chosen | {"rule": CHOICE_RULE}, "scores": all_scores},
+        metrics={
+            "chosen": chosen | {"rule": CHOICE_RULE},
+            "losses": {split: float(last[f"{split}_loss"]) for split in SPLITS},
+            "scores": all_scores,
+        },
         weights={"weight": torch.zeros(1)},
         environment=environment(),
     )
@@ -112,7 +115,7 @@ def draw_history(epochs: int, random: np.random.Generator, kept: dict[str, float
 
 @cache
 def environment() -> dict[str, Any]:
-    return describe_environment(torch.device("cpu"), COMPILED, 12.0)
+    return describe_process(torch.device("cpu"), COMPILED, first_epoch=1) | {"wall_seconds": 12.0}
 
 
 def write_runs(store: RunStore, plan: Plan, dataset: KnownDataset = DEMO) -> list[Run]:
@@ -122,25 +125,6 @@ def write_runs(store: RunStore, plan: Plan, dataset: KnownDataset = DEMO) -> lis
         for config in experiment.fits(dataset):
             if not store.exists(config):
                 runs.append(write_run(store, config, skill=0.4 + 0.05 * position))
-    return runs
-
-
-def write_diagnosis(store: RunStore, plan: Plan, dataset: KnownDataset = DEMO) -> list[Run]:
-    """All fits of a plan's diagnosis with the tables beside them; re-estimated, every fit is a little better."""
-    diagnosis = planned_diagnosis(plan)
-    assert diagnosis is not None
-    runs = []
-    for position, case in enumerate(diagnosis.cases(dataset)):
-        run = write_run(store, case.config, skill=0.1 + 0.03 * position)
-        scores = {split: run.metrics["scores"][split] for split in ("validation", "test")}
-        rescored = {
-            split: {"loss": 2.0, "accuracy": levels["window"]["accuracy"] + 0.05, "clip_accuracy": 0.5}
-            for split, levels in scores.items()
-        }
-        store.save_trace(case.config, RESCORED, pd.DataFrame.from_dict(rescored, orient="index"))
-        if case.is_traced:
-            store.save_trace(case.config, TRACE, draw_trace(case.variant.name))
-        runs.append(run)
     return runs
 
 

@@ -29,14 +29,14 @@ from audioclf_lib.training.accelerate import accelerate, compiled, functions, ne
 from audioclf_lib.training.accelerate.functions import (
     NO_DROPOUT,
     Dropout,
+    NormPool,
     channel_statistics,
     drop,
-    norm_pool,
     patch_statistics,
 )
 from audioclf_lib.training.accelerate.network import FastNetwork
 from audioclf_lib.training.environment import COMPILED, REFERENCE
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 pytestmark = pytest.mark.skipif(compiled.load_kernels() is None, reason="no C compiler here: the fast path is off")
 
@@ -462,7 +462,7 @@ def test_every_special_value_passes_activation_dropout_and_pool_as_in_torch(rate
     z = z.reshape(1, 2, -1, 16).permute(0, 2, 1, 3).reshape(1, -1, 16).contiguous().requires_grad_()  # (1, 72, 16)
     one, zero = torch.ones(16), torch.zeros(16)
     dropout = Dropout(rate, key=5) if rate else NO_DROPOUT
-    y = norm_pool(z, one, zero, zero, one, 0.0, False, dropout, relu, average)
+    y = NormPool.apply(z, one, zero, zero, one, 0.0, False, dropout, relu, average)
     (gradient,) = torch.autograd.grad(y.nan_to_num(0, 0, 0).sum(), z)
 
     reference = z.detach().clone().requires_grad_()

@@ -14,7 +14,7 @@ from tiny import RECIPES, make_dataset, make_fit
 from audioclf_lib.config import FitConfig
 from audioclf_lib.data import Dataset
 from audioclf_lib.runs.store import CHECKPOINT, Run, RunStore
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,7 +25,7 @@ CHILD = """
 import sys
 import torch
 from tiny import RECIPES, make_dataset, make_fit
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 recipe, runs_dir, epochs = sys.argv[1:]
 torch.set_num_threads(1)

@@ -39,21 +39,18 @@ class DropoutArguments(ctypes.Structure):
     )
 
 
-_pointer, _count, _flag, _number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_uint32
-_dropout = ctypes.POINTER(DropoutArguments)
+# Arguments of the functions of kernels.c: pointers, counts, flags, element numbers, dropout.
+TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_int, "e": ctypes.c_uint32}
+TYPES["d"] = ctypes.POINTER(DropoutArguments)
 SIGNATURES = {
-    "patch_moments": (_pointer, _count, _count, _pointer, _pointer, _pointer),
-    "stem_forward": (
-        *(_pointer, _count, _count, _pointer, _pointer, _number, _dropout, _flag, _flag, _pointer, _pointer, _pointer),
-    ),
-    "stem_backward": (_pointer, _count, _count, _pointer, _pointer, _pointer, _pointer, _pointer),
-    "channel_moments": (_pointer, _count, _count, _pointer, _pointer),
-    "norm_pool_forward": (
-        *(_pointer, _count, _count, _pointer, _pointer, _number, _dropout, _flag, _flag, _pointer, _pointer),
-    ),
-    "norm_pool_gradient_sums": (_pointer, _count, _count, _pointer, _pointer, _pointer),
-    "norm_pool_backward": (_pointer, _count, _count, _pointer, _pointer, _pointer, _pointer, _pointer, _pointer),
-    "dropout": (_pointer, _count, _number, _dropout, _pointer),
+    "patch_moments": "pnnppp",
+    "stem_forward": "pnnppedffppp",
+    "stem_backward": "pnnppppp",
+    "channel_moments": "pnnpp",
+    "norm_pool_forward": "pnnppedffpp",
+    "norm_pool_gradient_sums": "pnnppp",
+    "norm_pool_backward": "pnnpppppp",
+    "dropout": "pnedp",
 }
 
 
@@ -155,5 +152,5 @@ def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     for name, arguments in SIGNATURES.items():
         function = getattr(library, name)
-        function.argtypes, function.restype = arguments, None
+        function.argtypes, function.restype = [TYPES[letter] for letter in arguments], None
     return library

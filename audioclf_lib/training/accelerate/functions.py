@@ -35,12 +35,8 @@ class Dropout:
 
     def __init__(self, rate: float, key: int = 0) -> None:
         threshold = round(rate * 2**32)
-        self.rate = rate
-        self.arguments = DropoutArguments(key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF, threshold, 1 / (1 - rate))
-
-    @property
-    def scale(self) -> float:
-        return 1 / (1 - self.rate)
+        self.rate, self.scale = rate, 1 / (1 - rate)
+        self.arguments = DropoutArguments(key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF, threshold, self.scale)
 
 
 NO_DROPOUT = Dropout(0.0)
@@ -79,22 +75,6 @@ def patch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (deviations.sum(0) / (length // 2) + between) / batch
 
 
-def stem(x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout, relu: bool) -> Tensor:
-    """Convolution 1 (kernel 7, stride 2, padding 3), activation, dropout, max pool 2.
-
-    Args:
-        x: (B, 16000).
-        weight: (7, 128), bias: (128,), batch norm 1 folded into both.
-        dropout: of this step.
-        relu: whether a ReLU stands in front of dropout.
-
-    Returns:
-        (B, 4000, 128).
-    """
-    y: Tensor = _Stem.apply(x, weight, bias, dropout, relu)  # type: ignore[no-untyped-call]
-    return y
-
-
 def channel_statistics(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of every channel: (B, T, C) -> two (C,), float64."""
     batch, length, channels = z.shape
@@ -108,39 +88,6 @@ def channel_statistics(z: Tensor) -> tuple[Tensor, Tensor]:
     counts, means, deviations = _stacked(_in_threads(part, batch))  # (parts, 1), (parts, C), (parts, C)
     mean = (counts * means).sum(0) / batch
     return mean, (deviations / length + counts * (means - mean) ** 2).sum(0) / batch
-
-
-def norm_pool(
-    z: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    eps: float,
-    batch_statistics: bool,
-    dropout: Dropout,
-    relu: bool,
-    average: bool,
-) -> Tensor:
-    """Batch norm, activation, dropout, and max or average pool 2.
-
-    Args:
-        z: (B, T, C), T even.
-        gamma, beta: (C,) scale and shift of the batch norm.
-        mean, variance: (C,) statistics to normalise by.
-        eps: of the batch norm.
-        batch_statistics: whether the statistics are those of ``z``, so that the gradient flows through them.
-        dropout: of this step.
-        relu: whether a ReLU stands in front of dropout.
-        average: average pool instead of max pool.
-
-    Returns:
-        (B, T / 2, C).
-    """
-    y: Tensor = _NormPool.apply(  # type: ignore[no-untyped-call]
-        z, gamma, beta, mean, variance, eps, batch_statistics, dropout, relu, average
-    )
-    return y
 
 
 def _stacked(parts: list[Moments]) -> tuple[Tensor, Tensor, Tensor]:
@@ -174,7 +121,16 @@ def _run_dropout(x: Tensor, dropout: Dropout) -> Tensor:
     return y
 
 
-class _Stem(torch.autograd.Function):
+class Stem(torch.autograd.Function):
+    """Convolution 1 (kernel 7, stride 2, padding 3), activation, dropout, max pool 2: (B, 16000) -> (B, 4000, 128).
+
+    Args of ``apply``:
+        x: (B, 16000), without a gradient.
+        weight: (7, 128), bias: (128,), batch norm 1 folded into both.
+        dropout: of this step.
+        relu: whether a ReLU stands in front of dropout.
+    """
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout, relu: bool) -> Tensor:
         batch, length = x.shape
@@ -217,7 +173,20 @@ class _Stem(torch.autograd.Function):
         return None, sums[:7].float(), sums[7].float(), None, None
 
 
-class _NormPool(torch.autograd.Function):
+class NormPool(torch.autograd.Function):
+    """Batch norm, activation, dropout, and max or average pool 2: (B, T, C) -> (B, T / 2, C).
+
+    Args of ``apply``:
+        z: (B, T, C), T even, C a multiple of 16.
+        gamma, beta: (C,) scale and shift of the batch norm.
+        mean, variance: (C,) statistics to normalise by.
+        eps: of the batch norm.
+        batch_statistics: whether the statistics are those of ``z``, so that the gradient flows through them.
+        dropout: of this step.
+        relu: whether a ReLU stands in front of dropout.
+        average: average pool instead of max pool.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,

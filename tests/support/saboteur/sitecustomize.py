@@ -28,12 +28,12 @@ def role_of(command: list[str]) -> str:
         return ""
     for role, sign in {
         "kernel": "ipykernel_launcher",
-        "papermill": "audioclf_lib.suite.execution",
+        "papermill": "audioclf_lib.suite.notebooks",
         "suite": "audioclf_lib.cli",
     }.items():
         if sign in text:
             return role
-    return "snakemake" if "-m snakemake --snakefile" in text and "--mode" not in command else "job"
+    return "snakemake" if "audioclf_lib.suite.locked_snakemake" in text else "job"
 
 
 def processes(token: str) -> dict[int, str]:

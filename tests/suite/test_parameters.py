@@ -9,7 +9,7 @@ from synthetic import DEMO
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import Experiment, FitConfig
-from audioclf_lib.suite.notebook import (
+from audioclf_lib.suite.parameters import (
     TrainingProgress,
     assigned_names,
     check_parameters,

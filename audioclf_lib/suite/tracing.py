@@ -1,15 +1,9 @@
-"""Why the original failed: a look inside its recipe and the same recipe with one change at a time.
-
-The variants are in :mod:`audioclf_lib.suite.variants`, and each is an ordinary fit. Two tables are kept beside the run
-folders: the scores of a fit's weights with batch-norm statistics re-estimated (``rescore``), and, for some
-Transformers, gradients, attention and CLS outputs in the first steps of training (``trace_fit``).
-"""
+"""Inside a training: a fit's weights scored with other batch-norm statistics, and a Transformer's first steps."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -18,46 +12,19 @@ from torch import Tensor, nn
 
 from audioclf_lib.config import FitConfig
 from audioclf_lib.data import Dataset
-from audioclf_lib.models import ConvTransformer, EncoderLayer
-from audioclf_lib.runs.store import Run, RunStore
-from audioclf_lib.suite.variants import REESTIMATE_WINDOWS, RESCORED, TRACE, Case, Diagnosis, read_cases
+from audioclf_lib.models.conv_transformer import ConvTransformer, EncoderLayer
+from audioclf_lib.runs.store import Run
 from audioclf_lib.training.accelerate import accelerate
 from audioclf_lib.training.batches import Windows, normalise
-from audioclf_lib.training.fit import (
-    REFERENCE,
-    choose_device,
-    epoch_seed,
-    fresh_model,
-    make_optimizer,
-    reestimate_statistics,
-    score_windows,
-    train_epoch,
-    training_windows,
-    windows_by_split,
-)
+from audioclf_lib.training.environment import REFERENCE
+from audioclf_lib.training.epochs import reestimate_statistics, score_windows, train_epoch
+from audioclf_lib.training.optimisation import make_optimizer
+from audioclf_lib.training.trainer import epoch_seed, fresh_model, torch_threads, training_windows, windows_by_split
 
+REESTIMATE_WINDOWS = 512
 TRACE_EPOCHS = 2
 PROBES_PER_EPOCH = 8
 PROBE_WINDOWS = 32
-
-
-def examine_cases(diagnosis: Diagnosis, dataset: Dataset) -> list[Case]:
-    """All cases of a diagnosis whose fits are trained; tables that are not there yet are computed and kept.
-
-    Raises:
-        InputError: a fit that has not been trained.
-    """
-    store, device = RunStore(diagnosis.runs_dir), choose_device(diagnosis.device)
-    for case in read_cases(diagnosis, dataset):
-        run = case.run or store.load(case.config)
-        if case.rescored is None:
-            store.save_trace(case.config, RESCORED, rescore(run, dataset, device))
-        if case.is_traced and case.trace is None:
-            store.save_trace(case.config, TRACE, trace_fit(run, dataset, device))
-    return read_cases(diagnosis, dataset)
-
-
-# --------------------------------------------------------------------------------------------- the same weights again
 
 
 def rescore(run: Run, dataset: Dataset, device: torch.device) -> pd.DataFrame:
@@ -75,7 +42,7 @@ def rescore(run: Run, dataset: Dataset, device: torch.device) -> pd.DataFrame:
     rows = {}
     for split in ("validation", "test"):
         scored = score_windows(network, windows[split], config.recipe_settings, len(config.class_names))
-        rows[split] = {name.removeprefix("again_"): value for name, value in scored.scores("again").items()}
+        rows[split] = {name.removeprefix("new_"): value for name, value in scored.scores("new").items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")
 
 
@@ -84,13 +51,10 @@ def _reestimate(model: nn.Module, network: nn.Module, training: Windows, config:
     reestimate_statistics(model, network, training, recipe, config.seed)
 
 
-# ------------------------------------------------------------------------------------------------- inside the training
-
-
 def trace_fit(run: Run, dataset: Dataset, device: torch.device, epochs: int = TRACE_EPOCHS) -> pd.DataFrame:
     """Repeat the first epochs of a Transformer's fit with the same random numbers and record what happens inside.
 
-    The numbers are the fit's own where it was trained on this machine and with as many threads.
+    The numbers are the fit's own where it was trained on this machine.
 
     Args:
         run: a finished fit of the Transformer.
@@ -109,15 +73,16 @@ def trace_fit(run: Run, dataset: Dataset, device: torch.device, epochs: int = TR
     network = model if run.environment.get("path") == REFERENCE else accelerate(model, device)
     training = training_windows(config, windows_by_split(config, dataset, device)["train"])
     recorder = _Recorder(model, training, config, device)
-    for epoch in range(min(epochs, config.epochs)):
-        torch.manual_seed(epoch_seed(config.seed, epoch))
-        train_epoch(model, network, optimizer, training, recipe, n_classes, epoch, config.epochs, observe=recorder)
+    with torch_threads(config.threads):
+        for epoch in range(min(epochs, config.epochs)):
+            torch.manual_seed(epoch_seed(config.seed, epoch))
+            train_epoch(model, network, optimizer, training, recipe, n_classes, epoch, config.epochs, observe=recorder)
     return pd.DataFrame(recorder.rows)
 
 
 @dataclass
 class _Recorder:
-    """Notes a row in every step; looks at copies only, and draws no random number of the training's."""
+    """Notes a row in every step; computes on copies only, and draws no random number of the training's."""
 
     model: ConvTransformer
     training: Windows
@@ -149,12 +114,10 @@ def gradient_norms(model: ConvTransformer) -> dict[str, float]:
     parts: dict[str, nn.Module] = {"base": model.base}
     parts |= {f"layer{number}": layer for number, layer in enumerate(model.encoder, 1)}
     parts["classifier"] = model.classifier
-    return {f"gradient_{name}": _gradient_norm(part.parameters()) for name, part in parts.items()}
-
-
-def _gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return float(nn.utils.get_total_norm(gradients))
+    gradients = {
+        name: [each.grad for each in part.parameters() if each.grad is not None] for name, part in parts.items()
+    }
+    return {f"gradient_{name}": float(nn.utils.get_total_norm(each)) for name, each in gradients.items()}
 
 
 @torch.no_grad()

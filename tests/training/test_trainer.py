@@ -27,8 +27,8 @@ from audioclf_lib.runs.store import Run
 from audioclf_lib.training.batches import Windows, all_windows, normalise
 from audioclf_lib.training.environment import choose_device
 from audioclf_lib.training.epochs import DivergedError, class_weights, reestimate_statistics, score_windows, train_epoch
-from audioclf_lib.training.fit import fit
 from audioclf_lib.training.optimisation import learning_rate, make_average, make_optimizer
+from audioclf_lib.training.trainer import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -151,6 +151,7 @@ def test_predictions_hold_every_window_of_every_fold_once(tmp_path: Path) -> Non
     expected = pd.DataFrame(
         {
             "clip_id": np.repeat(dataset.clip_ids, 3),
+            "source": np.repeat(dataset.sources, 3),
             "fold": np.repeat(dataset.folds, 3),
             "window_index": np.tile([0, 1, 2], len(dataset)),
             "silent": dataset.silent.flatten(),
@@ -231,7 +232,8 @@ def test_a_fit_trains_on_its_own_number_of_threads_and_leaves_torch_as_it_was(da
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_split_whose_loss_is_no_number_ends_the_fit_at_once(split: str, dataset: Dataset, tmp_path: Path) -> None:
     loud = dataset.waveforms.copy()
-    loud[dataset.folds == {"validation": 2, "test": 1}[split]] *= np.float32(1e38)
+    scored = dataset.folds == {"validation": 2, "test": 1}[split]
+    loud[scored] = (loud[scored] * 2.0 * np.finfo(np.float32).max).astype(np.float32)  # a convolution overflows
     config = make_fit(dataset, recipe="as-written")
     with pytest.raises(DivergedError, match=rf"the {split} loss became (nan|inf) in epoch 1; lower the learning rate"):
         fit(config, replace(dataset, waveforms=loud), runs_dir=tmp_path, device="cpu")
@@ -244,7 +246,7 @@ def test_memory_that_runs_out_on_a_device_names_the_remedy(
     def run_out(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("audioclf_lib.training.fit.train_epoch", run_out)
+    monkeypatch.setattr("audioclf_lib.training.trainer.train_epoch", run_out)
     with pytest.raises(InputError, match=r"the memory of cpu is too small for fit .*; lower batch_size"):
         train(dataset, tmp_path)
 

@@ -13,16 +13,6 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tiny import make_dataset, make_fit
-from torch import Tensor, nn
-
-from audioclf_lib._support.errors import InputError
-from audioclf_lib.config import Experiment, Recipe
-from audioclf_lib.data import Dataset
-from audioclf_lib.models import ConvTransformer, create_model
-from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.diagnosis import (
     attention_entropy,
     examine_cases,
@@ -32,7 +22,6 @@ from audioclf_lib.suite.diagnosis import (
     rescore,
     trace_fit,
 )
-from audioclf_lib.suite.plan import load_plan
 from audioclf_lib.suite.variants import (
     ALL_REMEDIES,
     AS_WRITTEN,
@@ -44,8 +33,19 @@ from audioclf_lib.suite.variants import (
     planned_diagnosis,
     read_cases,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import make_dataset, make_fit
+from torch import Tensor, nn
+
+from audioclf_lib._support.errors import InputError
+from audioclf_lib.config import Experiment, Recipe
+from audioclf_lib.data import Dataset
+from audioclf_lib.models import ConvTransformer, create_model
+from audioclf_lib.runs.store import Run, RunStore
+from audioclf_lib.suite.plan import load_plan
 from audioclf_lib.training.batches import all_windows, training_batch
-from audioclf_lib.training.fit import fit, make_optimizer, train_epoch
+from audioclf_lib.training.trainer import fit, make_optimizer, train_epoch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,16 +14,15 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from audio_files import make_folder
 from standins import Scene, wait_until
 
-from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib.config import Experiment
 from audioclf_lib.data import Dataset, load_dataset
 from audioclf_lib.runs.store import RunStore
-from audioclf_lib.suite.forecast import forecast
-from audioclf_lib.suite.jobs import plan_jobs, start_first
-from audioclf_lib.suite.plan import Plan, Sweep, load_plan, load_sweep, save_plan
-from audioclf_lib.suite.run import Outcome, default_jobs, describe_accuracy, run_suite
+from audioclf_lib.suite.engine import Outcome, default_jobs, describe_accuracy, engine_lock, run_suite
+from audioclf_lib.suite.jobs import dry_run, plan_jobs, start_first
+from audioclf_lib.suite.plan import Plan, load_plan, load_plans, save_plan
 
 SETTINGS = {
     "name": "small",
@@ -99,7 +98,8 @@ def test_a_changed_plan_makes_other_jobs_and_leaves_the_old_results(scene: Scene
 
 def test_checks_run_last_and_under_names_of_their_own(tmp_path: Path, dataset: Dataset) -> None:
     scene = Scene(tmp_path)
-    plan = PLAN.changed(checks=[{"model": "transformer", "protocol": "split", "test_fold": 3}])
+    check = {"model": "transformer", "protocol": "split", "test_fold": 3}
+    plan = PLAN.changed(experiments=[*PLAN.experiments, check])
     scene.train(plan, dataset)
     outcomes = run_suite(plan, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks, jobs=1, say=lambda line: None)
     assert states(outcomes) == ALL_DONE | {"transformer-h1-split-test3": "done"}
@@ -109,31 +109,30 @@ def test_checks_run_last_and_under_names_of_their_own(tmp_path: Path, dataset: D
     assert load_plan(scene.runs_dir / "plan.yaml") == plan
 
 
-def test_a_diagnosis_comes_last_has_a_place_in_the_results_and_no_mean(tmp_path: Path, dataset: Dataset) -> None:
-    plan = PLAN.changed(diagnosis_epochs=1)
+def test_an_ablation_comes_last_is_among_the_results_and_has_no_mean(tmp_path: Path, dataset: Dataset) -> None:
+    plan = PLAN.changed(ablation={"epochs": 1})
     scene = Scene(tmp_path)
     scene.train(plan, dataset)
     lines: list[str] = []
     outcomes = run_suite(plan, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks, jobs=1, say=lines.append)
-    assert scene.calls() == ["cnn-kfold", "dataset", "cnn-split", "diagnosis"]
-    assert states(outcomes) == ALL_DONE | {"diagnosis": "done"}
+    assert scene.calls() == ["cnn-kfold", "dataset", "cnn-split", "ablation"]
+    assert states(outcomes) == ALL_DONE | {"ablation": "done"}
     last = outcomes[-1]
     assert (last.fits_done, last.accuracy) == (len(last.job.fits), {}), "fits of different recipes have no mean"
-    assert lines[-1].startswith("diagnosis: done in ")
+    assert lines[-1].startswith("ablation: done in ")
     assert "right on the test fold" not in lines[-1]
     executed = nbformat.read(last.job.output, as_version=4)
     given = executed.metadata.papermill.parameters
-    assert (given["epochs"], given["num_heads"], given["runs_dir"]) == (1, 1, str(scene.runs_dir))
+    assert (given["epochs"], given["seeds"], given["runs_dir"]) == (1, [0], str(scene.runs_dir))
 
 
-def test_another_length_of_the_diagnosis_makes_another_job_of_it_alone(dataset: Dataset) -> None:
+def test_another_length_of_the_ablation_makes_another_job_of_it_alone(dataset: Dataset) -> None:
     def jobs(plan: Plan) -> dict[str, str]:
         return {job.title: job.id for job in plan_jobs(plan, dataset)}
 
-    short, long = (jobs(PLAN.changed(diagnosis_epochs=epochs)) for epochs in (1, 2))
-    assert [title for title in short if short[title] != long[title]] == ["diagnosis"]
-    assert jobs(PLAN.changed(diagnosis_epochs=50)) == long, "it is never longer than the plan's fits"
-    assert "diagnosis" not in jobs(PLAN)
+    short, long = (jobs(PLAN.changed(ablation={"epochs": epochs})) for epochs in (1, 2))
+    assert [title for title in short if short[title] != long[title]] == ["ablation"]
+    assert "ablation" not in jobs(PLAN)
 
 
 SPREAD = PLAN.changed(spread_folds=True)
@@ -172,18 +171,44 @@ def test_what_needs_a_fold_whose_run_failed_is_not_started_and_all_else_is(tmp_p
     assert "cnn-split" in scene.calls()
 
 
-def test_plans_of_a_sweep_run_side_by_side_and_the_last_plan_is_the_sweep(tmp_path: Path, dataset: Dataset) -> None:
+def test_recipes_and_data_sets_run_side_by_side_and_the_last_plan_holds_them_all(
+    tmp_path: Path, dataset: Dataset
+) -> None:
     scene = Scene(tmp_path)
-    sweep = Sweep(SETTINGS | {"recipe": ["tuned", "as-written"]})
-    for plan in sweep.plans.values():
-        scene.train(plan, dataset)
+    sounds = load_dataset(make_folder(tmp_path / "sounds"))
+    plan = PLAN.changed(recipe=["tuned", "as-written"], experiments=[{"model": "cnn", "protocol": "split"}])
+    plans = [plan, plan.changed(dataset=str(tmp_path / "sounds"))]
+    for each, recordings in zip(plans, (dataset, sounds), strict=True):
+        scene.train(each, recordings)
     lines: list[str] = []
-    outcomes = run_suite(sweep, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks, jobs=1, say=lines.append)
-    names = ["cnn-split (tuned)", "cnn-kfold (tuned)", "cnn-split (as-written)", "cnn-kfold (as-written)"]
-    assert states(outcomes) == dict.fromkeys(["dataset", *names], "done")
-    assert sorted(scene.calls()) == sorted(["dataset", *2 * ["cnn-split", "cnn-kfold"]]), "one look at the data set"
-    assert {line.partition(":")[0] for line in lines} == {"dataset", *names}
-    assert load_sweep(scene.runs_dir / "plan.yaml") == sweep
+    outcomes = run_suite(plans, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks, jobs=1, say=lines.append)
+    names = ["dataset", "cnn-split (tuned)", "cnn-split (as-written)"]
+    names = [f"{name} on {each.name}" for each in (dataset, sounds) for name in names]
+    assert states(outcomes) == dict.fromkeys(names, "done")
+    assert sorted(scene.calls()) == sorted([*2 * ["dataset"], *4 * ["cnn-split"]])
+    assert {line.partition(":")[0] for line in lines} == set(names)
+    assert load_plans(scene.runs_dir / "plan.yaml") == plans
+
+
+@pytest.mark.parametrize("name", ["a {b} c", "{seed}", "{"])
+def test_braces_in_a_path_are_only_braces(tmp_path: Path, dataset: Dataset, name: str) -> None:
+    """papermill and Snakemake take them for fields to fill in."""
+    scene = Scene(tmp_path / name)
+    plan = PLAN.changed(experiments=[{"model": "cnn", "protocol": "split"}])
+    scene.train(plan, dataset)
+    outcomes = run_suite(plan, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks, jobs=1, say=lambda line: None)
+    assert states(outcomes) == {"dataset": "done", "cnn-split": "done"}
+    assert all(outcome.job.output.is_relative_to(tmp_path / name) for outcome in outcomes)
+
+
+def test_a_home_that_cannot_be_written_stops_no_suite(
+    tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snakemake wants a cache there."""
+    (tmp_path / "home").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert states(run(scene)) == ALL_DONE
 
 
 def test_a_failure_is_told_and_stops_nothing_else(scene: Scene) -> None:
@@ -206,7 +231,8 @@ def test_a_failure_is_told_and_stops_nothing_else(scene: Scene) -> None:
 
 
 def engine_pid(scene: Scene) -> int:
-    return int(json.loads((scene.runs_dir / ".suite" / "engine.json").read_text())["pid"])
+    (pid,) = re.findall(r"process (\d+) on", engine_lock(scene.runs_dir / ".suite").read_text())
+    return int(pid)
 
 
 class Meanwhile(threading.Thread):
@@ -311,12 +337,12 @@ def test_a_suite_waits_for_the_snakemake_of_a_killed_one(scene: Scene) -> None:
         scene.release()
 
     assert states(run(scene, say=say)) == ALL_DONE
-    assert "of an interrupted suite is still at work; waiting for it" in lines[0]
+    assert re.match(r"process \d+ on .* still runs notebooks of a suite that was killed; waiting for it", lines[0])
     assert scene.calls() == ["cnn-kfold", "cnn-split"]
 
 
-def test_a_look_at_the_plan_changes_nothing(tmp_path: Path) -> None:
-    expected = forecast(PLAN, runs_dir=tmp_path / "runs")
+def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
+    expected = dry_run(PLAN, runs_dir=tmp_path / "runs")
     assert [job.title for job in expected.jobs] == ["dataset", "cnn-split", "cnn-kfold"]
     assert (expected.done, expected.trained, len(expected.fits)) == (set(), set(), 4)
     assert list(tmp_path.iterdir()) == []
@@ -327,11 +353,3 @@ def test_a_look_at_the_plan_changes_nothing(tmp_path: Path) -> None:
 )
 def test_accuracy_is_told_in_per_cent(accuracy: tuple[float, float | None] | None, text: str) -> None:
     assert describe_accuracy(accuracy) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (59.4, "59 s"), (61.2, "1 min 01 s"), (3600, "1 h 00 min"), (7799, "2 h 09 min")],
-)
-def test_times_are_told_as_people_say_them(seconds: float, text: str) -> None:
-    assert describe_seconds(seconds) == text

@@ -16,8 +16,15 @@ import pytest
 from standins import wait_until, write_notebook
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.suite.execution import NotebookError, run_notebook
-from audioclf_lib.suite.status import failed_path, is_of, part_path, read_status, status_path
+from audioclf_lib.suite.notebooks import (
+    NotebookError,
+    failed_path,
+    is_made_from,
+    part_path,
+    read_status,
+    run_notebook,
+    status_path,
+)
 
 CODE = """
 import os, sys, time
@@ -102,15 +109,15 @@ def test_an_executed_notebook_is_of_its_notebook_until_that_changes(notebook: Pa
     now = output.stat().st_mtime
     for saved in (now - 86_400, now + 86_400):
         os.utime(notebook, (saved, saved))
-        assert is_of(notebook, output)
+        assert is_made_from(notebook, output)
     notebook.write_text(notebook.read_text().replace("no luck", "bad luck"))
     os.utime(notebook, (now - 86_400,) * 2)
-    assert not is_of(notebook, output)
+    assert not is_made_from(notebook, output)
 
     status_path(output).unlink()  # from before a checksum was kept: by time
-    assert is_of(notebook, output)
+    assert is_made_from(notebook, output)
     os.utime(notebook, (now + 86_400,) * 2)
-    assert not is_of(notebook, output)
+    assert not is_made_from(notebook, output)
 
 
 def test_what_a_notebook_refuses_is_bad_input(notebook: Path, output: Path) -> None:
@@ -138,7 +145,7 @@ def start(notebook: Path, output: Path) -> subprocess.Popen[str]:
     }
     jobs = notebook.with_name("jobs.json")
     jobs.write_text(json.dumps({"one": job}))
-    command = [sys.executable, "-m", "audioclf_lib.suite.execution", str(jobs), "one"]
+    command = [sys.executable, "-m", "audioclf_lib.suite.notebooks", str(jobs), "one"]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 

@@ -1,0 +1,408 @@
+"""The ``audioclf`` command.
+
+Exit codes: 0 all done, 1 something failed, 2 bad input (one sentence on stderr), 130 stopped by Ctrl-C or a signal.
+What takes long to import is imported by the command that needs it, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from audioclf_lib._support.errors import InputError, one_line, quote
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, user_path
+
+if TYPE_CHECKING:
+    from audioclf_lib.config import Experiment
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+# As in ``config``, which takes long to import.
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+RecipeName = Literal["as-written", "tuned"]
+ProtocolName = Literal["kfold", "split"]
+
+app = typer.Typer(
+    help="Audio classification as a course report: data, experiments in notebooks, and the report made of them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _given_path(path: Path | None) -> Path | None:
+    """Every path that a user gives goes through this."""
+    return None if path is None else user_path(path)
+
+
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", "-d", help="demo, esc10, or a folder: ESC-10, ESC-50 or your own.")
+]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", "-e", help="Epochs of every fit.")]
+TestFoldOption = Annotated[int | None, typer.Option(help="Fold that is never trained on.")]
+RecipeOption = Annotated[RecipeName | None, typer.Option(help="How fits are trained.")]
+RecipeChangesOption = Annotated[
+    str | None, typer.Option(help='Recipe settings to change, as a JSON object: {"dropout": 0.3}.')
+]
+DeviceOption = Annotated[DeviceName, typer.Option(help="Where to compute.")]
+ParameterOption = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Any parameter of the notebook; may be repeated."),
+]
+RunsDirOption = Annotated[
+    Path,
+    typer.Option(
+        help="Where run folders and executed notebooks are kept.", show_default="report/runs", callback=_given_path
+    ),
+]
+
+
+@app.command()
+def data(
+    name_or_path: Annotated[str, typer.Argument(help="demo, esc10, or a folder with recordings.")] = "demo",
+) -> None:
+    """Load and check a data set (downloading esc10 if there is no copy), and say what it holds."""
+    with _stopped_politely("run the same command again"):
+        from audioclf_lib.cli.tables import dataset_table, show
+        from audioclf_lib.data import DEFAULT_DATA_DIR, load_dataset
+        from audioclf_lib.suite.plan import resolve_dataset
+
+        show(dataset_table(load_dataset(resolve_dataset(name_or_path)), DEFAULT_DATA_DIR))
+
+
+@app.command()
+def run(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT|MODEL|NOTEBOOK",
+            help="An experiment (cnn-kfold, transformer-h4-split, mel-cnn-split, ...), the .py file of a model, or a "
+            "notebook's name or path.",
+        ),
+    ],
+    dataset: DatasetOption = None,
+    epochs: EpochsOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every fit.")] = None,
+    test_fold: TestFoldOption = None,
+    protocol: Annotated[ProtocolName | None, typer.Option(help="For the .py file of a model.")] = None,
+    recipe: RecipeOption = None,
+    recipe_changes: RecipeChangesOption = None,
+    device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
+    runs_dir: Annotated[Path | None, typer.Option(help="Where run folders are kept.", callback=_given_path)] = None,
+    parameter: ParameterOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the executed notebook goes.", callback=_given_path)
+    ] = None,
+) -> None:
+    """Run one notebook in batch, as an experiment of the suite or with parameters of your own."""
+    from audioclf_lib.cli.tables import live_lines, show, shown_path
+    from audioclf_lib.runs.store import RunStore
+    from audioclf_lib.suite.engine import outcome
+    from audioclf_lib.suite.jobs import NOTEBOOKS_DIR, experiment_job
+    from audioclf_lib.suite.notebooks import NotebookError, read_progress, run_notebook
+    from audioclf_lib.suite.plan import resolve_dataset
+    from audioclf_lib.training.environment import choose_device
+
+    given: dict[str, Any] = {
+        "dataset": resolve_dataset(dataset) if dataset else None,
+        "epochs": epochs,
+        "seed": seed,
+        "test_fold": test_fold,
+        "protocol": protocol,
+        "recipe": recipe,
+        "recipe_changes": recipe_changes,
+        "device": device,
+        "runs_dir": str(runs_dir.resolve()) if runs_dir else None,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    given |= _parse_parameters(parameter or [])
+    with _stopped_politely("run the same command again to go on"):
+        experiment, job = _parse_experiment(target, given), None
+        if experiment:
+            choose_device(experiment.device)  # raises if it is not present
+            job = experiment_job(experiment)
+            outcome(job, RunStore(experiment.runs_dir))  # raises if something else is in the place of a run folder
+            notebook, place, parameters = job.notebook, job.output, job.parameters
+        else:
+            notebook = _find_notebook(target, NOTEBOOKS_DIR)
+            place, parameters = Path(f"{notebook.stem}{_told_apart(given)}-executed.ipynb"), given
+        place = output or place
+        try:
+            with live_lines(lambda: read_progress(place)):
+                executed = run_notebook(notebook, place, parameters, on_wait=_say_waiting)
+        except NotebookError as error:
+            _stderr(f"{notebook.name}: {error}\nsee {shown_path(error.notebook)}")
+            raise typer.Exit(FAILED) from None
+        show(f"executed notebook: {shown_path(executed)}")
+        if experiment and job:
+            show(f"{job.title}: {outcome(job, RunStore(experiment.runs_dir)).scores}")
+
+
+@app.command()
+def suite(
+    plan: Annotated[str, typer.Option("--plan", help="demo, full, or a YAML file like workflow/plans/demo.yaml.")] = (
+        "demo"
+    ),
+    dataset: DatasetOption = None,
+    epochs: EpochsOption = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, separated by commas: 0,1,2.")] = None,
+    test_fold: TestFoldOption = None,
+    recipe: RecipeOption = None,
+    recipe_changes: RecipeChangesOption = None,
+    device: DeviceOption = "auto",
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Notebooks at once.", show_default="one per core, or per GPU; elsewhere the profile says"
+        ),
+    ] = None,
+    notebooks_dir: Annotated[
+        Path, typer.Option(help="Where the notebooks are.", show_default="notebooks", callback=_given_path)
+    ] = PROJECT_ROOT / "notebooks",
+    on: Annotated[
+        str,
+        typer.Option(metavar="WHERE", help="laptop, slurm, dask, or a folder with a Snakemake profile of your own."),
+    ] = "laptop",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would run, what is done, and how long the rest may take."),
+    ] = False,
+) -> None:
+    """Run all experiments of a plan; what is done is skipped, and an interrupted suite goes on where it stopped."""
+    from audioclf_lib.suite.plan import load_plan, load_plans
+
+    changes: dict[str, Any] = {
+        "epochs": epochs,
+        "seeds": None if seeds is None else seeds.split(","),
+        "test_fold": test_fold,
+        "recipe": recipe,
+        "recipe_changes": recipe_changes,
+    }
+    chosen = [load_plan(plan, dataset)] if dataset else load_plans(plan)
+    plans = [each.changed(**changes) for each in chosen]
+    with _stopped_politely("run the same command again to go on"):
+        from audioclf_lib.cli import tables
+
+        tables.show(tables.describe_plan(plans))
+        if dry_run:
+            from audioclf_lib.suite import jobs as planned
+
+            expected = planned.dry_run(plans, runs_dir=runs_dir, device=device, jobs=jobs, notebooks_dir=notebooks_dir)
+            tables.show(tables.dry_run_table(expected))
+            tables.show(tables.describe_rest(expected))
+            return
+        from audioclf_lib.suite.engine import run_suite
+
+        running: list[str] = []
+        with tables.live_lines(lambda: "\n".join(running)):
+            outcomes = run_suite(
+                plans,
+                runs_dir=runs_dir,
+                device=device,
+                jobs=jobs,
+                on=on,
+                notebooks_dir=notebooks_dir,
+                say=_say,
+                show=lambda lines: running.__setitem__(slice(None), lines),
+            )
+        tables.show(tables.suite_table(outcomes))
+        failures = [outcome for outcome in outcomes if outcome.state != "done"]
+        if failures:
+            tables.show(tables.failure_table(failures))
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+def report(
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="Whose runs to show.", show_default="what the last suite ran")
+    ] = None,
+    dataset: DatasetOption = None,
+    runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
+    title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
+    authors: Annotated[str | None, typer.Option(help="Authors, separated by semicolons.")] = None,
+    course: Annotated[str | None, typer.Option(help="Course or institution.")] = None,
+    date: Annotated[str | None, typer.Option(help="Date on the title page.")] = None,
+    parameter: ParameterOption = None,
+    notebook: Annotated[
+        Path, typer.Option(help="Your own report notebook.", show_default="90_report", callback=_given_path)
+    ] = PROJECT_ROOT / "notebooks" / "90_report.ipynb",
+    formats: Annotated[str, typer.Option(help="pdf, html, or both separated by a comma.")] = "pdf,html",
+    output_dir: Annotated[
+        Path, typer.Option(help="Where report.pdf and report.html go.", show_default="report", callback=_given_path)
+    ] = PROJECT_ROOT / "report",
+) -> None:
+    """Make the report of finished runs as PDF and HTML; missing runs are named in it."""
+    with _stopped_politely("run the same command again"):
+        from audioclf_lib.cli.tables import show, shown_path
+        from audioclf_lib.report.build import build_report
+        from audioclf_lib.suite.notebooks import NotebookError
+        from audioclf_lib.suite.plan import absolute_plan, resolve_dataset
+
+        front_matter = {"title": title, "authors": authors, "course": course, "date": date}
+        try:
+            files = build_report(
+                absolute_plan(plan or ""),
+                dataset=resolve_dataset(dataset) if dataset else "",
+                runs_dir=runs_dir,
+                output_dir=output_dir,
+                formats=[name.strip() for name in formats.split(",")],
+                notebook=notebook,
+                say=_say,
+                **front_matter | _parse_parameters(parameter or []),
+            )
+        except NotebookError as error:
+            _stderr(f"{notebook.name}: {error}\nsee {shown_path(error.notebook)}")
+            raise typer.Exit(FAILED) from None
+        for path in files:
+            show(f"report: {shown_path(path)}")
+
+
+@app.command()
+def tune(
+    study: Annotated[
+        str, typer.Argument(help="cnn, transformer, or a YAML file like workflow/studies/cnn.yaml.")
+    ] = "cnn",
+    dataset: DatasetOption = None,
+    epochs: EpochsOption = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials of the study in all, those that are done included.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every fit and of the search.")] = None,
+    device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
+    runs_dir: Annotated[
+        Path | None, typer.Option(help="Where run folders and studies are kept.", callback=_given_path)
+    ] = None,
+) -> None:
+    """Search settings of the recipe by Optuna; the same command in several terminals or jobs works on one study."""
+    with _stopped_politely("run the same command again to go on"):
+        from audioclf_lib.cli.tables import show, study_table
+        from audioclf_lib.data import load_dataset
+        from audioclf_lib.suite.plan import resolve_dataset
+        from audioclf_lib.suite.search import load_study, run_study
+
+        chosen = load_study(study).changed(
+            dataset=resolve_dataset(dataset) if dataset else None,
+            epochs=epochs,
+            trials=trials,
+            seed=seed,
+            device=device,
+            runs_dir=runs_dir,
+        )
+        recordings = load_dataset(chosen.experiment.dataset, with_folds=chosen.experiment.named_folds)
+        _say(f"study {chosen.study_id(recordings)} on {recordings.name}, {chosen.trials} trials")
+        found = run_study(chosen, recordings, say=_say)
+        show(study_table(found))
+        if found.best is None:
+            _say("no trial was trained to the end, so there are no best settings")
+        else:
+            _say(f"best settings, for --recipe-changes: {json.dumps(found.best.recipe_changes)}")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without ± or – shows a question mark
+    try:
+        code = app(prog_name="audioclf", standalone_mode=False)
+    except InputError as error:
+        code = _refuse("audioclf", str(error))
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "audioclf"
+        if len(sys.argv) == 1:  # nothing was asked for: the message is the help
+            _stderr(str(error))
+            code = BAD_INPUT
+        else:
+            message = error.format_message().replace("Value error, ", "").rstrip(".")
+            code = _refuse(command, f"{message}; `{command} --help` lists what there is")
+    sys.exit(code or 0)
+
+
+def _refuse(command: str, sentence: str) -> int:
+    """Say what is wrong in one line."""
+    _stderr(f"{command}: {one_line(sentence)}")
+    return BAD_INPUT
+
+
+@contextmanager
+def _stopped_politely(advice: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        _stderr(f"stopped; {advice}")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _stderr(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _say_waiting(holder: str) -> None:
+    _stderr(f"waiting for {holder}, which runs the same notebook")
+
+
+def _parse_experiment(target: str, given: dict[str, Any]) -> Experiment | None:
+    """``transformer-h4-kfold`` or the file of a model as an experiment with the ``given`` settings; None if neither."""
+    from audioclf_lib.config import Experiment
+    from audioclf_lib.models import find_model
+    from audioclf_lib.suite.plan import resolve_model
+
+    if re.search(r"\.py(:|$)", target):
+        said: dict[str, Any] = {"model": resolve_model(target)}
+    else:
+        match = re.fullmatch(r"([a-z0-9-]+?)(?:-h([0-9]{1,9}))?-(kfold|split)", target)
+        if match is None:
+            return None
+        try:
+            find_model(match[1])
+        except InputError:
+            return None
+        said = {"model": match[1], "protocol": match[3]} | ({"num_heads": int(match[2])} if match[2] else {})
+    for name in said:
+        if name in given:
+            raise InputError(f"the experiment's name {target} says what {name} is; leave the parameter {name} out")
+    return Experiment(**(given | said))
+
+
+def _find_notebook(target: str, folder: Path) -> Path:
+    for path in (user_path(target), folder / target, folder / f"{target}.ipynb"):
+        if path.is_file():
+            return path.resolve()
+    known = ", ".join(sorted(path.stem for path in folder.glob("*.ipynb")))
+    raise InputError(
+        f"{quote(target)} is neither an experiment (such as cnn-kfold) nor a notebook; notebooks are {known}"
+    )
+
+
+def _told_apart(parameters: dict[str, Any]) -> str:
+    """Part of a file's name that tells runs with other parameters apart: ``-epochs5-seed1``."""
+    return re.sub(r"[^\w.]+", "-", "".join(f"-{name}{value}" for name, value in parameters.items()))[:100].rstrip("-")
+
+
+def _parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
+    """``name=value`` -> parameters; numbers, true, false, null and lists are read as JSON, anything else is text."""
+    parameters: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name.isidentifier() or not equals:
+            raise InputError(f"parameter {quote(text)} is not understood; write it as name=value")
+        try:
+            parsed = json.loads(value)
+        except (ValueError, RecursionError):  # not JSON, a number of too many digits, too many brackets
+            parsed = value
+        parameters[name] = value if isinstance(parsed, dict) else parsed  # notebooks take objects as JSON text
+    return parameters

@@ -1,0 +1,172 @@
+"""What the commands show in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from audioclf_lib._support.durations import describe_estimate, describe_seconds
+from audioclf_lib.suite.engine import Outcome, describe_accuracy
+from audioclf_lib.suite.jobs import DryRun, Job, distinct_fits
+from audioclf_lib.suite.notebooks import failed_path
+from audioclf_lib.suite.plan import Plan
+
+if TYPE_CHECKING:
+    from audioclf_lib.data import Dataset
+    from audioclf_lib.suite.search import StudyResult
+
+MAX_ROWS = 40  # of a dry run's table; beyond that, runs of one kind share a row
+
+
+def show(what: RenderableType) -> None:
+    """Print a table or a line; a line is never broken and holds no markup."""
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    if isinstance(what, str):
+        console.print(what, highlight=False, soft_wrap=True, markup=False)
+    else:
+        console.print(what)
+
+
+@contextmanager
+def live_lines(lines: Callable[[], str]) -> Iterator[None]:
+    """Keep showing lines that change below what is printed, in a terminal; elsewhere nothing."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    with Live(get_renderable=lambda: Text(lines()), refresh_per_second=2, transient=True):
+        yield
+
+
+def shown_path(path: Path) -> str:
+    """A path as the user would type it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _table(title: str, *columns: str, left: Sequence[str] = ("experiment", "status")) -> Table:
+    table = Table(title=escape(title), box=box.SIMPLE, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+    return table
+
+
+def describe_plan(plans: Sequence[Plan]) -> str:
+    """``plan demo on demo: 8 experiments, 10 epochs``."""
+    experiments, checks = plans[0].experiments_list(), plans[0].checks_list()
+    parts = [f"{len(experiments)} experiment{'s' * (len(experiments) > 1)}"]
+    if checks:
+        parts.append(f"{len(checks)} check{'s' * (len(checks) > 1)} on another test fold")
+    if plans[0].ablation:
+        parts.append("an ablation")
+    epochs = " or ".join(str(number) for number in sorted({each.epochs for each in experiments}))
+    where = " and ".join(plan.dataset for plan in plans)
+    return f"plan {plans[0].name} on {where}: {', '.join(parts)}, {epochs} epoch{'s' * (epochs != '1')}"
+
+
+def dataset_table(dataset: Dataset, data_dir: Path) -> Table:
+    """What a data set holds."""
+    table = Table(title=f"Data set {escape(dataset.name)}", box=box.SIMPLE, show_header=False, title_justify="left")
+    folds = sorted({int(fold) for fold in dataset.folds})
+    n_silent, n_windows = int(dataset.silent.sum()), dataset.silent.size
+    rows = {
+        "clips": f"{len(dataset)} of {dataset.waveforms.shape[1] / dataset.sample_rate:g} s",
+        "classes": f"{len(dataset.class_names)}: {', '.join(dataset.class_names)}",
+        "clips per fold": ", ".join(f"{fold}: {int((dataset.folds == fold).sum())}" for fold in folds),
+        "windows": f"{dataset.silent.shape[1]} per clip, {n_windows} in all",
+        "silent windows": f"{n_silent} ({100 * n_silent / n_windows:.1f} %)",
+        "fingerprint": dataset.fingerprint,
+        "licence": dataset.licence,
+        "kept in": str(data_dir),
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    return table
+
+
+def dry_run_table(expected: DryRun) -> Table:
+    """A row for each run, or, where that would be too many, for each kind of run."""
+    rows: dict[str, list[Job]] = {}
+    for job in expected.jobs:
+        rows.setdefault(job.title if len(expected.jobs) <= MAX_ROWS else job.kind, []).append(job)
+    table = _table("What is done", "experiment", "runs", "fits")
+    for name, jobs in rows.items():
+        fits = distinct_fits(jobs)
+        n_done = sum(job.key in expected.done for job in jobs)
+        trained = f"{sum(key in expected.trained for key in fits)}/{len(fits)}" if fits else "–"
+        table.add_row(escape(name), f"{n_done}/{len(jobs)}", trained)
+    return table
+
+
+def describe_rest(expected: DryRun) -> str:
+    """What is left, and how long that takes by the fits that are finished."""
+    left = len(expected.jobs) - len(expected.done)
+    counts = (
+        f"{left} of {len(expected.jobs)} runs are to do; "
+        f"{len(expected.trained)} of {len(expected.fits)} different fits are trained"
+    )
+    if expected.seconds is None:
+        return f"{counts}; the time left is known when one is"
+    if not expected.seconds:
+        return counts
+    at_once = "1 run" if expected.at_once == 1 else f"{expected.at_once} runs"
+    return f"{counts}; about {describe_estimate(expected.seconds)} of training left with {at_once} at a time"
+
+
+def suite_table(outcomes: Sequence[Outcome]) -> Table:
+    """How the runs of a suite ended, with their scores."""
+    title = "Accuracy on the test fold (mean ± standard deviation over the fits)"
+    table = _table(title, "experiment", "status", "time", "fits", "windows", "clips")
+    for outcome in outcomes:
+        if outcome.job.fits and not (outcome.job.for_others and outcome.state == "done"):
+            table.add_row(
+                escape(outcome.job.title),
+                outcome.state,
+                describe_seconds(outcome.status.seconds) if outcome.status else "–",
+                f"{outcome.fits_done}/{len(outcome.job.fits)}",
+                describe_accuracy(outcome.accuracy.get("window")),
+                describe_accuracy(outcome.accuracy.get("clip")),
+            )
+    return table
+
+
+def failure_table(failures: Sequence[Outcome]) -> Table:
+    """What is not done, and why."""
+    table = Table(title="Not done", box=box.SIMPLE, title_justify="left")
+    for name in ("notebook", "cell", "what happened"):
+        table.add_column(name, overflow="fold")
+    for outcome in failures:
+        status, cell = outcome.status, ""
+        if status is not None and status.state == "failed":
+            cell = f"[{status.cell}]" if status.cell is not None else ""
+            what = f"{status.error}: {status.message}"
+            if failed_path(outcome.job.output).exists():
+                what += f"\nsee {shown_path(failed_path(outcome.job.output))}"
+        elif outcome.state == "stopped":
+            what = "stopped before it was done; run the same command again to go on"
+        elif outcome.job.after:
+            what = "was not started, since not all runs of its folds are done"
+        else:
+            what = "was not started"
+        table.add_row(escape(outcome.job.title), escape(cell), escape(what))
+    return table
+
+
+def study_table(found: StudyResult) -> Table:
+    """The trials of a study, the best first."""
+    table = _table("Accuracy on the validation fold, the best first", "trial", "state", "epochs", "windows", "clips")
+    table.add_column("settings", overflow="fold")
+    for row in found.table.to_dict(orient="records"):
+        shares = (row["accuracy"], row["clip_accuracy"])
+        shown = ("–" if share != share else f"{100 * share:.1f} %" for share in shares)
+        settings = ", ".join(f"{name} {row[name]}" for name in found.config.search)
+        table.add_row(str(row["trial"]), row["state"], str(row["epochs"]), *shown, escape(settings))
+    return table

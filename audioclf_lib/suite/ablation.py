@@ -1,0 +1,155 @@
+"""The ablation: the recipe as written with one change at a time.
+
+Every variant is an ordinary fit on the folds of the train-test split. What ``tracing`` computes of some of them is kept
+in tables beside the run folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
+from audioclf_lib.config import DatasetFacts, DeviceName, Experiment
+from audioclf_lib.runs.store import RunStore
+from audioclf_lib.suite.plan import Plan
+
+if TYPE_CHECKING:
+    from audioclf_lib.data import Dataset
+
+AS_WRITTEN, HIGH_RATE = "as written", "learning rate 0.01"
+_REMEDIES: dict[str, dict[str, Any]] = {
+    "statistics re-estimated": {"reestimate_windows": 512},
+    "silent windows dropped": {"drop_silent": True},
+    "warm-up": {"schedule": "one-cycle", "warmup_fraction": 0.2},
+    "augmentation": {"random_crops": True, "gain_db": 6.0, "flip_polarity": True},
+    "mixup": {"mixup_alpha": 0.2},
+}
+# What is changed of the recipe as written, by name. The original states no learning rate, so it may have been too high.
+CHANGES: dict[str, dict[str, Any]] = {
+    AS_WRITTEN: {},
+    **_REMEDIES,
+    "all of these": {name: value for changes in _REMEDIES.values() for name, value in changes.items()},
+    HIGH_RATE: {"learning_rate": 1e-2},
+}
+TRACED = (AS_WRITTEN, "warm-up", HIGH_RATE)  # changes whose Transformer is traced
+
+RESCORED, TRACE = "reestimated", "trace"  # names of the tables beside the run folders
+
+
+def change_experiments(
+    *,
+    dataset: str = "demo",
+    epochs: int = 8,
+    seeds: Sequence[int] = (0,),
+    test_fold: int = 1,
+    device: DeviceName = "auto",
+    threads: int = 1,
+    runs_dir: Path | str = DEFAULT_RUNS_DIR,
+) -> list[Experiment]:
+    """Splits of the CNN and of the Transformer with one head, each with one change at a time, for each seed.
+
+    Args:
+        dataset, epochs, test_fold, device, threads, runs_dir: as of ``Experiment``.
+        seeds: of the fits.
+
+    Raises:
+        InputError: an unknown or impossible value.
+    """
+    common: dict[str, Any] = {"dataset": dataset, "epochs": epochs, "test_fold": test_fold, "device": device}
+    common |= {"threads": threads, "runs_dir": runs_dir, "protocol": "split", "recipe": "as-written"}
+    return [
+        Experiment(model=model, seed=seed, recipe_changes=settings, **common)
+        for seed in seeds
+        for model in ("cnn", "transformer")
+        for name, settings in CHANGES.items()
+        if (model, name) != ("cnn", HIGH_RATE)
+    ]
+
+
+def ablation_parameters(plan: Plan, device: DeviceName = "auto", runs_dir: Path | str = "") -> dict[str, Any]:
+    """A plan's ablation as arguments of ``change_experiments``; on the first of its test folds."""
+    if plan.ablation is None:
+        return {}
+    return {
+        "dataset": plan.dataset,
+        "epochs": plan.ablation.epochs,
+        "seeds": list(plan.ablation.seeds),
+        "test_fold": plan.experiments_list()[0].test_fold,
+        "device": device,
+        "threads": plan.threads,
+        "runs_dir": str(runs_dir),
+    }
+
+
+def ablation_experiments(plan: Plan, device: DeviceName = "auto", runs_dir: Path | str = "") -> list[Experiment]:
+    """The experiments of a plan's ablation; none if it has no ablation."""
+    parameters = ablation_parameters(plan, device, runs_dir)
+    return change_experiments(**parameters) if parameters else []
+
+
+def change_of(experiment: Experiment) -> str:
+    """Which of ``CHANGES`` an experiment makes."""
+    return next(name for name, settings in CHANGES.items() if settings == experiment.recipe_changes)
+
+
+def is_traced(experiment: Experiment) -> bool:
+    """True if ``trace_fit`` records the first steps of its fit."""
+    return experiment.model == "transformer" and change_of(experiment) in TRACED
+
+
+def examine(experiments: Iterable[Experiment], dataset: Dataset) -> None:
+    """Compute the tables of trained fits that do not exist yet, and keep them.
+
+    Raises:
+        InputError: a fit that has not been trained.
+    """
+    from audioclf_lib.suite.tracing import rescore, trace_fit  # they need torch
+    from audioclf_lib.training.environment import choose_device
+
+    for experiment in experiments:
+        store, device = RunStore(experiment.runs_dir), choose_device(experiment.device)
+        (config,) = experiment.fits(dataset)
+        run = store.load(config)
+        if store.load_trace(config, RESCORED) is None:
+            store.save_trace(config, RESCORED, rescore(run, dataset, device))
+        if is_traced(experiment) and store.load_trace(config, TRACE) is None:
+            store.save_trace(config, TRACE, trace_fit(run, dataset, device))
+
+
+def ablation_table(experiments: Iterable[Experiment], dataset: DatasetFacts) -> pd.DataFrame:
+    """A row per architecture, change and seed.
+
+    Returns:
+        Columns model, change, seed, then ``{train,validation,test}_{loss,accuracy,clip_accuracy}`` of the kept epoch
+        (the training scores under dropout) and ``rescored_{validation,test}_{loss,accuracy,clip_accuracy}``, the same
+        weights with batch-norm statistics re-estimated; NaN where a fit or its table does not exist.
+    """
+    rows = []
+    for experiment in experiments:
+        (config,) = experiment.fits(dataset)
+        store = RunStore(experiment.runs_dir)
+        row: dict[str, Any] = {"model": experiment.title, "change": change_of(experiment), "seed": experiment.seed}
+        if store.exists(config):
+            run = store.load(config)
+            kept = run.history.set_index("epoch").loc[run.metrics["chosen"]["epoch"]]
+            row |= kept.drop(["seconds", "learning_rate"]).to_dict()
+        rescored = store.load_trace(config, RESCORED)
+        if rescored is not None:
+            for split in ("validation", "test"):
+                row |= {f"rescored_{split}_{name}": rescored.at[split, name] for name in rescored}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def load_traces(experiments: Iterable[Experiment], dataset: DatasetFacts) -> dict[str, pd.DataFrame]:
+    """The tables of ``trace_fit`` that exist, by change; of several seeds the first."""
+    found: dict[str, pd.DataFrame] = {}
+    for experiment in filter(is_traced, experiments):
+        table = RunStore(experiment.runs_dir).load_trace(experiment.fits(dataset)[0], TRACE)
+        if table is not None:
+            found.setdefault(change_of(experiment), table)
+    return found
