@@ -358,6 +358,7 @@ def test_a_killed_worker_s_trial_goes_on_from_its_checkpoint_with_the_same_setti
     assert set(study.table["state"]) <= {"complete", "pruned"}
 
 
+@pytest.mark.filterwarnings("ignore")  # Optuna says that a heartbeat is experimental, and not meant for ask()
 def test_a_trial_whose_worker_was_killed_before_its_first_heartbeat_is_replaced(tmp_path: Path) -> None:
     config = make_study(tmp_path, trials=2)
     record = config.record_path(DATASET)
@@ -522,6 +523,7 @@ def test_the_command_says_a_line_per_trial_a_table_and_the_best_settings(
     assert not [line for line in table if line.startswith("trial ")], "nothing is left to do"
     assert finished.best is not None
     assert f"best settings, for --recipe-changes: {json.dumps(finished.best.recipe_changes)}" in table
+    assert table[-1] == "settings of its model: {}"
 
     assert call(monkeypatch, *arguments, "--trials", "6") == 0
     lines = capsys.readouterr().out.splitlines()
