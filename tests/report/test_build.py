@@ -75,9 +75,7 @@ def test_home_is_replaced_in_paths(mine: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(mine: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(
-        InputError, match=r"cannot write .*out/report: Not a directory; .* choose another"
-    ):
+    with pytest.raises(InputError, match=r"cannot write .*out/report: Not a directory; .* choose another"):
         build(tmp_path / "out" / "report", mine)
     assert not (tmp_path / "runs").exists()
 
