@@ -18,7 +18,6 @@ from audioclf_lib._support.paths import explained, replace_file
 from audioclf_lib.config import MODELS, PUBLISHED_DIR, Experiment, FitConfig, KnownDataset
 from audioclf_lib.data import dataset_name
 from audioclf_lib.metrics.scores import LEVELS, best_fit
-from audioclf_lib.report.show import NO_VALUE
 from audioclf_lib.report.original import ORIGINAL, ORIGINAL_DATASET
 from audioclf_lib.report.phrases import (
     NBSP,
@@ -29,6 +28,7 @@ from audioclf_lib.report.phrases import (
     percent_with_std,
 )
 from audioclf_lib.report.results import ExperimentResult, known_dataset
+from audioclf_lib.report.show import NO_VALUE
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.plan import Plan, last_plan_path, save_plan
 from audioclf_lib.suite.variants import RESCORED, TRACE, planned_diagnosis

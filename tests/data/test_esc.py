@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from audio_files import make_esc50
-from audioclf_lib.data.make_registry import make_registry
 
 from audioclf_lib.config import PROJECT_ROOT
 from audioclf_lib.data import Dataset, load_dataset
 from audioclf_lib.data.audio import decoded_length
 from audioclf_lib.data.esc import ESC10_CLASSES, ESC10_FOLDERS, ESC50_CLASSES, locate_esc10, read_registry
+from audioclf_lib.data.make_registry import make_registry
 from audioclf_lib.data.windowing import cut_windows
 
 
