@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from audioclf_lib.report.results import ExperimentResult, KnownDataset
 from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -43,7 +44,6 @@ from audioclf_lib.report import (
 )
 from audioclf_lib.report.exporters import ReportHTMLExporter, TypstPDFExporter
 from audioclf_lib.report.pandoc import elements, read_markdown
-from audioclf_lib.report.results import ExperimentResult, KnownDataset
 from audioclf_lib.runs.store import Run, RunStore
 
 HOSTILE = (
