@@ -70,10 +70,7 @@ class Run:
         """One row per window: split, clip_id, source, fold, window_index, silent, y_true, p_0 ... p_(classes-1)."""
         columns = ["split", "clip_id", "source", "fold", "window_index", "silent", "y_true"]
         columns += [f"p_{label}" for label in range(len(self.config.class_names))]
-        table = _read(self.path / PREDICTIONS, lambda content: pd.read_parquet(io.BytesIO(content)))
-        if missing := [name for name in columns if name not in table]:
-            raise _damaged(self.path / PREDICTIONS, f"no column {missing[0]!r}")
-        return table
+        return _read(self.path / PREDICTIONS, lambda content: pd.read_parquet(io.BytesIO(content))[columns])
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -252,8 +249,7 @@ class RunStore:
         for config in (run.config for run in self.find()):
             if re.fullmatch(rf"{re.escape(slug)}(-[0-9a-f]{{8}})?", config.dataset):
                 folds = tuple(sorted({*config.train_folds, config.val_fold, config.test_fold}))
-                entry = KnownDataset(config.dataset, config.fingerprint, folds, config.class_names)
-                known.setdefault(config.fingerprint, entry)
+                known[config.fingerprint] = KnownDataset(config.dataset, config.fingerprint, folds, config.class_names)
         return list(known.values())
 
     def _folders(self, dataset: str = "*") -> list[Path]:
