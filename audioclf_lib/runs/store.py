@@ -70,7 +70,10 @@ class Run:
         """One row per window: split, clip_id, source, fold, window_index, silent, y_true, p_0 ... p_(classes-1)."""
         columns = ["split", "clip_id", "source", "fold", "window_index", "silent", "y_true"]
         columns += [f"p_{label}" for label in range(len(self.config.class_names))]
-        return _read(self.path / PREDICTIONS, lambda content: pd.read_parquet(io.BytesIO(content))[columns])
+        table = _read(self.path / PREDICTIONS, lambda content: pd.read_parquet(io.BytesIO(content)))
+        if missing := [name for name in columns if name not in table]:
+            raise _damaged(self.path / PREDICTIONS, f"no column {missing[0]!r}")
+        return table
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -282,32 +285,24 @@ class RunStore:
         made = made_with(find_model(config.model), len(config.class_names), config.model_settings, recipe_values)
         tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
         target = self.path(config)
-        with self._drafted(target) as draft:
-            _write_json(draft / CONFIG, config.model_dump(mode="json"))
-            history.to_csv(draft / HISTORY, index=False)
-            # Probabilities are all different: a dictionary of them makes the file a third larger.
-            repetitive = [name for name in map(str, predictions) if not name.startswith("p_")]
-            # By way of memory, also in checkpoints: a full disk is a plain OSError only where Python writes.
-            (draft / PREDICTIONS).write_bytes(
-                predictions.to_parquet(None, index=False, compression="zstd", use_dictionary=repetitive)
-            )
-            _write_json(draft / METRICS, metrics)
-            (draft / WEIGHTS).write_bytes(safetensors.save(tensors, {"audioclf": json.dumps(made)}))
-            _write_json(draft / ENVIRONMENT, environment)
-            if model_source is not None:
-                (draft / MODEL).write_bytes(model_source.encode())
-            write_sums(draft, ARTEFACTS if model_source is None else (*ARTEFACTS, MODEL))
-        self.drop_checkpoint(config)
-        return _read_in_place(target)
-
-    @contextmanager
-    def _drafted(self, target: Path) -> Iterator[Path]:
-        """A folder under a temporary name for the block to fill; it becomes ``target`` when the block is through."""
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.draft")
         with _explained(target):
             try:
                 draft.mkdir(parents=True)
-                yield draft
+                _write_json(draft / CONFIG, config.model_dump(mode="json"))
+                history.to_csv(draft / HISTORY, index=False)
+                # Probabilities are all different: a dictionary of them makes the file a third larger.
+                repetitive = [name for name in map(str, predictions) if not name.startswith("p_")]
+                # By way of memory, also in checkpoints: a full disk is a plain OSError only where Python writes.
+                (draft / PREDICTIONS).write_bytes(
+                    predictions.to_parquet(None, index=False, compression="zstd", use_dictionary=repetitive)
+                )
+                _write_json(draft / METRICS, metrics)
+                (draft / WEIGHTS).write_bytes(safetensors.save(tensors, {"audioclf": json.dumps(made)}))
+                _write_json(draft / ENVIRONMENT, environment)
+                if model_source is not None:
+                    (draft / MODEL).write_bytes(model_source.encode())
+                write_sums(draft, ARTEFACTS if model_source is None else (*ARTEFACTS, MODEL))
                 os.rename(draft, target)
             except OSError:
                 if not (target / CONFIG).exists():
@@ -315,6 +310,8 @@ class RunStore:
                 # A process that lost its lock, say on NFS, was overtaken: the same fit, the same numbers.
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
+        self.drop_checkpoint(config)
+        return _read_in_place(target)
 
     @contextmanager
     def lock(self, config: FitConfig, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
