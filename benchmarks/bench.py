@@ -28,7 +28,7 @@ from contenders import CPU, Contender, make_contenders, make_dataset, ours, sgem
 from audioclf_lib.training.accelerate.compiled import compile_kernels, find_compiler
 from audioclf_lib.training.batches import all_windows
 from audioclf_lib.config import Experiment, make_recipe
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 RESULTS = Path(__file__).with_name("results.json")
 # Multiply-adds of one window's forward pass, from the layers' sizes; backward takes twice as many.
@@ -70,8 +70,8 @@ def sections(rounds: int, threads: int) -> dict[str, Callable[[], Measured]]:
     clips = (100, 200, 400, 2000)
     return {
         "machine": lambda: describe_machine(threads),
-        "cnn": lambda: compare("cnn", None, rounds),
-        "transformer": lambda: compare("transformer", 4, rounds),
+        "cnn": lambda: compare("cnn", {}, rounds),
+        "transformer": lambda: compare("transformer", {"num_heads": 4}, rounds),
         "settings": lambda: compare_settings(rounds),
         "heads": lambda: compare_heads(rounds),
         "esc10_epoch": lambda: {
@@ -101,9 +101,9 @@ def spread(values: list[float]) -> Measured:
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "rounds": len(values)}
 
 
-def compare(model: str, num_heads: int | None, rounds: int) -> Measured:
+def compare(model: str, settings: dict[str, int], rounds: int) -> Measured:
     """All contenders on one architecture, training and scoring."""
-    contenders = make_contenders(model, num_heads, n_train=192, n_score=384)
+    contenders = make_contenders(model, settings, n_train=192, n_score=384)
     print(f"{model}: warming up (compiling takes a while)", flush=True)
     for contender in contenders:
         contender.train(), contender.score()
@@ -143,14 +143,16 @@ def compare_settings(rounds: int) -> Measured:
     contenders = []
     for rate, activation in ((0.5, "none"), (0.2, "none"), (0.5, "relu"), (0.2, "relu")):
         recipe = make_recipe("as-written", "cnn", {"dropout": rate, "activation": activation})
-        contenders.append(ours(f"dropout {rate}, {activation}", "cnn", None, recipe, windows, windows))
+        contenders.append(ours(f"dropout {rate}, {activation}", "cnn", {}, recipe, windows, windows))
     return interleave(contenders, rounds)
 
 
 def compare_heads(rounds: int) -> Measured:
     """Ours with 1, 2 and 4 heads."""
     windows, recipe = some_windows(320), make_recipe("as-written", "transformer")
-    return interleave([ours(str(h), "transformer", h, recipe, windows, windows) for h in (1, 2, 4)], rounds)
+    return interleave(
+        [ours(str(h), "transformer", {"num_heads": h}, recipe, windows, windows) for h in (1, 2, 4)], rounds
+    )
 
 
 # What the profiler's operators belong to, in the order of looking.
@@ -171,7 +173,7 @@ def budget(name: str) -> Measured:
     """Milliseconds of one thread per training window, by part, from torch's profiler over one epoch."""
     from torch.profiler import ProfilerActivity, profile
 
-    contenders = make_contenders("cnn", None, n_train=192, n_score=32, names=(name,))
+    contenders = make_contenders("cnn", {}, n_train=192, n_score=32, names=(name,))
     contenders[0].train()
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         contenders[0].train()
@@ -195,7 +197,7 @@ def in_process(task: str, threads: int) -> Measured:
 
 def measure_epoch(model: str, n_clips: int = 400, epochs: int = 2) -> Measured:
     """Seconds of an epoch of a fit in the shape of ESC-10 (tuned recipe), what of it is scoring, and peak memory."""
-    import audioclf_lib.training.fit as training
+    import audioclf_lib.training.trainer as training
 
     data = make_dataset(n_clips)
     scoring = 0.0
@@ -210,7 +212,7 @@ def measure_epoch(model: str, n_clips: int = 400, epochs: int = 2) -> Measured:
 
         return wrapper
 
-    training.score_windows = timed(training.score_windows)  # type: ignore[assignment]
+    training.score_windows = timed(training.score_windows)
     training.reestimate_statistics = timed(training.reestimate_statistics)
     shares: list[float] = []
 
@@ -219,7 +221,7 @@ def measure_epoch(model: str, n_clips: int = 400, epochs: int = 2) -> Measured:
         shares.append(scoring / history[-1]["seconds"])
         scoring = 0.0
 
-    experiment = Experiment(model=model, protocol="split", epochs=epochs)
+    experiment = Experiment(model=model, protocol="split", epochs=epochs, threads=torch.get_num_threads())
     with TemporaryDirectory() as runs_dir:
         run = fit(experiment.fits(data)[0], data, runs_dir=runs_dir, device="cpu", progress=after_epoch)
         seconds = run.history["seconds"].tolist()

@@ -23,7 +23,8 @@ from audioclf_lib.data import Dataset
 from audioclf_lib.models import create_model
 from audioclf_lib.training.accelerate import accelerate
 from audioclf_lib.training.batches import Windows, all_windows
-from audioclf_lib.training.fit import make_optimizer, score_windows, train_epoch
+from audioclf_lib.training.epochs import score_windows, train_epoch
+from audioclf_lib.training.optimisation import make_optimizer
 
 CPU = torch.device("cpu")
 CLIP_SAMPLES = 80_000
@@ -63,21 +64,21 @@ NAMES = ("ours", "eager", "torch.compile", "Lightning")
 
 
 def make_contenders(
-    model: str, num_heads: int | None, n_train: int, n_score: int, names: Sequence[str] = NAMES
+    model: str, settings: dict[str, int], n_train: int, n_score: int, names: Sequence[str] = NAMES
 ) -> list[Contender]:
     """The named contenders on ``n_train`` training and ``n_score`` scored windows."""
     recipe = make_recipe("as-written", model)
     train, score = some_windows(n_train), some_windows(n_score)
     makers = {"ours": ours, "eager": plain, "torch.compile": plain, "Lightning": lightning}
-    return [makers[name](name, model, num_heads, recipe, train, score) for name in names]
+    return [makers[name](name, model, settings, recipe, train, score) for name in names]
 
 
 def ours(
-    name: str, model_name: str, num_heads: int | None, recipe: Recipe, train: Windows, score: Windows
+    name: str, model_name: str, settings: dict[str, int], recipe: Recipe, train: Windows, score: Windows
 ) -> Contender:
     """The fast path inside the training loop of ``fit()``."""
     torch.manual_seed(0)
-    model = create_model(model_name, num_heads=num_heads, dropout=recipe.dropout, activation=recipe.activation)
+    model = create_model(model_name, **settings, dropout=recipe.dropout, activation=recipe.activation)
     network, optimizer = accelerate(model, CPU), make_optimizer(model, recipe)
     return Contender(
         name,
@@ -87,11 +88,11 @@ def ours(
 
 
 def plain(
-    name: str, model_name: str, num_heads: int | None, recipe: Recipe, train: Windows, score: Windows
+    name: str, model_name: str, settings: dict[str, int], recipe: Recipe, train: Windows, score: Windows
 ) -> Contender:
     """The loop of every tutorial: TensorDataset, DataLoader, the reference modules, optionally compiled."""
     torch.manual_seed(0)
-    model = create_model(model_name, num_heads=num_heads, dropout=recipe.dropout)
+    model = create_model(model_name, **settings, dropout=recipe.dropout)
     network: nn.Module = torch.compile(model) if name == "torch.compile" else model  # type: ignore[assignment]
     optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
     train_loader, score_loader = (loader(windows, recipe.batch_size) for windows in (train, score))
@@ -113,7 +114,7 @@ def plain(
 
 
 def lightning(
-    name: str, model_name: str, num_heads: int | None, recipe: Recipe, train: Windows, score: Windows
+    name: str, model_name: str, settings: dict[str, int], recipe: Recipe, train: Windows, score: Windows
 ) -> Contender:
     """Lightning's Trainer on the reference modules; a step is timed from its batch to the next one's."""
     import lightning as pl
@@ -125,7 +126,7 @@ def lightning(
     class Module(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.model = create_model(model_name, num_heads=num_heads, dropout=recipe.dropout)
+            self.model = create_model(model_name, **settings, dropout=recipe.dropout)
 
         def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
             return F.cross_entropy(self.model(batch[0]), batch[1])

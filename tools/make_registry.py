@@ -1,6 +1,6 @@
 """For maintainers: write ``esc10_registry.csv`` anew from a copy of ESC-10.
 
-    python -m audioclf_lib.data.make_registry /path/to/ESC-10
+    python tools/make_registry.py /path/to/ESC-10
 
 Labels come from the folders, folds and source recordings from the file names (``fold-recording-take.ogg``), titles,
 authors and licences from the data set's README.
@@ -15,8 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from audioclf_lib._support.errors import InputError
+from audioclf_lib.data.dataset import hash_files
 from audioclf_lib.data.esc import REGISTRY
-from audioclf_lib.data.listing import hash_files
 
 FOLDER = re.compile(r"\d{3} - (?P<label>.+)")
 CLIP = re.compile(r"(?P<fold>\d)-(?P<source>\d+)-[A-Z]\.ogg")
@@ -27,7 +27,7 @@ CREDIT = re.compile(
 
 
 def make_registry(folder: Path) -> pd.DataFrame:
-    """One row for each clip: path, sha256, label, fold, source, and whom to credit for it.
+    """One row for each clip: path, sha256, label, fold, source, and its credits.
 
     Raises:
         InputError: a folder, a file name or a credit does not follow the data set's scheme.
@@ -37,8 +37,12 @@ def make_registry(folder: Path) -> pd.DataFrame:
     paths = sorted(folder.glob("*/*.ogg"))
     rows = []
     for path, checksum in zip(paths, hash_files(paths), strict=True):
-        place, scheme, credit = FOLDER.fullmatch(path.parent.name), CLIP.fullmatch(path.name), credits.get(path.name)
-        if place is None or scheme is None or credit is None:
+        folder_name, file_name, credit = (
+            FOLDER.fullmatch(path.parent.name),
+            CLIP.fullmatch(path.name),
+            credits.get(path.name),
+        )
+        if folder_name is None or file_name is None or credit is None:
             raise InputError(
                 f"{path} is not named like a clip of ESC-10, or not credited in its README; check the copy"
             )
@@ -46,9 +50,9 @@ def make_registry(folder: Path) -> pd.DataFrame:
             {
                 "path": path.relative_to(folder).as_posix(),
                 "sha256": checksum,
-                "label": place["label"].lower(),
-                "fold": scheme["fold"],
-                "source": scheme["source"],
+                "label": folder_name["label"].lower(),
+                "fold": file_name["fold"],
+                "source": file_name["source"],
                 **{name: credit[name] for name in ("licence", "licence_url", "author", "title", "url")},
             }
         )
@@ -57,6 +61,6 @@ def make_registry(folder: Path) -> pd.DataFrame:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit(f"usage: python -m {__spec__.name} /path/to/ESC-10")
+        sys.exit("usage: python tools/make_registry.py /path/to/ESC-10")
     make_registry(Path(sys.argv[1])).to_csv(REGISTRY, index=False, lineterminator="\n")
     print(f"wrote {REGISTRY}")

@@ -6,32 +6,35 @@ on another day or machine is kept when the runs directory no longer holds it.
 
 from __future__ import annotations
 
+import os
+import shutil
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
-from audioclf_lib._support.errors import InputError
-from audioclf_lib._support.paths import PUBLISHED_DIR, explained, replace_file
-from audioclf_lib.config import MODELS, Experiment, FitConfig, KnownDataset
-from audioclf_lib.data import dataset_name
-from audioclf_lib.metrics.scores import LEVELS, best_fit
-from audioclf_lib.report.display import NO_VALUE
 from audioclf_lib.report.original import ORIGINAL, ORIGINAL_DATASET
 from audioclf_lib.report.phrases import (
     NBSP,
     count,
-    describe_dataset_name,
+    describe_dataset_slug,
     enumerate_words,
     percent,
     percent_with_std,
 )
 from audioclf_lib.report.results import ExperimentResult, known_dataset
-from audioclf_lib.runs.store import Run, RunStore
-from audioclf_lib.suite.plan import Plan, last_plan_path, save_plan
 from audioclf_lib.suite.variants import RESCORED, TRACE, planned_diagnosis
+
+from audioclf_lib._support.errors import InputError
+from audioclf_lib._support.paths import PUBLISHED_DIR, explained, replace_file
+from audioclf_lib.config import MODELS, Experiment, FitConfig, KnownDataset
+from audioclf_lib.data import dataset_slug
+from audioclf_lib.metrics.scores import LEVELS, best_fit
+from audioclf_lib.report.show import NO_VALUE
+from audioclf_lib.runs.store import WEIGHTS, Run, RunStore
+from audioclf_lib.suite.plan import Plan, last_plan_path, save_plan
 
 RESULTS = "results.csv"
 START, END = "<!-- results: written by `audioclf publish` from results.csv -->", "<!-- end of results -->"
@@ -93,13 +96,15 @@ def publish(
     fits = planned_fits(plan, known) if known else []
     added = [fit for fit in fits if source.exists(fit) and not target.exists(fit)]
     for fit in added:
-        target.adopt(source.load(fit))
+        adopt(source.load(fit), target)
     for fit in fits:
         _copy_traces(fit, source, target)
     published = [fit for fit in fits if target.exists(fit)]
     lost = _keep_best_weights(plan, known, source, target, copy=weights) if known else []
     if published or (to / RESULTS).exists():
-        target.write_table(RESULTS, results_table(target.find(dataset_name(plan.dataset))))
+        table = results_table(target.find(known.name if known else None))
+        with explained(to / RESULTS, "free space or choose another folder"):  # numbers keep their last bit
+            replace_file(to / RESULTS, table.to_csv(index=False, lineterminator="\n").encode())
         save_plan(plan, last_plan_path(to))
     return Publication(
         added=tuple(fit.fit_id for fit in added),
@@ -118,6 +123,31 @@ def planned_fits(plan: Plan, known: KnownDataset) -> list[FitConfig]:
     return [*fits, *(case.config for case in diagnosis.cases(known))] if diagnosis else fits
 
 
+def adopt(run: Run, target: RunStore) -> None:
+    """Copy a whole run folder but for its weights, under a temporary name that it loses when it is complete.
+
+    Raises:
+        InputError: the run folder is damaged, the disk is full or the folder cannot be written.
+    """
+    run.verify()
+    path = target.path(run.config)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
+    with explained(path, "free space or choose another folder"):
+        try:
+            shutil.copytree(run.path, draft, ignore=shutil.ignore_patterns(WEIGHTS))
+            os.rename(draft, path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def adopt_weights(run: Run, published: Run) -> None:
+    """Copy the weights that a published fit lacks from the folder of the same training."""
+    if run.has_weights and not published.has_weights and run.metrics == published.metrics:
+        run.verify()
+        with explained(published.path, "free space or choose another folder"):
+            replace_file(published.path / WEIGHTS, (run.path / WEIGHTS).read_bytes())
+
+
 def _copy_traces(fit: FitConfig, source: RunStore, target: RunStore) -> None:
     """What the diagnosis found out about a fit."""
     for name in (RESCORED, TRACE):
@@ -132,7 +162,7 @@ def _distinct_fits(experiments: Iterable[Experiment], known: KnownDataset) -> li
 
 def _common_dataset(plan: Plan, source: RunStore, target: RunStore) -> KnownDataset | None:
     """The data set of the runs and of what is published, which must be the same version."""
-    name = dataset_name(plan.dataset)
+    name = dataset_slug(plan.dataset)
     here, there = known_dataset(source, name), known_dataset(target, name)
     if here and there and here.fingerprint != there.fingerprint:
         raise InputError(
@@ -155,11 +185,11 @@ def _keep_best_weights(plan: Plan, known: KnownDataset, source: RunStore, target
     best = [run.config for run in best_fits(plan, known, target)]
     for run in target.find(known.name):
         if run.config not in best:
-            target.drop_weights(run.config)
+            (run.path / WEIGHTS).unlink(missing_ok=True)  # scores and predictions stay
     if copy:
         for config in best:
             if source.exists(config):
-                target.adopt_weights(source.load(config))
+                adopt_weights(source.load(config), target.load(config))
     return [config.fit_id for config in best if copy and not target.load(config).has_weights]
 
 
@@ -176,8 +206,14 @@ def results_table(runs: Iterable[Run]) -> pd.DataFrame:
 
 def read_results(folder: Path) -> pd.DataFrame:
     """What ``results.csv`` in a folder holds; no rows if it is not there."""
-    table = RunStore(folder).read_table(RESULTS, COLUMNS)
-    return results_table([]) if table is None else table
+    path = folder / RESULTS
+    try:
+        # Without pandas' list of words for "nothing": a name or a reason may be one of them.
+        return pd.read_csv(path, dtype=dict(COLUMNS), keep_default_na=False, na_values=[""])[list(COLUMNS)]
+    except FileNotFoundError:
+        return results_table([])
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} is damaged ({error}); restore it from git, or remove it") from None
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -210,7 +246,7 @@ def results_markdown(results: pd.DataFrame, plan: Plan, known: KnownDataset | No
         return "No fit has been published yet."
     experiments = [*plan.experiments_list(), *plan.checks_list()]
     seeds = f"{'seed' if len(plan.seeds) == 1 else 'seeds'} {enumerate_words([str(seed) for seed in plan.seeds])}"
-    where = f"test fold {plan.test_fold} of {describe_dataset_name(known.name)}, unless a row names another"
+    where = f"test fold {plan.test_fold} of {describe_dataset_slug(known.name)}, unless a row names another"
     how = f"recipe `{plan.recipe}`, {count(plan.epochs, 'epoch')}, {seeds}"
     lines = [
         f"Accuracy on {where} (mean ± standard deviation over the fits): {how}.",

@@ -304,6 +304,7 @@ def tune(
             _say("no trial was trained to the end, so there are no best settings")
         else:
             _say(f"best settings, for --recipe-changes: {json.dumps(found.best.recipe_changes)}")
+            _say(f"settings of its model: {json.dumps(found.best.model_settings)}")
 
 
 def main() -> None:

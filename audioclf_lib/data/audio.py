@@ -1,12 +1,16 @@
 """Sound file -> mono float32 samples at 16 kHz, trimmed or zero-padded to one length.
 
-Only decoding needs torch, which is imported there: what a header says is known without it.
+Only decoding needs torch, which is imported there: lengths come from the files' headers.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +19,7 @@ import numpy.typing as npt
 import soundfile as sf
 
 from audioclf_lib._support.errors import InputError, quote
-from audioclf_lib.data.dataset import SAMPLE_RATE
+from audioclf_lib.data.windowing import SAMPLE_RATE
 
 # Raise it when a file would decode to other samples than before: fingerprints and cached clips depend on it.
 PREPARATION_VERSION = 1
@@ -29,18 +33,15 @@ MAX_DENOMINATOR = 1_000
 # Read beyond the samples in use, so that the resampling filter does not see the cut.
 MARGIN_SECONDS = 0.1
 
-# What soundfile raises for files that it cannot read (TypeError: headerless files, by their suffix).
-_UNREADABLE = (sf.SoundFileError, TypeError, OSError)
-
 
 def decoded_length(path: Path) -> int:
     """Samples of a sound file at 16 kHz, from its header.
 
     Raises:
-        InputError: missing, empty or no sound file.
+        InputError: missing, empty or not a sound file.
     """
-    info = _open(path)
-    return math.ceil(int(info.frames) * SAMPLE_RATE / int(info.samplerate))
+    with _open_sound(path) as sound:
+        return math.ceil(int(sound.frames) * SAMPLE_RATE / int(sound.samplerate))
 
 
 def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
@@ -49,60 +50,73 @@ def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
     Channels are averaged; the result is trimmed, or padded with zeros, at its end.
 
     Raises:
-        InputError: missing, empty or no sound file.
+        InputError: missing, empty, not a sound file, or with samples that are not finite numbers.
     """
-    rate = _open(path).samplerate
-    frames = math.ceil((n_samples / SAMPLE_RATE + MARGIN_SECONDS) * rate)
-    try:
-        samples, _ = sf.read(path, frames=frames, dtype="float32", always_2d=True)  # (frames, channels)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
-    if not len(samples):
-        raise InputError(f"{path} holds no samples; export it anew or leave it out")
-    mono = resample(samples.mean(axis=1), rate)[:n_samples]
-    return np.pad(mono, (0, n_samples - len(mono)))
-
-
-def resample(waveform: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
-    """Bring (n_samples,) at ``rate`` Hz to 16 kHz."""
     import torch
     import torchaudio.functional
 
-    ratio = Fraction(rate, SAMPLE_RATE).limit_denominator(MAX_DENOMINATOR)
-    resampled = torchaudio.functional.resample(torch.from_numpy(waveform), ratio.numerator, ratio.denominator)
-    samples: npt.NDArray[np.float32] = resampled.numpy()
-    return samples
+    with _open_sound(path) as sound:
+        frames = math.ceil((n_samples / SAMPLE_RATE + MARGIN_SECONDS) * sound.samplerate)
+        samples = sound.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
+        expected = min(frames, sound.frames)
+        ratio = Fraction(sound.samplerate, SAMPLE_RATE).limit_denominator(MAX_DENOMINATOR)
+    if not len(samples):
+        raise InputError(f"{path} holds no samples; export it anew or leave it out")
+    if len(samples) < expected:
+        given = f"{len(samples):,} of {expected:,} samples"
+        warnings.warn(f"{path} is damaged: only {given} can be read; export it anew or leave it out", stacklevel=2)
+    mono = torch.from_numpy(samples.mean(axis=1))
+    mono = torchaudio.functional.resample(mono, ratio.numerator, ratio.denominator)[:n_samples]
+    if not mono.isfinite().all():
+        raise InputError(f"{path} has samples that are NaN or infinite; export it anew or leave it out")
+    return np.pad(mono.numpy(), (0, n_samples - len(mono)))
 
 
 def check_file(path: Path) -> None:
-    """Raise InputError if ``path`` is no file: reading a pipe would wait for ever, and reading a device never end."""
+    """Raise InputError if ``path`` is missing or not a regular file: reading a pipe could block for ever."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} is missing; restore the file or take it out of the list") from None
     except OSError as error:
-        raise InputError(
-            f"{quote(str(path))} cannot be opened ({error.strerror}); correct its name or rights"
-        ) from None
+        reason = error.strerror
+        raise InputError(f"{quote(str(path))} cannot be opened ({reason}); correct its name or rights") from None
     if not stat.S_ISREG(mode):
         raise InputError(f"{path} is no file; put a sound file in its place or take it out of the list")
 
 
-def _open(path: Path) -> sf._SoundFileInfo:
+@contextmanager
+def _open_sound(path: Path) -> Iterator[sf.SoundFile]:
     check_file(path)
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); export it anew or leave it out")
     try:
-        info = sf.info(path)
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from None
-    if info.samplerate < MIN_SAMPLE_RATE:
-        raise InputError(f"{path} has a sample rate of {info.samplerate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
-    if info.frames <= 0:
-        raise InputError(f"{path} holds no samples; export it anew or leave it out")
-    return info
+        with _quiet_decoder(), sf.SoundFile(path) as sound:
+            if sound.samplerate < MIN_SAMPLE_RATE:
+                rate = sound.samplerate
+                raise InputError(f"{path} has a sample rate of {rate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
+            if sound.frames <= 0:
+                raise InputError(f"{path} holds no samples; export it anew or leave it out")
+            yield sound
+    except (sf.SoundFileError, TypeError, OSError) as error:  # TypeError: formats without a header, by their suffix
+        reason = getattr(error, "error_string", None) or str(error)
+        raise InputError(
+            f"{path} cannot be read as sound ({reason.rstrip('.')}); give a WAV, FLAC, Ogg or MP3 file"
+        ) from None
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = getattr(error, "error_string", None) or str(error)
-    return InputError(f"{path} cannot be read as sound ({reason.rstrip('.')}); give a WAV, FLAC, Ogg or MP3 file")
+@contextmanager
+def _quiet_decoder() -> Iterator[None]:
+    """Keep off stderr what the MP3 decoder, which is C code, prints there without naming the file."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # this process has none
+        yield
+        return
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,74 +1,52 @@
-"""Decoded clips kept on disk: little-endian float32 samples, then their SHA-256.
+"""Decoded clips kept on disk: a NumPy file with a checksum behind the array.
 
-A file's name holds the key of its content, so that it is never stale; its checksum tells whether it is whole.
+The caller puts all that determines the clips into the file's name, so a file is never out of date; the checksum tells
+whether it is intact.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import uuid
+import io
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from audioclf_lib._support.paths import replace_file
+
 Waveforms = npt.NDArray[np.float32]
 
 
-def load_or_build(path: Path, shape: tuple[int, int], build: Callable[[], Waveforms]) -> Waveforms:
-    """Read the samples kept in ``path``; if there are none, or they are damaged, build them and keep them.
+def load_or_build(path: Path, build: Callable[[], Waveforms]) -> Waveforms:
+    """Read the clips in ``path``; if the file is missing or damaged, build and keep them.
 
     Args:
-        path: a file whose name changes with whatever determines the samples.
-        shape: (n_clips, n_samples).
-        build: makes the samples.
-
-    Returns:
-        (n_clips, n_samples) float32.
+        path: a file whose name changes with whatever determines the clips.
+        build: makes the clips, (n_clips, n_samples) float32.
     """
-    kept = read(path, shape)
-    if kept is not None:
-        return kept
-    built = build()
-    write(path, built)
-    return built
-
-
-def read(path: Path, shape: tuple[int, int]) -> Waveforms | None:
-    """The samples in ``path``, or None if it is missing, truncated or damaged."""
-    waveforms = np.empty(shape, dtype="<f4")
+    with suppress(OSError, ValueError), path.open("rb") as file:
+        kept: Waveforms = np.lib.format.read_array(file)  # np.load without its formats other than .npy
+        if file.read(1024) == _checksum(kept):
+            return kept
+    clips = build()
+    content = io.BytesIO()
+    np.save(content, clips)
+    content.write(_checksum(clips))
     try:
-        with path.open("rb") as file:
-            whole = file.readinto(waveforms.data.cast("B")) == waveforms.nbytes
-            digest = file.read(1024)
-    except OSError:
-        return None
-    return waveforms if whole and digest == _digest(waveforms) else None
-
-
-def write(path: Path, waveforms: Waveforms) -> None:
-    """Keep samples in ``path``: wholly, or, with a warning that says why, not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(np.ascontiguousarray(waveforms, dtype="<f4").data)
-            file.write(_digest(waveforms))
-        os.replace(temporary, path)
+        replace_file(path, content.getbuffer())
     except OSError as error:
         warnings.warn(
             f"the decoded clips could not be kept in {path.parent} ({error.strerror or error}) and will be decoded "
             "again next time; free some space or make the folder writable",
             stacklevel=2,
         )
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    return clips
 
 
-def _digest(waveforms: Waveforms) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(waveforms, dtype="<f4").data).digest()
+def _checksum(clips: Waveforms) -> bytes:
+    samples = hashlib.sha256(np.ascontiguousarray(clips).data).hexdigest()
+    return hashlib.sha256(f"{clips.dtype.str} {clips.shape} {samples}".encode()).digest()

@@ -1,29 +1,43 @@
-"""What a data set is, and the one place that says whether it can be used."""
+"""What a data set is: clips with labels and folds, decoded (``Dataset``) or as a list of sound files (``Listing``).
+
+torch is imported only where clips are decoded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import soundfile as sf
+from tqdm import tqdm
 
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
-from audioclf_lib.config import refuse_missing_folds
-from audioclf_lib.data.windowing import WINDOW_SIZE, find_silent_windows
+from audioclf_lib._support.paths import explained
+from audioclf_lib.data import cache
+from audioclf_lib.data.audio import PREPARATION_VERSION, check_file, decoded_length, read_clip
+from audioclf_lib.data.windowing import HOP_SIZE, SAMPLE_RATE, WINDOW_SIZE, count_windows, find_silent_windows
 
-SAMPLE_RATE = 16_000
+MIN_FOLDS = 3  # for training, validation and test
 
-# Train, validate, test.
-MIN_FOLDS = 3
-
-# What scores call their averages over classes; tables of scores have them beside the classes.
+# Names of averages over classes; tables of scores list them beside the classes.
 AVERAGES = ("micro", "macro")
 
-MAX_NAME = 100  # of a class: figures and tables have to hold it
+MAX_CLASS_NAME = 100  # characters; a longer one does not fit into figures and tables
+
+# Data sets with the same content everywhere: the name alone says what they hold.
+FIXED_CONTENT = ("demo", "esc10")
+
+MAX_DEFAULT_SECONDS = 30  # unless the user gives a length, clips are cut to this one
+MAX_SECONDS = 600
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +45,8 @@ class Dataset:
     """Clips of one length with their labels and folds, checked when it is made.
 
     Args:
-        name: short name, fit for a folder: ``"demo"``, ``"esc10"``, ``"esc50"``, ``"esc50-esc10"`` or your folder's.
+        name: short name, fit for a folder and different for different content: ``"demo"``, ``"esc10"``, or a slug and
+            the beginning of the fingerprint, such as ``"esc50-1a2b3c4d"`` or ``"my-sounds-1a2b3c4d"``.
         waveforms: (n_clips, n_samples) float32, mono at 16 kHz, full scale = 1.
         labels: (n_clips,) int64, index into ``class_names``.
         folds: (n_clips,) int64.
@@ -62,99 +77,197 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if self.waveforms.ndim != 2 or self.waveforms.dtype != np.float32 or self.waveforms.shape[1] < WINDOW_SIZE:
-            raise ValueError(
-                f"waveforms must be float32 (n_clips, at least {WINDOW_SIZE}), "
-                f"not {self.waveforms.dtype} {self.waveforms.shape}"
-            )
+            given = f"{self.waveforms.dtype} {self.waveforms.shape}"
+            raise ValueError(f"waveforms must be float32 (n_clips, at least {WINDOW_SIZE}), not {given}")
         columns = {"clip_id": self.clip_ids, "label": self.labels, "fold": self.folds, "source": self.sources}
-        lengths = {name: len(values) for name, values in columns.items()} | {"waveforms": len(self.waveforms)}
-        if len(set(lengths.values())) != 1:
-            raise ValueError(f"one entry for each clip is needed everywhere, but the lengths are {lengths}")
-        check_clips(self.name, pd.DataFrame({name: list(values) for name, values in columns.items()}), self.class_names)
-        check_samples(self.name, self.clip_ids, self.waveforms)
+        if any(len(column) != len(self.waveforms) for column in columns.values()):
+            raise ValueError(f"one entry for each of the {len(self.waveforms)} clips is needed in {', '.join(columns)}")
+        check_clips(self.name, pd.DataFrame({name: list(column) for name, column in columns.items()}), self.class_names)
+        if not np.isfinite(self.waveforms).all():
+            raise InputError(f"data set {self.name!r} has samples that are NaN or infinite; leave their clips out")
 
     def __len__(self) -> int:
         return len(self.clip_ids)
 
     @cached_property
     def silent(self) -> npt.NDArray[np.bool_]:
-        """Which windows hold no sound: (n_clips, n_windows) bool."""
+        """True for windows without sound: (n_clips, n_windows) bool."""
         return find_silent_windows(self.waveforms).numpy()
 
+    def class_table(self) -> pd.DataFrame:
+        """A row per class: Class, Clips, Recordings, Windows, Silent windows."""
+        rows = []
+        for label, name in enumerate(self.class_names):
+            of_class = self.labels == label
+            silent = self.silent[of_class]
+            recordings = len(set(np.asarray(self.sources, dtype=object)[of_class]))
+            rows.append((name, int(of_class.sum()), recordings, silent.size, int(silent.sum())))
+        return pd.DataFrame(rows, columns=["Class", "Clips", "Recordings", "Windows", "Silent windows"])
 
-def check_clips(
-    name: str, clips: pd.DataFrame, class_names: Sequence[str], *, with_folds: Collection[int] = ()
-) -> None:
+
+def check_clips(name: str, clips: pd.DataFrame, class_names: Sequence[str]) -> None:
     """Check all that can be known of a data set before its audio is decoded.
 
     Args:
         name: of the data set, for the message.
         clips: a row for each clip, with ``clip_id``, ``label`` (index into ``class_names``), ``fold``, ``source``.
         class_names: of the labels.
-        with_folds: folds that must be there.
 
     Raises:
         InputError: no clips, fewer than two classes or three folds, a class name that cannot be used, a clip id given
-            twice, a label without a class, a source recording in two folds, a class without a clip in some fold, or a
-            fold that is wanted and not there.
+            twice, a label without a class, a source recording in two folds, or a class without a clip in some fold.
     """
+    for kind, texts in (("class", class_names), ("clip", clips["clip_id"])):
+        for text in texts:
+            refuse_control_characters(f"data set {name!r}: {kind} {quote(text)}", text)
+    fault = next(_faults(clips, class_names), None)
+    if fault is not None:
+        raise InputError(f"data set {name!r} {fault}")
+
+
+def _faults(clips: pd.DataFrame, class_names: Sequence[str]) -> Iterator[str]:
     if clips.empty:
-        raise InputError(f"data set {name!r} holds no clips; list at least one for each class and fold")
-    twice = clips["clip_id"][clips["clip_id"].duplicated()]
-    if len(twice):
-        raise InputError(f"data set {name!r} lists clip {twice.iloc[0]!r} twice; list every clip once")
+        yield "holds no clips; list at least one for each class and fold"
+    for clip_id in clips["clip_id"][clips["clip_id"].duplicated()]:
+        yield f"lists clip {clip_id!r} twice; list every clip once"
     if len(class_names) < 2 or len(set(class_names)) != len(class_names):
-        raise InputError(f"data set {name!r} has the classes {list(class_names)}; give two or more different ones")
-    for class_name in class_names:
-        if len(class_name) > MAX_NAME:
-            raise InputError(
-                f"data set {name!r}: class {quote(class_name)} is too long; use at most {MAX_NAME} characters"
-            )
-        refuse_control_characters(f"data set {name!r}: class {quote(class_name)}", class_name)
-        if class_name in AVERAGES:
-            raise InputError(
-                f"data set {name!r}: class {class_name!r} has the name of an average over classes; give it another"
-            )
-    for clip_id in clips["clip_id"]:
-        refuse_control_characters(f"data set {name!r}: clip {quote(clip_id)}", clip_id)
-    unknown = clips[~clips["label"].between(0, len(class_names) - 1)]
-    if len(unknown):
-        clip_id, label = unknown["clip_id"].iloc[0], unknown["label"].iloc[0]
-        raise InputError(
-            f"data set {name!r}: clip {clip_id!r} has label {label}; labels go from 0 to {len(class_names) - 1}"
-        )
-    _check_folds(name, clips, class_names)
-    refuse_missing_folds(name, sorted(clips["fold"].unique().tolist()), with_folds)
-
-
-def _check_folds(name: str, clips: pd.DataFrame, class_names: Sequence[str]) -> None:
+        yield f"has the classes {list(class_names)}; give two or more different ones"
+    for name in class_names:
+        if len(name) > MAX_CLASS_NAME:
+            yield f"has the class {quote(name)}, whose name is too long; use at most {MAX_CLASS_NAME} characters"
+        if name in AVERAGES:
+            yield f"has the class {name!r}, which is the name of an average over classes; give it another"
+    for clip in clips[~clips["label"].between(0, len(class_names) - 1)].itertuples():
+        yield f"has the label {clip.label} for clip {clip.clip_id!r}; labels go from 0 to {len(class_names) - 1}"
     folds = sorted(clips["fold"].unique().tolist())
     if len(folds) < MIN_FOLDS:
-        raise InputError(
-            f"data set {name!r} has only the folds {folds}; "
-            f"spread the clips over {MIN_FOLDS} or more, for training, validation and test"
-        )
-    folds_of = clips.groupby("source")["fold"].unique()
-    leaks = folds_of[folds_of.map(len) > 1]
-    if len(leaks):
-        raise InputError(
-            f"data set {name!r}: clips of the recording {leaks.index[0]!r} are in folds "
-            f"{sorted(leaks.iloc[0].tolist())}; put all clips of one recording in one fold"
-        )
+        yield f"has only the folds {folds}; use {MIN_FOLDS} or more, for training, validation and test"
+    for source, folds_of_source in clips.groupby("source")["fold"].unique().items():
+        if len(folds_of_source) > 1:
+            listed = sorted(folds_of_source.tolist())
+            yield f"has clips of the recording {source!r} in folds {listed}; put all clips of one recording in one fold"
     counts = pd.crosstab(clips["fold"], clips["label"]).reindex(columns=range(len(class_names)), fill_value=0)
-    empty = np.argwhere(counts.to_numpy() == 0)
-    if len(empty):
-        fold, label = counts.index[empty[0, 0]], class_names[empty[0, 1]]
-        raise InputError(
-            f"data set {name!r} has no clip of class {label!r} in fold {fold}; every fold needs one of each class"
-        )
+    for row, label in np.argwhere(counts.to_numpy() == 0):
+        fold, name = counts.index[row], class_names[label]
+        yield f"has no clip of class {name!r} in fold {fold}; every fold needs one of each class"
 
 
-def check_samples(name: str, clip_ids: Sequence[str], waveforms: npt.NDArray[np.float32]) -> None:
-    """Raise InputError for the first clip with a sample that is no finite number."""
-    finite = np.isfinite(waveforms.max(axis=1)) & np.isfinite(waveforms.min(axis=1))  # max and min hand NaN on
-    if not finite.all():
-        clip_id = clip_ids[int(np.argmin(finite))]
-        raise InputError(
-            f"data set {name!r}: clip {clip_id!r} has samples that are NaN or infinite; export it anew or leave it out"
+class Listing:
+    """Sound files that make a data set, checked and hashed but not decoded.
+
+    Args:
+        slug: what the data set's name begins with.
+        clips: a row for each clip, with ``path``, ``clip_id``, ``label`` (one of ``class_names``), ``fold``,
+            ``source`` and, where they are known already, the files' ``sha256``.
+        class_names: in the order of the models' outputs.
+        clip_seconds: length to which every clip is trimmed or zero-padded; by default the whole windows of the
+            longest clip, at least one window (1 s) and at most 30 s.
+        description, licence: for captions.
+
+    Raises:
+        InputError: a file, the list as a whole or the length cannot be used.
+    """
+
+    def __init__(
+        self,
+        slug: str,
+        clips: pd.DataFrame,
+        class_names: Sequence[str],
+        *,
+        clip_seconds: float | None,
+        description: str,
+        licence: str,
+    ) -> None:
+        clips = clips.assign(label=[class_names.index(label) for label in clips["label"]])
+        check_clips(slug, clips, class_names)
+        self.n_samples = _clip_samples(clips["path"], clip_seconds)
+        self.clips = clips if "sha256" in clips else clips.assign(sha256=hash_files(clips["path"]))
+        self.slug, self.class_names = slug, tuple(class_names)
+        self.description, self.licence = description, licence
+
+    @property
+    def name(self) -> str:
+        return self.slug if self.slug in FIXED_CONTENT else f"{self.slug}-{self.fingerprint[:8]}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        rows = self.clips[["clip_id", "label", "fold", "source"]].to_numpy().tolist()
+        checksums = self.clips["sha256"].tolist()
+        return digest([rows, checksums, list(self.class_names), self.n_samples, PREPARATION_VERSION])
+
+    @property
+    def folds(self) -> npt.NDArray[np.int64]:
+        return self.clips["fold"].to_numpy(np.int64)
+
+    def decode(self, data_dir: Path) -> Dataset:
+        """Decode the files, or take them from the cache.
+
+        Args:
+            data_dir: folder whose ``cache`` keeps the decoded clips.
+
+        Raises:
+            InputError: a file cannot be used.
+        """
+        import torchaudio
+
+        decoder = [PREPARATION_VERSION, sf.__libsndfile_version__, torchaudio.__version__]
+        key = digest([self.clips["sha256"].tolist(), self.n_samples, SAMPLE_RATE, decoder])
+        return Dataset(
+            name=self.name,
+            waveforms=cache.load_or_build(data_dir / "cache" / f"{self.slug[:20]}-{key}.npy", self._decode),
+            labels=self.clips["label"].to_numpy(np.int64),
+            folds=self.folds,
+            clip_ids=tuple(self.clips["clip_id"]),
+            class_names=self.class_names,
+            sources=tuple(self.clips["source"]),
+            fingerprint=self.fingerprint,
+            description=self.description,
+            licence=self.licence,
         )
+
+    def _decode(self) -> npt.NDArray[np.float32]:
+        import torch
+
+        waveforms = np.empty((len(self.clips), self.n_samples), dtype=np.float32)
+        progress = tqdm(self.clips["path"], f"decoding {self.name}", unit="clip", leave=False, disable=None)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # a clip is too short to share, and on a busy machine threads wait for each other
+        try:
+            for row, path in enumerate(progress):
+                waveforms[row] = read_clip(path, self.n_samples)
+        finally:
+            torch.set_num_threads(threads)
+        return waveforms
+
+
+def _clip_samples(paths: Iterable[Path], clip_seconds: float | None) -> int:
+    if clip_seconds is None:
+        longest = min(max(map(decoded_length, paths)), MAX_DEFAULT_SECONDS * SAMPLE_RATE)
+        return WINDOW_SIZE + (count_windows(max(longest, WINDOW_SIZE)) - 1) * HOP_SIZE
+    if not WINDOW_SIZE / SAMPLE_RATE <= clip_seconds <= MAX_SECONDS:
+        raise InputError(
+            f"clip_seconds = {clip_seconds} is not possible; "
+            f"choose {WINDOW_SIZE / SAMPLE_RATE:g} (one window) to {MAX_SECONDS} seconds"
+        )
+    return round(clip_seconds * SAMPLE_RATE)
+
+
+def hash_files(paths: Iterable[Path]) -> list[str]:
+    """SHA-256 of each file, in hexadecimal.
+
+    Raises:
+        InputError: a file is missing or may not be read.
+    """
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_hash_file, paths))
+
+
+def _hash_file(path: Path) -> str:
+    check_file(path)
+    with explained(path, "make it a readable sound file", fault="cannot open"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(content: object) -> str:
+    """16 hexadecimal digits that change with anything in ``content``, which JSON must be able to write."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,16 +1,14 @@
 """The demo set: ten generated sound classes that imitate those of ESC-10, so that everything runs without a download.
 
-One function below for each class; what varies from clip to clip (pitch, tempo, level, colour, background) is drawn
-from a generator seeded by class and fold. Functions return (CLIP_SAMPLES,) float64 of any level.
+Each class has a function below; what varies from clip to clip (pitch, tempo, level, spectral tilt, background) is drawn
+from a generator seeded by class and fold. The functions return (CLIP_SAMPLES,) float64 of any level.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import re
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,37 +16,31 @@ import numpy.typing as npt
 import scipy  # loads scipy.signal when it is first used, which takes a second
 from numpy.random import Generator
 
-from audioclf_lib._support.paths import replace_file
-from audioclf_lib.config import KnownDataset, refuse_missing_folds
 from audioclf_lib.data import cache
-from audioclf_lib.data.dataset import SAMPLE_RATE, Dataset
-from audioclf_lib.data.esc import CLIP_SAMPLES, ESC10_CLASSES
-from audioclf_lib.data.listing import digest
+from audioclf_lib.data.dataset import Dataset, digest
+from audioclf_lib.data.esc import CLIP_SECONDS, ESC10_CLASSES
+from audioclf_lib.data.windowing import SAMPLE_RATE
 
 Samples = npt.NDArray[np.float64]
 
 FOLDS = (1, 2, 3, 4, 5)
 SEED = 10
+CLIP_SAMPLES = CLIP_SECONDS * SAMPLE_RATE
 SECONDS = np.arange(CLIP_SAMPLES) / SAMPLE_RATE
 
-# Recordings of single events often end before the clip does, and are padded with zeros: the share that is, by class.
+# Recordings of single events often end before the clip does, and are padded with zeros: share of such clips, by class.
 PADDED_SHARE = {"dog bark": 0.4, "person sneeze": 0.9, "rooster": 0.7, "baby cry": 0.2}
 
 
-def load_demo(*, data_dir: Path, with_folds: Collection[int] = ()) -> Dataset:
+def load_demo(data_dir: Path) -> Dataset:
     """The demo set: 50 clips of 5 s, one for each of ten classes and five folds; the same on every machine.
 
     Args:
         data_dir: the clips are kept in its ``cache`` folder, under a name that changes with this module.
-        with_folds: folds that must be there.
-
-    Raises:
-        InputError: one that is not there.
     """
-    refuse_missing_folds("demo", FOLDS, with_folds)
-    shape = (len(FOLDS) * len(ESC10_CLASSES), CLIP_SAMPLES)
-    waveforms = cache.load_or_build(_cache_path(data_dir), shape, make_clips)
-    samples = np.round(waveforms * 2**15).astype("<i2")  # as they were made
+    key = digest([Path(__file__).read_text(encoding="utf-8"), np.__version__, scipy.__version__])
+    waveforms = cache.load_or_build(data_dir / "cache" / f"demo-{key}.npy", make_clips)
+    samples = np.round(waveforms * 2**15).astype("<i2")  # the 16-bit samples of ``make_clip``
     clip_ids = tuple(f"demo-{fold}-{name.replace(' ', '-')}" for fold in FOLDS for name in ESC10_CLASSES)
     return Dataset(
         name="demo",
@@ -62,35 +54,6 @@ def load_demo(*, data_dir: Path, with_folds: Collection[int] = ()) -> Dataset:
         description="demo set: 50 generated clips of 5 s that imitate the ten classes of ESC-10, in five folds",
         licence="none needed: generated",
     )
-
-
-def demo_facts(*, data_dir: Path, with_folds: Collection[int] = ()) -> KnownDataset:
-    """What is known of the demo set; its clips are not looked at if this was asked before.
-
-    Args:
-        data_dir: the fingerprint is kept in its ``cache`` folder, beside the clips that it stands for.
-        with_folds: folds that must be there.
-
-    Raises:
-        InputError: a fold that is not there.
-    """
-    refuse_missing_folds("demo", FOLDS, with_folds)
-    path = _cache_path(data_dir).with_suffix(".fingerprint")
-    try:
-        fingerprint = path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        fingerprint = ""
-    if not re.fullmatch("[0-9a-f]{16}", fingerprint):
-        fingerprint = load_demo(data_dir=data_dir).fingerprint
-        with suppress(OSError):  # then they are made again next time
-            replace_file(path, fingerprint.encode())
-    return KnownDataset("demo", fingerprint, FOLDS, ESC10_CLASSES)
-
-
-def _cache_path(data_dir: Path) -> Path:
-    """Where the clips are kept: under a name that changes with whatever determines them."""
-    key = digest([Path(__file__).read_text(encoding="utf-8"), np.__version__, scipy.__version__])
-    return data_dir / "cache" / f"demo-{key}.f32"
 
 
 def make_clips() -> npt.NDArray[np.float32]:
@@ -113,8 +76,7 @@ def make_clip(label: int, fold: int) -> npt.NDArray[np.int16]:
 
 def to_peak(sound: Samples, level: float) -> Samples:
     """Scale a sound to a peak of ``level`` dB below (if negative) full scale."""
-    scaled: Samples = sound * (10 ** (level / 20) / np.abs(sound).max())
-    return scaled
+    return np.asarray(sound * (10 ** (level / 20) / np.abs(sound).max()))
 
 
 def colour(sound: Samples, slope: float) -> Samples:
@@ -134,8 +96,7 @@ def noise(rng: Generator, low: float, high: float, slope: float) -> Samples:
 
 def to_rms(sound: Samples) -> Samples:
     """Scale a sound to RMS 1."""
-    scaled: Samples = sound / np.sqrt(np.mean(sound**2))
-    return scaled
+    return np.asarray(sound / np.sqrt(np.mean(sound**2)))
 
 
 def harmonics(pitch: Samples, formants: list[float], brightness: float) -> Samples:

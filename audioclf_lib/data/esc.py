@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import PROJECT_ROOT, user_path
-from audioclf_lib.data.dataset import SAMPLE_RATE
+from audioclf_lib.data.dataset import Listing, hash_files
 from audioclf_lib.data.download import download_archive
-from audioclf_lib.data.listing import Listing, hash_files, list_files
-from audioclf_lib.data.tables import file_column, int_column, known_values, read_table
+from audioclf_lib.data.tables import check_column, file_column, fold_column, read_table
 
-CLIP_SAMPLES = 5 * SAMPLE_RATE
+CLIP_SECONDS = 5
 
 REGISTRY = Path(__file__).with_name("esc10_registry.csv")
 ESC10_URL = "https://github.com/karolpiczak/ESC-10/archive/553c8f1743b9dba6b282e1323c3ca8fa76923448.zip"
-ESC10_FOLDERS = (
-    "001 - Dog bark",
-    "002 - Rain",
-    "003 - Sea waves",
-    "004 - Baby cry",
-    "005 - Clock tick",
-    "006 - Person sneeze",
-    "007 - Helicopter",
-    "008 - Chainsaw",
-    "009 - Rooster",
-    "010 - Fire crackling",
+# fmt: off
+ESC10_CLASSES = (
+    "dog bark", "rain", "sea waves", "baby cry", "clock tick",
+    "person sneeze", "helicopter", "chainsaw", "rooster", "fire crackling",
 )
-ESC10_CLASSES = tuple(folder.partition(" - ")[2].lower() for folder in ESC10_FOLDERS)
+# fmt: on
+ESC10_FOLDERS = tuple(f"{number:03} - {name.capitalize()}" for number, name in enumerate(ESC10_CLASSES, start=1))
 
 ESC50_TABLE = Path("meta", "esc50.csv")
-# In the order of the table's targets.
+# In the order of the column "target".
 # fmt: off
 ESC50_CLASSES = (
     "dog", "rooster", "pig", "cow", "frog",
@@ -49,7 +41,7 @@ ESC50_CLASSES = (
     "train", "church_bells", "airplane", "fireworks", "hand_saw",
 )
 # fmt: on
-ESC50_FOLDS = (1, 2, 3, 4, 5)
+ESC50_FOLDS = ("1", "2", "3", "4", "5")
 
 
 def read_registry() -> pd.DataFrame:
@@ -104,71 +96,63 @@ def find_fault(folder: Path) -> str | None:
     return f"{altered.iloc[0]!r} has the wrong checksum" if len(altered) else None
 
 
-def list_esc10(folder: Path, *, with_folds: Collection[int] = ()) -> Listing:
+def list_esc10(folder: Path) -> Listing:
     """ESC-10: 400 clips of 5 s, 40 of each of ten classes, in five folds.
 
     Args:
-        folder: with the ten class folders.
-        with_folds: folds that must be there.
+        folder: with the ten class folders, or with an ``ESC-10`` folder that has them.
 
     Raises:
         InputError: a clip is missing, altered or unknown.
     """
+    folder = find_esc10(folder) or folder
     fault = find_fault(folder)
     if fault is not None:
         raise InputError(f"the ESC-10 in {folder} is not as published: {fault}; replace the folder by a fresh copy")
     registry = read_registry()
-    clips = registry.assign(
-        path=[folder / path for path in registry["path"]],
-        clip_id=[Path(path).stem for path in registry["path"]],
-        label=known_values(REGISTRY, registry["label"], ESC10_CLASSES),
-    )
-    return list_files(
+    clip_ids = [Path(path).stem for path in registry["path"]]
+    return Listing(
         "esc10",
-        clips,
+        registry.assign(path=[folder / path for path in registry["path"]], clip_id=clip_ids),
         ESC10_CLASSES,
-        CLIP_SAMPLES,
+        clip_seconds=CLIP_SECONDS,
         description="ESC-10: 400 environmental recordings of 5 s in ten classes and five folds (Piczak 2015)",
         licence="CC BY 3.0; credits for every clip in the data set's README",
-        with_folds=with_folds,
     )
 
 
-def list_esc50(folder: Path, *, esc10_only: bool = False, with_folds: Collection[int] = ()) -> Listing:
+def list_esc50(folder: Path, *, esc10_only: bool = False) -> Listing:
     """ESC-50 (``meta/esc50.csv``, ``audio/*.wav``): 2,000 clips of 5 s in 50 classes and five folds.
 
     Args:
         folder: the ESC-50 folder.
-        esc10_only: take the ten classes only that are marked as ESC-10.
-        with_folds: folds that must be there.
+        esc10_only: take only the ten classes that are marked as ESC-10.
 
     Raises:
         InputError: the table lacks a column, names an unknown class or fold, or a clip is missing or unreadable.
     """
     path = folder / ESC50_TABLE
     table = read_table(path, ("filename", "fold", "category", "esc10", "src_file"))
-    known_values(path, table["fold"], [str(fold) for fold in ESC50_FOLDS])
-    table = table.assign(label=known_values(path, table["category"], ESC50_CLASSES))
+    for column, known in (("fold", ESC50_FOLDS), ("category", ESC50_CLASSES)):
+        check_column(path, table[column], known.__contains__, f"unknown {{}}; known are {', '.join(known)}")
     if esc10_only:
         table = table[table["esc10"].str.lower() == "true"]
     filenames = file_column(path, table["filename"])
-    present = sorted(set(table["label"]))
     clips = pd.DataFrame(
         {
             "path": [folder / "audio" / name for name in filenames],
             "clip_id": [Path(name).stem for name in filenames],
-            "label": [present.index(label) for label in table["label"]],
-            "fold": int_column(path, table["fold"]),
+            "label": table["category"].str.replace("_", " ").tolist(),
+            "fold": fold_column(path, table["fold"]),
             "source": table["src_file"].tolist(),
         }
     )
     part = " (the ten classes of ESC-10)" if esc10_only else ""
-    return list_files(
+    return Listing(
         "esc50-esc10" if esc10_only else "esc50",
         clips,
-        [ESC50_CLASSES[label].replace("_", " ") for label in present],
-        CLIP_SAMPLES,
+        [name.replace("_", " ") for name in ESC50_CLASSES if (table["category"] == name).any()],
+        clip_seconds=CLIP_SECONDS,
         description=f"ESC-50{part}: environmental recordings of 5 s in five folds (Piczak 2015)",
         licence="CC BY-NC 3.0; credits for every clip in the data set's README",
-        with_folds=with_folds,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
@@ -19,24 +19,26 @@ def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
         InputError: missing, not a comma-separated UTF-8 table, without a required column, or with a line that has more
             or fewer entries than there are columns.
     """
+    lines: dict[int, list[str]] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = _lines(file)
-            columns = next(lines, (1, []))[1]
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
+            columns = [entry.strip() for entry in next(reader, [])]
             _check_columns(path, columns, required)
-            rows = [(number, _fitting(path, number, row, columns)) for number, row in lines if any(row)]
+            for row in reader:
+                entries = [entry.strip() for entry in row]
+                if any(entries) and len(entries) != len(columns):
+                    raise InputError(
+                        f"{path}, line {reader.line_num}: there are {len(entries)} entries for {len(columns)} columns; "
+                        "put one in each, and quotes around an entry with a comma"
+                    )
+                if any(entries):
+                    lines[reader.line_num] = entries
     except FileNotFoundError:
         raise InputError(f"{path} is missing; write one with the columns {', '.join(required)}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}); save it as a comma-separated UTF-8 table") from None
-    return pd.DataFrame([row for _, row in rows], index=[number for number, _ in rows], columns=columns, dtype=object)
-
-
-def _lines(file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    """Every row without the space around its entries, and the number of the line on which it ends."""
-    reader = csv.reader(file, strict=True, skipinitialspace=True)
-    for row in reader:
-        yield reader.line_num, [entry.strip() for entry in row]
+    return pd.DataFrame(list(lines.values()), index=list(lines), columns=columns, dtype=object)
 
 
 def _check_columns(path: Path, columns: list[str], required: Sequence[str]) -> None:
@@ -50,39 +52,24 @@ def _check_columns(path: Path, columns: list[str], required: Sequence[str]) -> N
         raise InputError(f"{path} has two columns {twice[0]!r}; {wanted}")
 
 
-def _fitting(path: Path, number: int, row: list[str], columns: list[str]) -> list[str]:
-    if len(row) != len(columns):
-        raise InputError(
-            f"{path}, line {number}: there are {len(row)} entries for {len(columns)} columns; "
-            "put one in each, and quotes around an entry with a comma"
-        )
-    return row
-
-
-def known_values(path: Path, column: pd.Series[str], known: Sequence[str]) -> list[int]:
-    """Each value's position in ``known``.
-
-    Raises:
-        InputError: a value that is not there.
-    """
-    position = {value: index for index, value in enumerate(known)}
+def check_column(path: Path, column: pd.Series[str], is_good: Callable[[str], bool], message: str) -> None:
+    """Raise InputError for the first value that is not good; ``{}`` in the message stands for the value."""
     for line, value in column.items():
-        if value not in position:
-            given = f"{column.name} {quote(value)}"
-            raise InputError(f"{path}, line {line}: unknown {given}; known are {', '.join(known)}")
-    return [position[value] for value in column]
+        if not is_good(value):
+            raise InputError(f"{path}, line {line}: " + message.format(f"{column.name} {quote(value)}"))
 
 
-def int_column(path: Path, column: pd.Series[str]) -> list[int]:
+def fold_column(path: Path, column: pd.Series[str]) -> list[int]:
     """The column as whole numbers from 0.
 
     Raises:
-        InputError: a value that is none.
+        InputError: a value that is not such a number.
     """
-    for line, value in column.items():
-        if not (value.isascii() and value.isdigit() and len(value) <= len(str(MAX_FOLD))):
-            given = f"{column.name} {quote(value)}"
-            raise InputError(f"{path}, line {line}: {given} is none of 0, 1, 2, ... {MAX_FOLD}; write such a number")
+
+    def is_fold(value: str) -> bool:
+        return value.isascii() and value.isdigit() and len(value) <= len(str(MAX_FOLD))
+
+    check_column(path, column, is_fold, f"{{}} is none of 0, 1, 2, ... {MAX_FOLD}; write such a number")
     return [int(value) for value in column]
 
 
@@ -92,14 +79,11 @@ def file_column(path: Path, column: pd.Series[str]) -> list[str]:
     Raises:
         InputError: a path that leads out of the folder.
     """
-    files = []
-    for line, value in column.items():
-        name = value.replace("\\", "/")
-        file = PurePosixPath(name)
-        if file.is_absolute() or ".." in file.parts or PureWindowsPath(name).is_absolute():
-            raise InputError(
-                f"{path}, line {line}: {column.name} {quote(value)} leads out of the folder; "
-                "put the file into it and name it from there"
-            )
-        files.append(file.as_posix())
-    return files
+
+    def stays_inside(value: str) -> bool:
+        file = PurePosixPath(value.replace("\\", "/"))
+        return not (file.is_absolute() or ".." in file.parts or PureWindowsPath(value).is_absolute())
+
+    remedy = "put the file into it and name it from there"
+    check_column(path, column, stays_inside, f"{{}} leads out of the folder; {remedy}")
+    return [PurePosixPath(value.replace("\\", "/")).as_posix() for value in column]

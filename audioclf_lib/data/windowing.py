@@ -1,8 +1,8 @@
 """Clip -> windows, and back: window scores -> clip scores.
 
 A clip of 80,000 samples (5 s at 16 kHz) gives nine windows of 16,000 samples that start 8,000 samples apart.
-Everything here works on any device and copies nothing that it need not copy. torch is imported where it is needed:
-lengths and counts of windows are asked for by what must answer at once, such as a dry run.
+Everything here works on any device and copies only what it must. torch is imported inside the functions that need it,
+because lengths and counts of windows are also asked for where loading torch would take too long.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+SAMPLE_RATE = 16_000
 WINDOW_SIZE = 16_000
 HOP_SIZE = 8_000
 
@@ -67,13 +68,6 @@ def find_silent_windows(waveforms: Tensor | np.ndarray, threshold: float = SILEN
         (n_clips, n_windows) bool.
     """
     return cut_windows(waveforms).abs().amax(dim=(2, 3)) < threshold
-
-
-def window_labels(labels: Tensor | np.ndarray, n_windows: int) -> Tensor:
-    """Repeat each clip's label for each of its windows: (n_clips,) -> (n_clips, n_windows)."""
-    import torch
-
-    return torch.as_tensor(labels).unsqueeze(1).expand(-1, n_windows)
 
 
 def peak_normalise(x: Tensor) -> Tensor:

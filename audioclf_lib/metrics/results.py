@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import Any
 
 import pandas as pd
 
 from audioclf_lib.config import Experiment, FitConfig
-from audioclf_lib.metrics.scores import Level, Scores, best_fit, evaluate, experiment_scores
+from audioclf_lib.metrics.scores import LEVELS, Level, Scores, best_fit, evaluate, experiment_scores
 from audioclf_lib.metrics.uncertainty import (
     Answers,
     Calibration,
@@ -24,6 +26,7 @@ from audioclf_lib.metrics.uncertainty import (
 )
 from audioclf_lib.runs.store import Run
 
+SPLIT_TITLES = {"train": "Training", "validation": "Validation", "test": "Test"}
 PROTOCOL_TITLES = {"kfold": "k-fold", "split": "split"}
 
 
@@ -34,17 +37,19 @@ class ExperimentResult:
     Attributes:
         experiment: what was asked for.
         runs: the finished fits, by validation fold.
-        missing: configurations of fits that are not there; None if not even the data set's folds are known.
+        missing: configurations of fits that are not there.
+        mark: what tells it from other experiments of its name: ``as-written``, ``dropout 0.3``.
     """
 
     experiment: Experiment
     runs: tuple[Run, ...]
-    missing: tuple[FitConfig, ...] | None = ()
+    missing: tuple[FitConfig, ...] = ()
+    mark: str = ""
 
     @property
     def name(self) -> str:
         """Short name with what differs from the defaults: ``cnn-kfold``, ``cnn-kfold-seed1``, ``cnn-split-test3``."""
-        return self.experiment.full_name
+        return self.experiment.full_name + re.sub(r"[^A-Za-z0-9]+", "-", f" {self.mark}" if self.mark else "")
 
     @property
     def architecture(self) -> str:
@@ -54,7 +59,7 @@ class ExperimentResult:
     @property
     def title(self) -> str:
         """Heading, e.g. ``Transformer, 2 heads: 4-fold cross-validation``."""
-        n_fits = len(self.runs) + len(self.missing or ())
+        n_fits = len(self.configs)
         protocol = "train-test split"
         if self.experiment.protocol == "kfold":
             protocol = f"{n_fits}-fold cross-validation" if n_fits else "k-fold cross-validation"
@@ -67,14 +72,19 @@ class ExperimentResult:
 
     @property
     def differences(self) -> list[str]:
-        """Test fold and seed where they are not the defaults, e.g. ``["test fold 3"]``."""
-        return [f"{key.replace('_', ' ')} {value}" for key, value in self.experiment.differences.items()]
+        """The mark, and test fold and seed where they are not the defaults, e.g. ``["test fold 3"]``."""
+        of_experiment = [f"{key.replace('_', ' ')} {value}" for key, value in self.experiment.differences.items()]
+        return of_experiment + ([self.mark] if self.mark else [])
+
+    @property
+    def configs(self) -> list[FitConfig]:
+        """Of all fits, finished or missing, by validation fold."""
+        return sorted([*(run.config for run in self.runs), *self.missing], key=lambda config: config.val_fold)
 
     @property
     def folder(self) -> str:
         """Folder of this result's figures: no other data set, recipe or setting has the same."""
-        configs = [run.config.fit_id for run in self.runs]
-        digest = hashlib.sha256(" ".join(configs).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(" ".join(config.fit_id for config in self.configs).encode()).hexdigest()[:8]
         return f"{self.dataset}/{self.name}-{self.experiment.recipe}-e{self.experiment.epochs}-{digest}"
 
     @property
@@ -83,11 +93,11 @@ class ExperimentResult:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.runs[0].config.class_names
+        return self.configs[0].class_names
 
     @property
     def dataset(self) -> str:
-        return self.runs[0].config.dataset
+        return self.configs[0].dataset
 
     @cached_property
     def best(self) -> Run:
@@ -107,6 +117,31 @@ class ExperimentResult:
         """Confusion matrix of the best fit on the test fold: rows are true classes, columns the answers."""
         return self.scores(level).confusion_table
 
+    def fits_table(self, level: Level = "clip") -> pd.DataFrame:
+        """A row per fit and, for several fits, their mean and sample standard deviation.
+
+        Returns:
+            DataFrame, index *Validated on*; columns *Epoch* (kept), and with the weights of that epoch, without dropout
+            and augmentation, *Training*, *Validation*, *Test* (accuracy at ``level``), *Training loss*, *Validation
+            loss*, *Test loss* (over windows), and *Balanced*, *Macro F1*, *AUC* (macro) on the test fold at ``level``.
+        """
+        rows = {}
+        for run in self.runs:
+            scores, test = run.metrics["scores"], run.metrics["scores"]["test"][level]
+            rows[f"fold {run.config.val_fold}"] = {
+                "Epoch": float(run.metrics["chosen"]["epoch"]),
+                **{title: scores[split][level]["accuracy"] for split, title in SPLIT_TITLES.items()},
+                **{f"{title} loss": run.metrics["losses"][split] for split, title in SPLIT_TITLES.items()},
+                "Balanced": test["balanced_accuracy"],
+                "Macro F1": test["macro_f1"],
+                "AUC": test["auc"]["macro"],
+            }
+        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Validated on")
+        if len(rows) == 1:
+            return table
+        summary = table.drop(columns="Epoch").agg(["mean", "std"]).rename({"std": "deviation"})
+        return pd.concat([table, summary]).rename_axis("Validated on")
+
     def values(self, level: Level, score: str = "accuracy") -> list[float]:
         """A score of every fit on the test fold."""
         return [float(value) for value in self.table.loc[self.table["level"] == level, score]]
@@ -114,6 +149,10 @@ class ExperimentResult:
     def mean(self, level: Level, score: str = "accuracy") -> float:
         """Mean of a score over the fits."""
         return float(pd.Series(self.values(level, score)).mean())
+
+    def std(self, level: Level, score: str = "accuracy") -> float:
+        """Sample standard deviation of a score over the fits; NaN for one fit."""
+        return float(pd.Series(self.values(level, score)).std())
 
     @cached_property
     def answers(self) -> Answers:
@@ -154,6 +193,24 @@ class ExperimentResult:
     def chosen_epochs(self) -> dict[str, int]:
         """The epoch that each fit kept, under the labels of ``histories``."""
         return {f"validation fold {run.config.val_fold}": int(run.metrics["chosen"]["epoch"]) for run in self.runs}
+
+
+def comparison_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
+    """Accuracies on the test fold: a row per experiment and level; an experiment without runs has no numbers.
+
+    Returns:
+        DataFrame with columns experiment, level, mean, std (over the fits), low, high (95 % interval of the mean) and
+        fits (list of the accuracies).
+    """
+    rows = []
+    for result in results:
+        for level in LEVELS:
+            row: dict[str, Any] = {"experiment": result.short_title, "level": level}
+            if result.runs:
+                row |= result.intervals[level]._asdict()
+                row |= {"mean": result.mean(level), "std": result.std(level), "fits": result.values(level)}
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["experiment", "level", "mean", "std", "low", "high", "fits"])
 
 
 def compare_kfold(results: Sequence[ExperimentResult]) -> list[PairTest]:

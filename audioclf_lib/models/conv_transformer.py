@@ -6,7 +6,7 @@ token's width, 33 = 32 tokens and CLS.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -105,6 +105,8 @@ class EncoderLayer(nn.Module):
     x = norm1(x + dropout(attention(x)));  x = norm2(x + dropout(linear2(dropout(relu(linear1(x))))))
     """
 
+    functional_steps: ClassVar = {"dropout": "relu"}  # steps of forward that are no modules, by what they precede
+
     def __init__(self, width: int, num_heads: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
         self.attention = MultiHeadSelfAttention(width, num_heads, dropout)
@@ -134,6 +136,8 @@ class ConvTransformer(nn.Module):
         num_heads: attention heads per layer: 1, 2 or 4 in the assignment.
         dropout, activation: of the convolutional base, see :class:`ConvBase`; the encoder's dropout is 0.1.
     """
+
+    functional_steps: ClassVar = {"encoder": "cls_token", "classifier": "cls_output"}
 
     def __init__(
         self,

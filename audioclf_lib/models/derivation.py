@@ -1,24 +1,30 @@
-"""Output shapes and parameter counts of both architectures by formula, step by step, with their LaTeX.
+"""Output shapes and parameter counts of any model, step by step, by the formulas of its layers, with their LaTeX.
 
-The hyper-parameters (kernel size, stride, ...) are read off the model's layers; shapes and counts follow from them by
-the formulas alone: no tensor is touched and torch is not imported. The tests compare every line with what torch says.
+One forward pass of zeros gives the order of the layers; shapes and counts follow from hyper-parameters by formula and
+are compared with what torch counts.
 
-Formulas: Dumoulin and Visin (2016), "A guide to convolution arithmetic for deep learning", for lengths; Araujo, Norris
-and Sim (2019), "Computing receptive fields of convolutional neural networks", for the receptive field; Vaswani et al.
-(2017), "Attention is all you need", for attention.
+Receptive fields: Araujo, Norris and Sim (2019), "Computing receptive fields of convolutional neural networks".
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from functools import partial
+from itertools import accumulate, groupby
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-Shape = tuple[int, ...]
+from audioclf_lib.models import formulas
+from audioclf_lib.models.formulas import Shape, Step, tex_change, tex_number, text_shape
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BYTES_PER_NUMBER = 4  # float32
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
@@ -37,32 +43,28 @@ $$ P = k \cdot C_{\mathrm{in}} \cdot C_{\mathrm{out}} + C_{\mathrm{out}} $$
 
 parameters: its weights, and one bias per output channel."""
 
+IN_TWO_DIMENSIONS = """In two dimensions, each axis follows the first formula, and $k$ in the second is the number of
+values in a kernel."""
 
-@dataclass(frozen=True)
-class LayerDerivation:
+HEADINGS = {"cls_token": "Tokens", "cls_output": "Output layer", "classifier": "Output layer"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerDerivation(Step):
     """One step of the forward pass: what goes in, what comes out, how many parameters, and why.
 
     Attributes:
         name: path of the layer in the model, without ``base.``, e.g. ``conv1`` or ``encoder.0.linear1``.
         kind: the layer's type as torch names it, e.g. ``Conv1d``; plain words for a step that is no module.
         block: heading of the group of layers that it belongs to.
-        input_shape, output_shape: without the batch axis.
-        parameters: learnable numbers (a batch norm's running mean and variance are buffers and not among them).
-        shape_latex, parameters_latex: both derivations with the numbers substituted.
-        explanation: one plain sentence.
-        in_place: whether the output overwrites the input and so takes no memory of its own.
+        input_shape: without the batch axis.
+        frozen: how many of the parameters are not trained.
     """
 
     name: str
-    kind: str
     block: str
     input_shape: Shape
-    output_shape: Shape
-    parameters: int
-    shape_latex: str
-    parameters_latex: str
-    explanation: str
-    in_place: bool = False
+    frozen: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,289 +93,133 @@ class ReceptiveFieldStep:
     jump: int  # samples
 
 
-# ---------------------------------------------------------------------------------------------- formulas and numbers
-
-
-def output_length(length: int, kernel: int, stride: int, padding: int = 0) -> int:
-    """Positions that a kernel takes on a padded signal: floor((length + 2 padding - kernel) / stride) + 1."""
-    return (length + 2 * padding - kernel) // stride + 1
-
-
-def split_width(width: int, num_heads: int) -> list[int]:
-    """Widths of the attention heads, as even as they can be: the first ``width mod num_heads`` are wider by one."""
-    return [width // num_heads + (head < width % num_heads) for head in range(num_heads)]
-
-
-def only(value: int | Sequence[int]) -> int:
-    """The hyper-parameter of a one-dimensional layer, which torch keeps as 2 or as (2,)."""
-    return value if isinstance(value, int) else value[0]
-
-
-def tex_number(value: int) -> str:
-    """80010 -> ``\\text{80,010}``, since a comma in mathematics would be set with a space; 250 -> ``250``."""
-    return rf"\text{{{value:,}}}" if value >= 1000 else str(value)
-
-
-def tex_shape(shape: Shape) -> str:
-    """(128, 8000) -> ``128 \\times \\text{8,000}``."""
-    return r" \times ".join(tex_number(size) for size in shape)
-
-
-def text_shape(shape: Shape) -> str:
-    """(128, 8000) -> ``(128, 8000)``; (10,) -> ``(10)``."""
-    return f"({', '.join(map(str, shape))})"
-
-
-def tex_sum(values: Sequence[int]) -> str:
-    """``\\text{1,024} + 256 = \\text{1,280}``."""
-    return " + ".join(map(tex_number, values)) + f" = {tex_number(sum(values))}"
-
-
-def tex_length(length: int, kernel: int, stride: int, padding: int) -> str:
-    padded = f"{tex_number(length)} + 2 \\cdot {padding}" if padding else tex_number(length)
-    quotient = rf"\text{{{(length + 2 * padding - kernel) / stride:,.10g}}}"
-    return (
-        rf"L_{{\mathrm{{out}}}} = \left\lfloor \frac{{{padded} - {kernel}}}{{{stride}}} \right\rfloor + 1"
-        rf" = \lfloor {quotient} \rfloor + 1 = {tex_number(output_length(length, kernel, stride, padding))}"
-    )
-
-
-def tex_unchanged(shape: Shape) -> str:
-    return rf"{tex_shape(shape)} \to {tex_shape(shape)}"
-
-
-# ------------------------------------------------------------------------------------------------- one kind of layer
+# -------------------------------------------------------------------------------------------------------- forward pass
 
 
 @dataclass(frozen=True)
-class Step:
-    """The part of a derivation that depends on the kind of layer alone."""
+class Call:
+    """A call of a layer in a forward pass; ``layer`` is None for a step that is no module."""
 
+    path: str
+    kind: str
+    layer: nn.Module | None
+    input_shapes: list[Shape]
     output_shape: Shape
-    shape_latex: str
-    explanation: str
-    parameters: int = 0
-    parameters_latex: str = "P = 0"
-    in_place: bool = False
 
 
-def derive_conv(layer: Any, shape: Shape) -> Step:
-    channels_in, length = shape
-    channels, kernel = layer.out_channels, only(layer.kernel_size)
-    stride, padding = only(layer.stride), only(layer.padding)
-    parameters = kernel * channels_in * channels + channels
-    return Step(
-        output_shape=(channels, output_length(length, kernel, stride, padding)),
-        shape_latex=tex_length(length, kernel, stride, padding),
-        explanation=f"{channels} filters of length {kernel} over {count(channels_in, 'channel')}, stride {stride}, "
-        f"padding {padding}; one bias per filter.",
-        parameters=parameters,
-        parameters_latex=rf"P = {kernel} \cdot {tex_number(channels_in)} \cdot {tex_number(channels)}"
-        rf" + {tex_number(channels)} = {tex_number(parameters)}",
-    )
-
-
-def derive_batch_norm(layer: Any, shape: Shape) -> Step:
-    channels = layer.num_features
-    return Step(
-        output_shape=shape,
-        shape_latex=tex_unchanged(shape),
-        explanation="Each channel is normalised, then scaled and shifted by two learnt numbers; its running mean and "
-        "variance are buffers, not parameters.",
-        parameters=2 * channels,
-        parameters_latex=rf"P = 2 \cdot {channels} = {tex_number(2 * channels)}",
-    )
-
-
-def derive_layer_norm(layer: Any, shape: Shape) -> Step:
-    width = only(layer.normalized_shape)
-    return Step(
-        output_shape=shape,
-        shape_latex=tex_unchanged(shape),
-        explanation="The residual connection adds the sub-layer's input; each token is then normalised, and each of "
-        "its features scaled and shifted by two learnt numbers.",
-        parameters=2 * width,
-        parameters_latex=rf"P = 2 \cdot {width} = {tex_number(2 * width)}",
-    )
-
-
-def derive_pool(layer: Any, shape: Shape) -> Step:
-    channels, length = shape
-    kernel, stride, padding = only(layer.kernel_size), only(layer.stride), only(layer.padding)
-    what = "largest" if type(layer).__name__.startswith("Max") else "mean"
-    return Step(
-        output_shape=(channels, output_length(length, kernel, stride, padding)),
-        shape_latex=tex_length(length, kernel, stride, padding),
-        explanation=f"The {what} of every {kernel} neighbouring values of a channel, stride {stride}.",
-    )
-
-
-def derive_linear(layer: Any, shape: Shape) -> Step:
-    """A linear layer on the last axis, or on the whole flattened input when its width asks for that."""
-    width, outputs = layer.in_features, layer.out_features
-    flattens = width != shape[-1]
-    output_shape = (outputs,) if flattens else (*shape[:-1], outputs)
-    flattened = tex_shape(shape).replace("times", "cdot")
-    explanation = f"Each of {outputs} outputs weighs all {width} inputs and adds a bias"
-    if flattens:
-        explanation += f"; the {text_shape(shape)} values are flattened first"
-    elif len(shape) > 1:
-        explanation += ", token by token"
-    parameters = width * outputs + outputs
-    return Step(
-        output_shape=output_shape,
-        shape_latex=(rf"{flattened} = {tex_number(width)}" if flattens else tex_shape(shape))
-        + rf" \to {tex_shape(output_shape)}",
-        explanation=f"{explanation}.",
-        parameters=parameters,
-        parameters_latex=rf"P = {f'({flattened})' if flattens else tex_number(width)} \cdot {tex_number(outputs)}"
-        rf" + {tex_number(outputs)} = {tex_number(parameters)}",
-    )
-
-
-def derive_dropout(layer: Any, shape: Shape) -> Step:
-    return Step(shape, tex_unchanged(shape), f"In training, each value is zeroed with probability {layer.p:g}.")
-
-
-def derive_relu(layer: Any, shape: Shape) -> Step:
-    in_place = bool(getattr(layer, "inplace", False))
-    where = ", in the memory they lie in" if in_place else ""
-    return Step(shape, tex_unchanged(shape), f"Negative values become zero{where}.", in_place=in_place)
-
-
-FORMULAS: dict[str, Callable[[Any, Shape], Step]] = {
-    "Conv1d": derive_conv,
-    "BatchNorm1d": derive_batch_norm,
-    "LayerNorm": derive_layer_norm,
-    "MaxPool1d": derive_pool,
-    "AvgPool1d": derive_pool,
-    "Linear": derive_linear,
-    "Dropout": derive_dropout,
-    "ReLU": derive_relu,
-}
-
-
-# ------------------------------------------------------------------------------------------------------ whole models
-
-
-def derive_layers(model: Any, input_shape: Shape = (1, 16000)) -> list[LayerDerivation]:
-    """Derive every step of a model's forward pass.
+def forward_calls(model: nn.Module, input_shape: Shape) -> list[Call]:
+    """What happens to one window of zeros, in order: layers with a formula or without parts, and functional steps.
 
     Args:
-        model: a :class:`~audioclf_lib.models.CNN` or :class:`~audioclf_lib.models.ConvTransformer`.
+        model: a copy, to which hooks are left and which stays in evaluation mode.
+        input_shape: of the window.
+    """
+    import torch
+
+    calls: list[Call] = []
+
+    def shapes(layer: nn.Module, value: Any) -> list[Shape]:
+        if isinstance(value, torch.Tensor):
+            batch_axis = 0 if getattr(layer, "batch_first", True) else 1
+            return [tuple(size for axis, size in enumerate(value.shape) if axis != batch_axis)]
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+        return [shape for item in values for shape in shapes(layer, item)]
+
+    def record(path: str, layer: nn.Module, inputs: Any, output: Any) -> None:
+        if made := shapes(layer, output):
+            calls.append(Call(path, type(layer).__name__, layer, shapes(layer, inputs) or [before()], made[0]))
+
+    def record_step(path: str, child: nn.Module, inputs: Any) -> None:
+        after = (shapes(child, inputs) or [before()])[0]
+        calls.append(Call(path, path.rpartition(".")[2], None, [before()], after))
+
+    def before() -> Shape:
+        return calls[-1].output_shape if calls else input_shape
+
+    covered: tuple[str, ...] = ()
+    for path, module in model.named_modules():
+        if path.startswith(covered):  # a part of a layer whose formula covers it
+            continue
+        kind = type(module).__name__
+        if kind in formulas.FORMULAS:
+            covered += (f"{path}.",)
+        does_nothing = kind in ("Identity", "Sequential")  # Sequential: with nothing in it
+        if kind in formulas.FORMULAS or not (list(module.children()) or does_nothing):
+            module.register_forward_hook(partial(record, path))
+        for child, step in getattr(module, "functional_steps", {}).items():
+            module.get_submodule(child).register_forward_pre_hook(partial(record_step, f"{path}.{step}".lstrip(".")))
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *input_shape).to(next(model.parameters(), torch.zeros(()))))
+    return calls
+
+
+def derive_layers(model: nn.Module, input_shape: Shape = (1, 16000)) -> list[LayerDerivation]:
+    """Derive every step of a model's forward pass.
+
+    A layer without a formula, or whose formula does not agree with torch, is listed with torch's numbers and says so.
+    What ``forward`` computes without a module is not seen, unless the module that does so names it in an attribute
+    ``functional_steps``: name of the child that the step precedes -> name of the step, as ``{"classifier": "mean"}``.
+
+    Args:
+        model: any module; its parameters, buffers and modes are left as they are.
         input_shape: (channels, samples) of one window.
 
     Returns:
-        One derivation per step, in forward order. An activation that is none (``Identity``) has no step.
-
-    Raises:
-        ValueError: the model holds a layer whose formula is not known.
+        One derivation per step, in forward order, without ``Identity``; then one for every parameter that is no
+        layer's, so that the parameters add up to those of the model.
     """
-    derivation = Derivation(input_shape)
-    derive_base(derivation, model.base)
-    if hasattr(model, "encoder"):
-        derive_cls_token(derivation)
-        for index, layer in enumerate(model.encoder):
-            derive_encoder_layer(derivation, layer, index)
-        derive_cls_output(derivation)
-    derivation.add("classifier", model.classifier, "Output layer")
-    return derivation.layers
+    model = copy.deepcopy(model)
+    layers: list[LayerDerivation] = []
+    counted: set[nn.Parameter] = set()
+    for call in forward_calls(model, input_shape):
+        shape, before = call.input_shapes[0], layers[-1].output_shape if layers else input_shape
+        if call.kind == "Linear" and shape == (math.prod(before),):
+            shape = before  # flattened in forward; the formula says so
+        new = set(call.layer.parameters()) - counted if call.layer is not None else set()
+        counted |= new
+        frozen = sum(parameter.numel() for parameter in new if not parameter.requires_grad)
+        for step in derive_call(call, shape, sum(parameter.numel() for parameter in new)):
+            path = f"{call.path}.{step.part}".strip(".")
+            layers.append(_listed(step, path, block_heading(path), shape, step.kind or call.kind, frozen))
+            shape, frozen = step.output_shape, 0
+    for name, parameter in model.named_parameters():
+        if parameter not in counted:
+            shape, frozen = tuple(parameter.shape), 0 if parameter.requires_grad else parameter.numel()
+            explanation = "Learnt numbers that belong to no layer of this list."
+            numbers = parameter.numel(), f"P = {formulas.tex_product(shape)}"
+            step = Step(shape, tex_change(shape, shape), explanation, *numbers, in_place=True)
+            layers.append(_listed(step, name, "Further parameters", shape, "Parameter", frozen))
+    return layers
 
 
-class Derivation:
-    """The layers derived so far, and the shape that the next one receives."""
-
-    def __init__(self, input_shape: Shape) -> None:
-        self.shape = input_shape
-        self.layers: list[LayerDerivation] = []
-
-    def add(self, name: str, layer: Any, block: str) -> None:
-        """Derive a module by its kind's formula."""
-        kind = type(layer).__name__
-        if kind not in FORMULAS:
-            raise ValueError(f"layer {name} is a {kind}, for which no formula is known; add one to FORMULAS")
-        self.add_step(name, kind, block, FORMULAS[kind](layer, self.shape))
-
-    def add_step(self, name: str, kind: str, block: str, step: Step) -> None:
-        self.layers.append(
-            LayerDerivation(
-                name=name,
-                kind=kind,
-                block=block,
-                input_shape=self.shape,
-                output_shape=step.output_shape,
-                parameters=step.parameters,
-                shape_latex=step.shape_latex,
-                parameters_latex=step.parameters_latex,
-                explanation=step.explanation,
-                in_place=step.in_place,
-            )
-        )
-        self.shape = step.output_shape
+def _listed(step: Step, path: str, block: str, shape: Shape, kind: str, frozen: int) -> LayerDerivation:
+    facts = {"name": path.removeprefix("base."), "block": block, "input_shape": shape, "kind": kind, "frozen": frozen}
+    return LayerDerivation(**(vars(step) | facts))
 
 
-def derive_base(derivation: Derivation, base: Any) -> None:
-    """The base's layers are defined in forward order and numbered by their block: conv1, ..., pool3."""
-    for name, layer in base.named_children():
-        if type(layer).__name__ != "Identity":
-            derivation.add(name, layer, f"Convolution block {name[-1]}")
+def derive_call(call: Call, shape: Shape, new: int) -> list[Step]:
+    """The steps of a call by formula where that agrees with torch's shape and number of new parameters."""
+    formula, steps = formulas.FORMULAS.get(call.kind), []
+    if formula is not None and len(set(call.input_shapes)) == 1:
+        with suppress(AttributeError, IndexError, TypeError, ValueError):  # a class of that name, but not torch's
+            derived = formula(call.layer, shape)
+            steps = derived if isinstance(derived, list) else [derived]
+    if steps and steps[-1].output_shape == call.output_shape and sum(step.parameters for step in steps) == new:
+        return steps
+    reason = "The formula does not hold" if steps else "No formula is known"
+    explanation = f"{reason} for {call.kind}; numbers as PyTorch counts them, shared parameters once."
+    latex, kind = tex_change(shape, call.output_shape), "Function" if call.layer is None else call.kind
+    return [Step(call.output_shape, latex, explanation, new, f"P = {tex_number(new)}", kind=kind)]
 
 
-def derive_cls_token(derivation: Derivation) -> None:
-    tokens, width = derivation.shape
-    step = Step(
-        output_shape=(tokens + 1, width),
-        shape_latex=rf"{tex_shape((tokens, width))} \to ({tokens} + 1) \times {tex_number(width)}"
-        rf" = {tex_shape((tokens + 1, width))}",
-        explanation=f"Each of the {tokens} channels is a token of width {width}; one CLS token of zeros goes in front, "
-        "which is no parameter.",
-    )
-    derivation.add_step("cls_token", "Tokens and CLS", "Tokens", step)
-
-
-def derive_encoder_layer(derivation: Derivation, layer: Any, index: int) -> None:
-    """Self-attention, then the feed-forward network, each followed by dropout, residual and layer norm."""
-    path, block = f"encoder.{index}", f"Encoder layer {index + 1}"
-    derivation.add(f"{path}.attention.in_projection", layer.attention.in_projection, block)
-    derivation.add_step(
-        f"{path}.attention", "Self-attention", block, derive_attention(layer.attention, derivation.shape)
-    )
-    derivation.add(f"{path}.attention.out_projection", layer.attention.out_projection, block)
-    derivation.add(f"{path}.dropout1", layer.dropout1, block)
-    derivation.add(f"{path}.norm1", layer.norm1, block)
-    derivation.add(f"{path}.linear1", layer.linear1, block)
-    derivation.add_step(f"{path}.relu", "ReLU", block, derive_relu(None, derivation.shape))
-    derivation.add(f"{path}.dropout", layer.dropout, block)
-    derivation.add(f"{path}.linear2", layer.linear2, block)
-    derivation.add(f"{path}.dropout2", layer.dropout2, block)
-    derivation.add(f"{path}.norm2", layer.norm2, block)
-
-
-def derive_attention(attention: Any, shape: Shape) -> Step:
-    """(T, 3 width) -> (T, width): each head h of width d_h gives softmax(Q Kᵀ / √d_h) V of shape (T, d_h)."""
-    tokens, widths = shape[0], split_width(attention.width, attention.num_heads)
-    heads = " + ".join(map(str, widths))
-    joined = f"{heads} = {attention.width}" if len(widths) > 1 else heads
-    return Step(
-        output_shape=(tokens, attention.width),
-        shape_latex=r"\mathrm{softmax}\left(\frac{Q_h K_h^{\top}}{\sqrt{d_h}}\right) V_h : "
-        rf"({tokens} \times {tokens}) \cdot ({tokens} \times d_h) = {tokens} \times d_h,"
-        rf" \quad \sum_h d_h = {joined}",
-        explanation=f"Queries, keys and values of width {attention.width}, "
-        + (f"split over {len(widths)} heads" if len(widths) > 1 else "in one head")
-        + "; attention itself has nothing to learn.",
-    )
-
-
-def derive_cls_output(derivation: Derivation) -> None:
-    _, width = derivation.shape
-    step = Step((width,), rf"{tex_shape(derivation.shape)} \to {width}", "Only the CLS token's output goes on.")
-    derivation.add_step("cls_output", "CLS output", "Output layer", step)
-
-
-def count(number: int, noun: str) -> str:
-    """``1 channel``, ``64 channels``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def block_heading(path: str) -> str:
+    """``base.conv1`` -> Convolution block 1, ``encoder.0.linear1`` -> Encoder layer 1, ``features.3`` -> Features."""
+    top, *inner = path.split(".")
+    if top == "base" and path[-1].isdigit():
+        return f"Convolution block {path[-1]}"
+    name = HEADINGS.get(path) or re.sub(r"_|(?<=[a-z])(?=\d)", " ", top).capitalize()  # block1: Block 1
+    number = next((f" {int(part) + 1}" for part in inner[:-1] if part.isdigit()), "")
+    return ("Encoder layer" if top == "encoder" and number else name) + number
 
 
 # -------------------------------------------------------------------------------------------------- tables and totals
@@ -381,14 +227,8 @@ def count(number: int, noun: str) -> str:
 
 def layer_table(layers: Sequence[LayerDerivation]) -> pd.DataFrame:
     """The model's table: columns ``layer``, ``type``, ``output shape`` (text) and ``parameters`` (int)."""
-    return pd.DataFrame(
-        {
-            "layer": [layer.name for layer in layers],
-            "type": [layer.kind for layer in layers],
-            "output shape": [text_shape(layer.output_shape) for layer in layers],
-            "parameters": [layer.parameters for layer in layers],
-        }
-    )
+    rows = [(layer.name, layer.kind, text_shape(layer.output_shape), layer.parameters) for layer in layers]
+    return pd.DataFrame(rows, columns=["layer", "type", "output shape", "parameters"])
 
 
 def model_totals(layers: Sequence[LayerDerivation]) -> ModelTotals:
@@ -397,11 +237,11 @@ def model_totals(layers: Sequence[LayerDerivation]) -> ModelTotals:
     Forward and backward count the output of every listed layer twice, once as value and once as gradient, unless it
     lies in the memory of the layer before.
     """
-    parameters = sum(layer.parameters for layer in layers)
+    parameters, frozen = (sum(getattr(layer, name) for layer in layers) for name in ("parameters", "frozen"))
     outputs = sum(math.prod(layer.output_shape) for layer in layers if not layer.in_place)
     return ModelTotals(
         parameters=parameters,
-        trainable_parameters=parameters,  # no layer of either architecture is frozen
+        trainable_parameters=parameters - frozen,
         input_mb=math.prod(layers[0].input_shape) * BYTES_PER_NUMBER / BYTES_PER_MB,
         forward_backward_mb=2 * outputs * BYTES_PER_NUMBER / BYTES_PER_MB,
         parameters_mb=parameters * BYTES_PER_NUMBER / BYTES_PER_MB,
@@ -424,33 +264,32 @@ def totals_table(totals: ModelTotals) -> pd.DataFrame:
 
 def head_table(width: int = 250, num_heads: int = 4) -> pd.DataFrame:
     """The attention heads of one layer: columns ``head``, ``width``, ``features`` (first–last) and ``scale``."""
-    widths = split_width(width, num_heads)
-    ends = [sum(widths[: head + 1]) for head in range(num_heads)]
-    return pd.DataFrame(
-        {
-            "head": range(1, num_heads + 1),
-            "width": widths,
-            "features": [f"{end - d + 1}–{end}" for end, d in zip(ends, widths, strict=True)],
-            "scale": [d**-0.5 for d in widths],
-        }
-    )
+    widths = formulas.split_width(width, num_heads)
+    rows = [
+        (head, width, f"{end - width + 1}–{end}", width**-0.5)
+        for head, (width, end) in enumerate(zip(widths, accumulate(widths), strict=True), 1)
+    ]
+    return pd.DataFrame(rows, columns=["head", "width", "features", "scale"])
 
 
-def receptive_field_steps(model: Any) -> list[ReceptiveFieldStep]:
-    """Grow the receptive field through the base: field += (kernel - 1) jump; jump *= stride."""
+def receptive_field_steps(model: nn.Module, input_shape: Shape = (1, 16000)) -> list[ReceptiveFieldStep]:
+    """Grow the receptive field through a chain: field += (kernel - 1) jump; jump *= stride.
+
+    Along the time axis, which is the last one, up to the first layer that is neither convolution, pooling, spectrogram
+    nor pointwise: there the chain ends.
+    """
     steps, field, jump = [], 1, 1
-    for name, layer in model.base.named_children():
-        if not hasattr(layer, "kernel_size"):
-            continue
-        kernel, stride = only(layer.kernel_size), only(layer.stride)
-        field, jump = field + (kernel - 1) * jump, jump * stride
-        steps.append(ReceptiveFieldStep(name, kernel, stride, field, jump))
+    for call in forward_calls(copy.deepcopy(model), input_shape):
+        if call.kind in formulas.WINDOWED:
+            layer: Any = call.layer
+            axes, is_mel = len(call.output_shape) - 1, call.kind == "MelSpectrogram"
+            kernel = layer.win_length if is_mel else formulas.span(layer, axes)[-1]
+            stride = layer.hop_length if is_mel else formulas.per_axis(layer.stride, axes)[-1]
+            field, jump = field + (kernel - 1) * jump, jump * stride
+            steps.append(ReceptiveFieldStep(call.path.removeprefix("base."), kernel, stride, field, jump))
+        elif call.kind not in formulas.POINTWISE:
+            break
     return steps
-
-
-def receptive_field(model: Any) -> int:
-    """Samples of the input that one element of the base's output depends on: 97, about 6 ms at 16 kHz."""
-    return receptive_field_steps(model)[-1].field
 
 
 # ----------------------------------------------------------------------------------------------------------- Markdown
@@ -460,11 +299,11 @@ def derivation_markdown(layers: Sequence[LayerDerivation], heading_level: int = 
     """The whole derivation as Markdown with display formulas, a section per block and the sum at the end.
 
     A block that repeats the one before it is named and not written out. Only LaTeX that MathJax, pandoc's Typst
-    writer and XeLaTeX all understand is used.
+    writer both understand is used.
     """
     heading = "#" * heading_level
     blocks = [(name, list(group)) for name, group in groupby(layers, key=lambda layer: layer.block)]
-    parts = [NOTATION]
+    parts = [NOTATION] + ([IN_TWO_DIMENSIONS] if any(layer.kind == "Conv2d" for layer in layers) else [])
     for index, (name, block) in enumerate(blocks):
         parts.append(f"{heading} {name}")
         if index and signature(block) == signature(blocks[index - 1][1]):
@@ -488,9 +327,8 @@ def signature(block: Iterable[LayerDerivation]) -> list[tuple[str, Shape, str]]:
 def layer_markdown(layer: LayerDerivation) -> str:
     """One layer: its shapes, its sentence, and the formulas that say more than "unchanged" and "none"."""
     changes = layer.output_shape != layer.input_shape
-    before, after = (
-        text_shape(shape).replace(" ", NO_BREAK_SPACE) for shape in (layer.input_shape, layer.output_shape)
-    )
+    ends = layer.input_shape, layer.output_shape
+    before, after = (text_shape(shape).replace(" ", NO_BREAK_SPACE) for shape in ends)
     shapes = rf"{before} $\to$ {after}" if changes else f"{after}, unchanged"
     parts = [f"**{layer.name}** ({layer.kind}): {shapes}. {layer.explanation}"]
     if "=" in layer.shape_latex:
@@ -501,4 +339,5 @@ def layer_markdown(layer: LayerDerivation) -> str:
 
 
 def sum_markdown(sentence: str, values: Iterable[int]) -> str:
-    return f"{sentence}\n\n$$ P = {tex_sum([value for value in values if value])} $$"
+    terms = [value for value in values if value]
+    return f"{sentence}\n\n$$ P = {' + '.join(map(tex_number, terms))} = {tex_number(sum(terms))} $$"

@@ -17,6 +17,7 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import json
 import re
 import sys
 import typing
@@ -383,7 +384,9 @@ def made_with(
     values = {"model": entry.name, "num_classes": num_classes, **settings}
     if "activation" in entry.arguments:
         values["activation"] = of_recipe.get("activation", entry.arguments["activation"].default)
-    return values | ({"digest": entry.digest} if entry.is_own and entry.text else {})
+    values |= {"digest": entry.digest} if entry.is_own and entry.text else {}
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))  # as a run folder has them: lists, no tuples
+    return plain
 
 
 def _refuse_other_weights(model: nn.Module, settings: Mapping[str, Any]) -> None:

@@ -2,79 +2,94 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from audioclf_lib._support.errors import InputError, refuse_control_characters
-from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, explained, replace_file
+from audioclf_lib._support.paths import (
+    DEFAULT_RUNS_DIR,
+    PROJECT_ROOT,
+    UNWRITABLE,
+    explained,
+    folder_for,
+    replace_file,
+    try_to_write,
+    user_path,
+)
 from audioclf_lib.report.exporters import ReportHTMLExporter, TypstPDFExporter
-from audioclf_lib.report.results import gather, gather_checks
-from audioclf_lib.suite.execution import run_notebook
-from audioclf_lib.suite.plan import load_plan
+from audioclf_lib.report.gather import describe_findings, gather
+from audioclf_lib.suite.notebooks import NotebookError, run_notebook
+from audioclf_lib.suite.parameters import known_parameters
 
 REPORT_NOTEBOOK = PROJECT_ROOT / "notebooks" / "90_report.ipynb"
 EXPORTERS: dict[str, Any] = {"pdf": TypstPDFExporter, "html": ReportHTMLExporter}
 
 
 def build_report(
-    plan: str | Path,
+    plan: str | Path = "",
     *,
-    runs_dir: Path = DEFAULT_RUNS_DIR,
-    output_dir: Path,
+    dataset: str = "",
+    runs_dir: str | Path = DEFAULT_RUNS_DIR,
+    output_dir: str | Path,
     formats: Sequence[str] = ("pdf", "html"),
-    notebook: Path = REPORT_NOTEBOOK,
+    notebook: str | Path = REPORT_NOTEBOOK,
+    say: Callable[[str], None] = lambda line: None,
     **front_matter: str | None,
 ) -> list[Path]:
     """Make ``report.pdf`` and ``report.html`` of a plan's runs; missing runs are named in them.
 
+    Several calls may run at once; each exports what it executed.
+
     Args:
-        plan: name or file of the plan whose fits are shown.
+        plan, dataset: whose fits are shown, see :func:`audioclf_lib.report.gather.gather`.
         runs_dir: where the run folders are; the executed notebook is left there as ``report.ipynb``.
         output_dir: where the report goes.
         formats: ``"pdf"``, ``"html"``.
-        notebook: the report notebook.
-        front_matter: ``title``, ``authors``, ``course``, ``date``; None leaves the notebook's own.
+        notebook: the report notebook, or any other that shows what belongs in a report (``report.show``).
+        say: told what was found and what is missing, line by line.
+        front_matter: parameters of the notebook such as ``title``; None leaves the notebook's own.
 
     Returns:
         The files made, in the order of ``formats``.
 
     Raises:
-        InputError: unknown format, unwritable folder, damaged run, or a value that the notebook rejects; nothing is
+        InputError: unknown format, unwritable folder, no run at all, or a value that the notebook rejects; nothing is
             written then.
-        NotebookError: a cell of the notebook failed.
+        NotebookError: a cell of the notebook failed; ``report.failed.ipynb`` in ``runs_dir`` holds the traceback.
     """
+    runs_dir, output_dir, notebook = user_path(runs_dir), user_path(output_dir), user_path(notebook)
     for name in formats:
         if name not in EXPORTERS:
             raise InputError(f"unknown format {name!r}; choose from {', '.join(EXPORTERS)}")
     for name, text in front_matter.items():
         refuse_control_characters(f"the text for {name}", text or "")
-    _check_place(output_dir)
-    shown = load_plan(plan)
-    for result in [*gather(shown, runs_dir), *gather_checks(shown, runs_dir)]:
-        for run in result.runs:
-            run.check()
-    parameters = {"plan": str(plan), "runs_dir": str(runs_dir.resolve())}
-    parameters |= {name: text for name, text in front_matter.items() if text is not None}
-    executed = run_notebook(notebook, runs_dir / "report.ipynb", parameters)
-    files = []
-    for name in formats:
-        body, _ = EXPORTERS[name]().from_filename(str(executed))
-        content = body if isinstance(body, bytes) else body.encode()
-        files.append(_write(output_dir / f"report.{name}", content))
+    known = known_parameters(notebook)
+    if "plan" in known:
+        for line in describe_findings(gather(str(plan), runs_dir, dataset)):
+            say(line)
+    parameters = {name: text for name, text in front_matter.items() if text is not None}
+    chosen = {"plan": str(plan), "runs_dir": str(runs_dir.resolve()), "dataset": dataset}
+    parameters |= {name: value for name, value in chosen.items() if name in known}
+    with ExitStack() as stack:
+        for folder in (output_dir, runs_dir):
+            stack.enter_context(explained(folder, "free space or choose another folder", only=UNWRITABLE))
+            stack.enter_context(folder_for(folder))
+        try_to_write(output_dir, "free space or choose another folder")
+        # Another call may run the same notebook with other parameters, so each has a place of its own.
+        own_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".report-", dir=runs_dir)))
+        try:
+            executed = run_notebook(notebook, own_folder / "report.ipynb", parameters)
+        except NotebookError as error:
+            error.notebook = error.notebook.replace(runs_dir / "report.failed.ipynb")
+            raise
+        contents = [EXPORTERS[name]().from_filename(str(executed))[0] for name in formats]
+        executed.replace(runs_dir / "report.ipynb")
+        (runs_dir / "report.failed.ipynb").unlink(missing_ok=True)
+        files = [output_dir / f"report.{name}" for name in formats]
+        for path, content in zip(files, contents, strict=True):
+            with explained(path, "free space or choose another folder"):
+                replace_file(path, content if isinstance(content, bytes) else content.encode())
     return files
-
-
-def _check_place(folder: Path) -> None:
-    """Raise InputError if a folder is none and cannot become one."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise InputError(f"cannot write into {folder}, since {there} is no folder to write to; choose another")
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Replace a file as a whole."""
-    with explained(path, "free space or choose another folder"):
-        replace_file(path, content)
-    return path

@@ -2,106 +2,126 @@
 
 A figure or table counts if it has a label, an equation if its LaTeX holds ``\\label{eq:..}``; a section's label is
 ``sec:`` and its heading in lower case with hyphens, as in ``[@sec:feed-forward-network]``, or one that it gives itself
-(``# Heading {#sec:short}``).
+(``# Heading {#sec:short}``). ``[@fig:curves]`` becomes a link that says ``Figure 3``, and so does an ordinary link to a
+label, ``[the curves](#fig:curves)``, which JupyterLab shows as words.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.report.pandoc import Node, elements, plain_text, rewrite, words
+from audioclf_lib.report.pandoc import Node, elements, rewrite
+from audioclf_lib.report.show import KINDS
 
-NAMES = {"fig": "Figure", "tbl": "Table", "eq": "Equation", "sec": "Section"}
 EQUATION_LABEL = re.compile(r"\\label\{([^}]*)\}")
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a label stands for: its name with number (``Figure 3``) and the anchor that a link goes to."""
-
-    name: str
-    anchor: str
-
-
-def number_all(blocks: list[Node]) -> dict[str, Target]:
-    """The target of every label in the document.
+def number_all(blocks: list[Node]) -> dict[str, str]:
+    """The name of every label, such as ``Figure 3``; the labels of sections become the anchors of their headings.
 
     Raises:
         InputError: a label that occurs twice.
     """
-    targets: dict[str, Target] = {}
-    counts = dict.fromkeys(("fig", "tbl", "eq"), 0)
+    names: dict[str, str] = {}
+    counts: Counter[str] = Counter()
     section: list[int] = []
-
-    def add(label: str, name: str, anchor: str) -> None:
-        if label in targets:
-            raise InputError(f"the label {label!r} stands for two things in the report; give one of them another label")
-        targets[label] = Target(name, anchor)
-
     for element in elements(blocks):
-        if element["t"] == "Header":
-            level, (anchor, classes, _), _ = element["c"]
-            if "unnumbered" not in classes:
-                section = [*(section + [0] * level)[: level - 1], (section + [0] * level)[level - 1] + 1]
-                number = ".".join(map(str, section))
-                add(f"sec:{anchor.removeprefix('sec:')}", f"Section\N{NO-BREAK SPACE}{number}", anchor)
-            continue
         label = _own_label(element)
         prefix = label.partition(":")[0]
-        if prefix in counts:
-            counts[prefix] += 1
-            number = f"({counts[prefix]})" if prefix == "eq" else str(counts[prefix])
-            add(label, f"{NAMES[prefix]}\N{NO-BREAK SPACE}{number}", label)
-    return targets
+        if prefix not in KINDS:
+            continue
+        counts[prefix] += 1
+        number = f"({counts[prefix]})" if prefix == "eq" else str(counts[prefix])
+        if prefix == "sec":
+            level, attributes, _ = element["c"]
+            attributes[0] = label
+            if "unnumbered" in attributes[1]:
+                continue
+            section = (section + [0] * level)[:level]
+            section[-1] += 1
+            number = ".".join(map(str, section))
+        if label in names:
+            raise InputError(f"the label {label!r} stands for two things in the report; give one of them another label")
+        names[label] = f"{KINDS[prefix].capitalize()}\N{NO-BREAK SPACE}{number}"
+    return names
 
 
-def resolve(blocks: list[Node], targets: dict[str, Target]) -> list[Node]:
-    """The blocks with every ``[@label]`` as a link to the target and every caption with its number in front.
+def resolve(blocks: list[Node], names: Mapping[str, str], target: str) -> list[Node]:
+    """The blocks with references as links, and with numbers in captions and beside equations.
+
+    Args:
+        blocks: what ``number_all`` was given, or a part of it.
+        names: what ``number_all`` found.
+        target: language to be written, ``typst`` or ``html``, whose template styles equations and tables.
 
     Raises:
         InputError: a reference to a label that does not exist.
     """
 
     def replace(element: Node) -> list[Node] | None:
-        if element["t"] == "Cite":
-            return _links([citation["citationId"] for citation in element["c"][0]], element, targets)
-        if element["t"] in ("Figure", "Table") and _own_label(element) in targets:
-            _put_in_front(element, targets[_own_label(element)].name)
+        match element["t"], element.get("c"):
+            case "Cite", [citations, text]:
+                labels = [citation["citationId"] for citation in citations]
+                if citations[0]["citationMode"]["t"] == "AuthorInText" and labels[0].partition(":")[0] not in KINDS:
+                    return list(text)  # an @name in the prose is no reference
+                return _links(labels, names)
+            case "Link", [_, _, [url, _]] if url.startswith(tuple(f"#{prefix}:" for prefix in KINDS)):
+                return _links([url[1:]], names)
+            case "Figure" | "Table", [[label, *_], [_, caption], *_]:
+                if label in names:
+                    caption[:] = caption or [{"t": "Plain", "c": []}]
+                    caption[0]["c"][:0] = [{"t": "Strong", "c": [_text(f"{names[label]}.")]}, {"t": "Space"}]
+                if element["t"] == "Table" and target == "html":
+                    return [{"t": "Div", "c": [["", ["table"], []], [element]]}]
+            case "Math", [kind, latex]:
+                number = names.get(_own_label(element), "").split("\N{NO-BREAK SPACE}")[-1]
+                return _formula(kind, latex, number, _own_label(element), target)
         return None
 
     return list(rewrite(blocks, replace))
 
 
 def _own_label(element: Node) -> str:
-    if element["t"] in ("Figure", "Table"):
-        return str(element["c"][0][0])
-    if element["t"] == "Math" and element["c"][0]["t"] == "DisplayMath":
-        found = EQUATION_LABEL.search(element["c"][1])
-        return found[1] if found else ""
+    match element["t"], element.get("c"):
+        case "Header", [_, [anchor, *_], _]:
+            return f"sec:{anchor.removeprefix('sec:')}"
+        case "Figure" | "Table", [[label, *_], *_]:
+            return str(label)
+        case "Math", [{"t": "DisplayMath"}, latex] if found := EQUATION_LABEL.search(latex):
+            return found[1]
     return ""
 
 
-def _links(labels: list[str], cite: Node, targets: dict[str, Target]) -> list[Node] | None:
+def _links(labels: list[str], names: Mapping[str, str]) -> list[Node]:
     inlines: list[Node] = []
     for position, label in enumerate(labels):
-        if label not in targets:
-            if label.partition(":")[0] not in NAMES and not plain_text(cite["c"][1]).startswith("["):
-                return list(cite["c"][1])  # an @name in the prose is no reference
-            known = ", ".join(sorted(targets)) or "none"
+        if label not in names:
+            known = ", ".join(sorted(names)) or "none"
             raise InputError(f"the report refers to [@{label}], which is no label in it; known are: {known}")
         if position:
-            inlines += words(" and " if position == len(labels) - 1 else ", ")
-        target = targets[label]
-        inlines.append({"t": "Link", "c": [["", [], []], [{"t": "Str", "c": target.name}], [f"#{target.anchor}", ""]]})
+            inlines.append(_text(" and " if position == len(labels) - 1 else ", "))
+        inlines.append({"t": "Link", "c": [["", [], []], [_text(names[label])], [f"#{label}", ""]]})
     return inlines
 
 
-def _put_in_front(captioned: Node, name: str) -> None:
-    caption_blocks = captioned["c"][1][1]
-    label = {"t": "Strong", "c": [{"t": "Str", "c": f"{name}."}]}
-    if not caption_blocks:
-        caption_blocks.append({"t": "Plain", "c": [label]})
-    else:
-        caption_blocks[0]["c"][:0] = [label, {"t": "Space"}]
+def _formula(kind: Node, latex: str, number: str, label: str, target: str) -> list[Node]:
+    if target == "typst":  # where pandoc gives these spaces another width
+        latex = re.sub(r"\\[;:>]", r"\\,", latex.replace(r"\!", ""))
+    # align, gather and equation cannot stand inside a displayed equation, but aligned and gathered can
+    latex = re.sub(r"\\(begin|end)\{(align|gather)\*?\}", r"\\\1{\2ed}", EQUATION_LABEL.sub("", latex))
+    math = {"t": "Math", "c": [kind, re.sub(r"\\(begin|end)\{equation\*?\}", "", latex).strip()]}
+    if kind["t"] == "InlineMath":
+        return [math]
+    if target == "typst":
+        opening = f"#display-equation({json.dumps(number)}, {json.dumps(label)})["
+        return [{"t": "RawInline", "c": [target, opening]}, math, {"t": "RawInline", "c": [target, "]"]}]
+    beside = [{"t": "Span", "c": [["", ["number"], []], [_text(number)]]}] if number else []
+    return [{"t": "Span", "c": [[label, ["equation"], []], [math, *beside]]}]
+
+
+def _text(text: str) -> Node:
+    return {"t": "Str", "c": text}

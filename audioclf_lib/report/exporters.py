@@ -1,202 +1,161 @@
-"""nbconvert exporters that make the report of an executed notebook: PDF by Typst, PDF by XeLaTeX, HTML in one file.
+"""nbconvert exporters that make the report of an executed notebook: PDF by Typst, HTML in one file.
 
-All three read the notebook alike (``reporting.document``) and differ in the last step only::
+Both read the notebook alike and differ in the last step only::
 
-    jupyter nbconvert --to typstpdf 90_report.ipynb       # needs nothing but this package's dependencies
-    jupyter nbconvert --to reportpdf 90_report.ipynb      # needs XeLaTeX
+    jupyter nbconvert --to typstpdf 90_report.ipynb
     jupyter nbconvert --to reporthtml 90_report.ipynb
-    jupyter nbconvert --to pdf --template reportlatex \\
-        --TemplateExporter.extra_template_basedirs=audioclf_lib/reporting/templates 90_report.ipynb
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import typst
-from nbconvert.exporters import Exporter, PDFExporter
-from nbconvert.exporters.pdf import LatexFailed
-from nbconvert.preprocessors import Preprocessor
+from nbconvert.exporters import Exporter
+from nbconvert.exporters.exporter import FilenameExtension
 from nbformat import NotebookNode
-from traitlets import default
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.report.document import Report, read_report
-from audioclf_lib.report.markdown import TEMPLATES
-from audioclf_lib.report.pandoc import plain_text, write_blocks
+from audioclf_lib._support.paths import explained
+from audioclf_lib.report.crossrefs import number_all, resolve
+from audioclf_lib.report.markdown import reports_of, write_markdown
+from audioclf_lib.report.pandoc import Node, elements, read_markdown, write_blocks
 
-Resources = dict[str, Any]
-
+TEMPLATES = Path(__file__).parent / "templates"
+IMAGE_TYPES = ["application/pdf", "image/svg+xml", "image/png", "image/jpeg"]  # best first; browsers take no PDF
 # Armenian to Khmer, and from East Asia on: scripts that the fonts inside Typst lack.
 LETTERS_WITHOUT_FONT = re.compile("[\u0530-\u1dff\u2e80-\U0010ffff]")
 
 
-# nbconvert's own PDF exporter returns bytes too, although its base class says otherwise: hence "type: ignore".
+@dataclass(frozen=True)
+class Report:
+    """A report as pandoc blocks, what its title page says (``show_title_page``), and the files that it names."""
+
+    title_page: dict[str, Any]
+    abstract: list[Node]
+    blocks: list[Node]
+    files: dict[str, bytes]
 
 
-class TypstPDFExporter(Exporter):
+class ReportExporter(Exporter):
+    """What the exporters of reports share."""
+
+    target: str  # language to be written
+
+    def from_notebook_node(  # type: ignore[override]  # nbconvert's own PDF exporter returns bytes, too
+        self, nb: NotebookNode, resources: dict[str, Any] | None = None, **kw: Any
+    ) -> tuple[bytes | str, dict[str, Any]]:
+        """The report that an executed notebook shows.
+
+        Raises:
+            InputError: a cell ended in an error, an unknown or double label, a foreign image, a caption that is no
+                sound Markdown, a formula that cannot be converted, a table that is too wide for the page, or no room
+                for temporary files.
+        """
+        nb, resources = super().from_notebook_node(nb, resources, **kw)
+        return self.write(read_report(nb, self.target, resources["metadata"].get("name"))), resources
+
+    def write(self, report: Report) -> bytes | str:
+        """The report as content of a file."""
+        raise NotImplementedError
+
+
+class TypstPDFExporter(ReportExporter):
     """Notebook to PDF through Markdown, pandoc and Typst: no TeX, no root rights, same notebook same bytes."""
 
     export_from_notebook = "Report as PDF (Typst)"
     output_mimetype = "application/pdf"
+    file_extension = FilenameExtension(".pdf")
+    target = "typst"
 
-    @default("file_extension")
-    def _file_extension_default(self) -> str:
-        return ".pdf"
+    def write(self, report: Report) -> bytes:
+        start = '#import "report.typ": *\n#let abstract = ['
+        middle = ']\n#show: report.with(json("title-page.json"), abstract)'
+        raw = [{"t": "RawBlock", "c": ["typst", code]} for code in (start, middle)]
+        main = write_blocks([raw[0], *report.abstract, raw[1], *report.blocks], "typst")
+        title_page = json.dumps(report.title_page, ensure_ascii=False)
+        files = {"main.typ": main.encode(), "title-page.json": title_page.encode()}
+        files["report.typ"] = (TEMPLATES / "report.typ").read_bytes()
+        # Only Typst's own fonts, so that every machine makes the same bytes, unless they lack the script.
+        own_fonts = not LETTERS_WITHOUT_FONT.search(main + title_page)
+        with _folder_of(files | report.files) as folder:
+            try:
+                return bytes(typst.compile(str(folder / "main.typ"), root=str(folder), ignore_system_fonts=own_fonts))
+            except typst.TypstError as error:
+                reason = str(error).splitlines()[0].removeprefix("error: ")
+                own = re.fullmatch(r'panicked with: "(.*)"', reason)  # of the template
+                told = own[1] if own else f"Typst cannot typeset the report ({reason}); try --to reporthtml"
+                raise InputError(told) from None
 
-    def from_notebook_node(  # type: ignore[override]
-        self, nb: NotebookNode, resources: Resources | None = None, **kw: Any
-    ) -> tuple[bytes, Resources]:
-        nb, resources = super().from_notebook_node(nb, resources, **kw)
-        images = ["application/pdf", "image/svg+xml", "image/png"]
-        report = read_report(nb, "typst", images, _notebook_name(resources))
-        return typeset_with_typst(report), resources
 
-
-class ReportHTMLExporter(Exporter):
+class ReportHTMLExporter(ReportExporter):
     """Notebook to one HTML file that needs no network: MathML, style sheet and figures are inside."""
 
     export_from_notebook = "Report as HTML"
     output_mimetype = "text/html"
+    file_extension = FilenameExtension(".html")
+    target = "html"
 
-    @default("file_extension")
-    def _file_extension_default(self) -> str:
-        return ".html"
-
-    def from_notebook_node(  # type: ignore[override]
-        self, nb: NotebookNode, resources: Resources | None = None, **kw: Any
-    ) -> tuple[str, Resources]:
-        nb, resources = super().from_notebook_node(nb, resources, **kw)
-        report = read_report(nb, "html", ["image/svg+xml", "image/png"], _notebook_name(resources))
-        return write_html(report), resources
-
-
-class ReportPDFExporter(PDFExporter):
-    """Notebook to PDF through XeLaTeX with the template ``reportlatex``."""
-
-    export_from_notebook = "Report as PDF (XeLaTeX)"
-
-    @default("template_name")
-    def _template_name_default(self) -> str:
-        return "reportlatex"
-
-    @default("extra_template_basedirs")
-    def _default_extra_template_basedirs(self) -> list[str]:
-        return [str(TEMPLATES)]
-
-    def from_notebook_node(  # type: ignore[override]
-        self, nb: NotebookNode, resources: Resources | None = None, **kw: Any
-    ) -> tuple[bytes, Resources]:
-        if shutil.which(self.latex_command[0]) is None:
-            raise InputError(
-                f"{self.latex_command[0]} is not installed; install it with `make system-packages`, "
-                "or export with --to typstpdf, which does not need it"
-            )
-        with _dateless():
-            try:
-                pdf, resources = super().from_notebook_node(nb, resources, **kw)  # type: ignore[no-untyped-call]
-                return pdf, resources
-            except LatexFailed as error:
-                reason = _reason(error.output)
-                raise InputError(f"XeLaTeX cannot typeset the report ({reason}); try --to typstpdf") from None
+    def write(self, report: Report) -> str:
+        meta = {name: _metadata(value) for name, value in report.title_page.items() if value}
+        meta["author"] = _metadata(report.title_page["authors"])  # pandoc makes author-meta of it, safe in attributes
+        if report.abstract:
+            meta["abstract"] = {"t": "MetaBlocks", "c": report.abstract}
+        options = ["--standalone", "--embed-resources", "--mathml", "--number-sections", "--section-divs"]
+        options += ["--toc", "--toc-depth=2", f"--template={TEMPLATES}/report.html", f"--css={TEMPLATES}/report.css"]
+        with _folder_of(report.files) as folder:
+            return write_blocks(report.blocks, "html", *options, meta=meta, folder=folder)
 
 
-class LatexReport(Preprocessor):
-    """Puts the report's LaTeX in place of the cells; the template's ``conf.json`` names it, so it runs with
-    nbconvert's own ``--to pdf`` too."""
+def read_report(notebook: NotebookNode, target: str, default_title: str | None = None) -> Report:
+    """The report that an executed notebook shows.
 
-    def preprocess(self, nb: NotebookNode, resources: Resources) -> tuple[NotebookNode, Resources]:
-        report = read_report(nb, "latex", ["application/pdf", "image/png"], _notebook_name(resources))
-        resources["report"] = asdict(report.front_matter) | {
-            "abstract": write_blocks(report.abstract, "latex"),
-            "body": write_blocks(report.blocks, "latex"),
-        }
-        resources["outputs"] = report.files
-        nb.cells = []
-        return nb, resources
-
-
-def typeset_with_typst(report: Report) -> bytes:
-    """The report as PDF by Typst and ``templates/report.typ``.
+    Args:
+        notebook: with its outputs.
+        target: language to be written, ``typst`` or ``html``.
+        default_title: if the notebook shows no title page.
 
     Raises:
-        InputError: something in the report that pandoc cannot convert or Typst cannot set.
+        InputError: a cell ended in an error, an unknown or double label, a foreign image, a caption that is no sound
+            Markdown.
     """
-    start = '#import "report.typ": *\n'
-    abstract = 'include "abstract.typ"' if report.abstract else "none"
-    show = f'#show: report.with(json("front-matter.json"), abstract: {abstract})\n'
-    texts = {
-        "main.typ": start + show + '#include "body.typ"\n',
-        "abstract.typ": start + write_blocks(report.abstract, "typst"),
-        "body.typ": start + write_blocks(report.blocks, "typst"),
-        "front-matter.json": json.dumps(asdict(report.front_matter)),
-        "report.typ": (TEMPLATES / "report.typ").read_text(encoding="utf-8"),
-    }
-    # Only Typst's own fonts, so that every machine makes the same bytes, unless they lack the script.
-    own_fonts = not LETTERS_WITHOUT_FONT.search(
-        plain_text([*report.abstract, *report.blocks]) + str(report.front_matter)
-    )
-    with TemporaryDirectory() as folder:
-        _write_files(Path(folder), {name: text.encode() for name, text in texts.items()} | report.files)
-        try:
-            return bytes(typst.compile(f"{folder}/main.typ", root=folder, ignore_system_fonts=own_fonts))
-        except typst.TypstError as error:
-            reason = str(error).splitlines()[0].removeprefix("error: ")
-            raise InputError(f"Typst cannot typeset the report ({reason}); try --to reporthtml") from None
+    markdown, files = write_markdown(notebook, IMAGE_TYPES[target == "html" :])
+    blocks = read_markdown(markdown)
+    for element in elements(blocks):
+        if element["t"] == "Image" and element["c"][2][0] not in files:
+            raise InputError(f"the image {element['c'][2][0]!r} is no output of the notebook; paste it into a cell")
+    names = number_all(blocks)
+    title_page: dict[str, Any] = {"title": default_title or "Report", "authors": [], "people": []}
+    for shown in reports_of(notebook):
+        label = shown.get("label")
+        if shown["kind"] == "title-page":
+            title_page = shown
+        elif label and label not in names:  # an open bracket, say, takes the whole figure with it
+            raise InputError(f"{label} is lost: its caption is no sound Markdown; close its brackets, escape names")
+    abstract = read_markdown(title_page.get("abstract", ""))
+    return Report(title_page, resolve(abstract, names, target), resolve(blocks, names, target), files)
 
 
-def write_html(report: Report) -> str:
-    """The report as one HTML file by pandoc, ``templates/report.html`` and ``templates/report.css``."""
-    front_matter = asdict(report.front_matter)
-    meta: dict[str, Any] = {
-        name: {"t": "MetaString", "c": text} for name, text in front_matter.items() if isinstance(text, str) and text
-    }
-    meta["author"] = {"t": "MetaList", "c": [{"t": "MetaString", "c": name} for name in report.front_matter.authors]}
-    meta["pagetitle"] = meta["title"]
-    meta["lang"] = {"t": "MetaString", "c": "en-GB"}
-    if report.abstract:
-        meta["abstract"] = {"t": "MetaBlocks", "c": report.abstract}
-    options = ["--standalone", "--embed-resources", "--mathml", "--number-sections", "--section-divs"]
-    options += ["--toc", "--toc-depth=2", f"--template={TEMPLATES}/report.html", f"--css={TEMPLATES}/report.css"]
-    with TemporaryDirectory() as folder:
-        _write_files(Path(folder), report.files)
-        return write_blocks(report.blocks, "html", options, meta, Path(folder))
-
-
-def _write_files(folder: Path, files: dict[str, bytes]) -> None:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-
-
-def _notebook_name(resources: Resources | None) -> str:
-    return str((resources or {}).get("metadata", {}).get("name", ""))
-
-
-def _reason(log: str) -> str:
-    """The first error in a log of TeX (``! ...``) and the line of the source where it stands (``l.12 ...``)."""
-    lines = log.splitlines()
-    start = next((number for number, line in enumerate(lines) if line.startswith("!")), len(lines))
-    place = next((line for line in lines[start:] if line.startswith("l.")), "")
-    return " ".join(f"{' '.join(lines[start : start + 1])} {place}".split()) or "its log says no more"
+def _metadata(value: Any) -> Node:
+    """Plain text, or a list of such, as metadata of a pandoc document."""
+    if isinstance(value, list):
+        return {"t": "MetaList", "c": list(map(_metadata, value))}
+    return {"t": "MetaString", "c": str(value)}
 
 
 @contextmanager
-def _dateless() -> Iterator[None]:
-    """TeX writes the date and a number made from it into a PDF; a fixed date makes the same bytes."""
-    before = os.environ.get("SOURCE_DATE_EPOCH")
-    os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["SOURCE_DATE_EPOCH"]
+def _folder_of(files: Mapping[str, bytes]) -> Iterator[Path]:
+    """A temporary folder that holds the files."""
+    with ExitStack() as stack:
+        with explained(Path(tempfile.gettempdir()), "free space there, or set TMPDIR to another folder"):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="audioclf-")))
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+        yield folder

@@ -1,4 +1,4 @@
-"""A notebook's report as one Markdown text, written by nbconvert from what its cells show.
+"""A notebook's report as one Markdown text, made of what its cells show.
 
 Only Markdown cells and outputs count: no code, no printed lines, no progress bars, no cell tagged ``parameters``,
 ``injected-parameters`` or ``hide``. A cell that ended in an error stops the export.
@@ -6,39 +6,18 @@ Only Markdown cells and outputs count: no code, no printed lines, no progress ba
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import base64
+import mimetypes
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nbconvert.exporters import MarkdownExporter
 from nbformat import NotebookNode
-from traitlets import default
-from traitlets.config import Config
 
 from audioclf_lib._support.errors import InputError
 
-TEMPLATES = Path(__file__).parent / "templates"
 HIDDEN_TAGS = {"parameters", "injected-parameters", "hide", "remove-cell", "papermill-error-cell-tag"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # of a progress bar: shown as nothing
-TEXT_TYPES = ["text/markdown", "text/latex", "text/plain"]
-
-
-class ReportMarkdownExporter(MarkdownExporter):
-    """Notebook to Markdown with captions and labels from the output metadata that ``reporting.display`` writes."""
-
-    @default("template_name")
-    def _template_name_default(self) -> str:
-        return "reportmarkdown"
-
-    @default("extra_template_basedirs")
-    def _default_extra_template_basedirs(self) -> list[str]:
-        return [str(TEMPLATES)]
-
-    @property
-    def default_config(self) -> Config:
-        config = Config(super().default_config)
-        config.merge({"TagRemovePreprocessor": {"enabled": True, "remove_cell_tags": HIDDEN_TAGS}})
-        return config
 
 
 def write_markdown(notebook: NotebookNode, image_types: Sequence[str]) -> tuple[str, dict[str, bytes]]:
@@ -51,32 +30,52 @@ def write_markdown(notebook: NotebookNode, image_types: Sequence[str]) -> tuple[
     Raises:
         InputError: a cell of the notebook ended in an error.
     """
-    refuse_errors(notebook)
-    config = Config({"NbConvertBase": {"display_data_priority": [WIDGET, *image_types, *TEXT_TYPES]}})
-    exporter = ReportMarkdownExporter(config=config)  # type: ignore[no-untyped-call]
-    markdown, resources = exporter.from_notebook_node(notebook)
-    return str(markdown), dict(resources.get("outputs") or {})
+    parts: list[str] = []
+    files: dict[str, bytes] = {}
 
+    def add_image(mime_type: str, content: str) -> str:
+        name = f"image-{len(files)}{mimetypes.guess_extension(mime_type) or ''}"
+        files[name] = content.encode() if mime_type == "image/svg+xml" else base64.b64decode(content)
+        return name
 
-def find_front_matter(notebook: NotebookNode) -> dict[str, Any]:
-    """What the last ``show_front_matter`` of the notebook said; empty if there was none."""
-    found: dict[str, Any] = {}
-    for report in report_metadata(notebook):
-        if report["kind"] == "front-matter":
-            found = {key: value for key, value in report.items() if key != "kind"}
-    return found
-
-
-def report_metadata(notebook: NotebookNode) -> list[dict[str, Any]]:
-    """The metadata of all outputs of ``reporting.display`` in the notebook, in order."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [dict(output["metadata"]["report"]) for output in outputs if "report" in output.get("metadata", {})]
-
-
-def refuse_errors(notebook: NotebookNode) -> None:
-    """Raise InputError if a cell of the notebook ended in an error."""
     for number, cell in enumerate(notebook.cells, start=1):
         for output in cell.get("outputs", []):
             if output["output_type"] == "error":
                 what = f"{output['ename']}: {output['evalue']}"
                 raise InputError(f"cell {number} of the notebook ended in {what}; put that right and run it again")
+        if HIDDEN_TAGS.intersection(cell.metadata.get("tags", [])):
+            continue
+        if cell.cell_type == "markdown":
+            source = cell.source
+            for name, bundle in cell.get("attachments", {}).items():
+                source = source.replace(f"attachment:{name}", add_image(*next(iter(bundle.items()))))
+            parts.append(source)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            report = output.get("metadata", {}).get("report", {})
+            image_type = next((kind for kind in image_types if kind in data), None)
+            if image_type is None:
+                parts.append(_text_of(data, report))
+            else:
+                label, width = report.get("label"), report.get("width")
+                attributes = " ".join(filter(None, [label and f"#{label}", width and f"width={width}"]))
+                file = add_image(image_type, data[image_type])
+                parts.append(f"![{report.get('caption', '')}]({file}){{{attributes}}}")
+    return "\n\n".join(filter(None, parts)), files
+
+
+def reports_of(notebook: NotebookNode) -> Iterator[dict[str, Any]]:
+    """What the outputs of ``report.show`` in the notebook hold for the report, in order."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "report" in output.get("metadata", {}):
+                yield dict(output["metadata"]["report"])
+
+
+def _text_of(data: Mapping[str, str], report: Mapping[str, Any]) -> str:
+    markdown = report.get("markdown", data.get("text/markdown", data.get("text/latex")))
+    if markdown is not None:
+        return str(markdown)
+    plain = data.get("text/plain", "")
+    # Objects such as axes or audio players are written <...>, which says nothing to a reader.
+    return "" if WIDGET in data or plain.startswith("<") else textwrap.indent(plain, "    ")

@@ -1,9 +1,9 @@
-"""Pandoc, as this package uses it: one dialect of Markdown, the document tree as JSON, three targets."""
+"""Pandoc, as this package uses it: one dialect of Markdown, the document tree as JSON, Typst and HTML."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,12 @@ MARKDOWN = (
 
 def read_markdown(markdown: str) -> list[Node]:
     """The blocks of a Markdown text."""
-    # Pandoc gives columns of tables wider than --columns a fixed share; the report sets widths itself.
+    # Pandoc gives columns of tables wider than --columns a fixed share; Typst and browsers size them by their content.
     return list(json.loads(_convert(markdown, MARKDOWN, "json", ["--columns=10000"]))["blocks"])
 
 
-def write_blocks(
-    blocks: list[Node],
-    target: str,
-    options: Sequence[str] = (),
-    meta: dict[str, Node] | None = None,
-    folder: Path = Path(),
-) -> str:
-    """Blocks in the target's language (``typst``, ``latex``, ``html``).
+def write_blocks(blocks: list[Node], target: str, *options: str, meta: Node = None, folder: Path = Path()) -> str:
+    """Blocks in the target's language (``typst`` or ``html``).
 
     Args:
         blocks: of the document.
@@ -49,16 +43,14 @@ def write_blocks(
         InputError: a formula that pandoc cannot convert.
     """
     # The version of pandoc's document format, not of pandoc; a newer pandoc of the same first number reads it.
-    document = {"pandoc-api-version": [1, 23, 1], "meta": meta or {}, "blocks": blocks}
+    document = json.dumps({"pandoc-api-version": [1, 23, 1], "meta": meta or {}, "blocks": blocks})
     common = ["--wrap=none", "--fail-if-warnings", "--syntax-highlighting=none"]
-    return _convert(json.dumps(document), "json", target, [*common, *options], folder)
+    return _convert(document, "json", target, [*common, *options], folder)
 
 
 def _convert(text: str, source: str, target: str, options: list[str], folder: Path = Path()) -> str:
     try:
-        return str(
-            pypandoc.convert_text(text, target, format=source, extra_args=options, cworkdir=str(folder.resolve()))
-        )
+        return str(pypandoc.convert_text(text, target, source, options, cworkdir=str(folder.resolve())))
     except RuntimeError as error:
         message = " ".join(str(error).split("conversion:", 1)[-1].replace("[WARNING]", " ").split())
         message = message.split(" Failing because")[0]
@@ -89,29 +81,3 @@ def rewrite(node: Node, replace: Callable[[Node], list[Node] | None]) -> Node:
         replaced = replace(new) if isinstance(new, dict) and "t" in new else None
         children.extend([new] if replaced is None else replaced)
     return children
-
-
-def words(text: str) -> list[Node]:
-    """Plain text as inline elements."""
-    inlines: list[Node] = []
-    for word in text.split(" "):
-        inlines += [{"t": "Space"}, {"t": "Str", "c": word}]
-    return inlines[1:]
-
-
-def raw(kind: str, target: str, code: str) -> Node:
-    """Code of the target language; ``kind`` is ``Block`` or ``Inline``."""
-    return {"t": f"Raw{kind}", "c": [target, code]}
-
-
-def plain_text(node: Node) -> str:
-    """Text of a node without markup, formulas as they are written."""
-    parts = []
-    for element in elements(node):
-        if element["t"] == "Str":
-            parts.append(element["c"])
-        elif element["t"] in ("Code", "Math"):
-            parts.append(element["c"][1])
-        elif element["t"] in ("Space", "SoftBreak", "LineBreak"):
-            parts.append(" ")
-    return "".join(parts)

@@ -30,7 +30,7 @@ import pandas as pd
 from audioclf_lib._support.errors import DamagedRunError, InputError, quote
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PUBLISHED_DIR, explained, replace_file, user_path
 from audioclf_lib.config import SCHEMA_VERSION, FitConfig, KnownDataset
-from audioclf_lib.models.registry import RECIPE_SETTINGS, create_model, find_model, made_with
+from audioclf_lib.models.registry import find_model, made_with, model_in_file
 from audioclf_lib.runs.checksums import SUMS, sum_line, sum_of, write_sums
 from audioclf_lib.runs.locks import hold_lock
 
@@ -140,21 +140,21 @@ class Run:
         """
         from audioclf_lib.runs.trained import TrainedModel
 
-        config, spec = self.config, self.config.model
+        config = self.config
         if self.is_own:
-            spec = f"{self.path / MODEL}:{config.model}"
             _read(self.path / MODEL, len)
-        weights, entry = self.weights(), find_model(spec)
+            entry = model_in_file(self.path / MODEL, config.model)
+        else:
+            entry = find_model(config.model)
         if entry.digest != config.model_digest:
             raise InputError(
                 f"{self.path} was trained with another version of the model {config.model} ({config.model_digest}, not "
                 f"{entry.digest}); check out the version that {ENVIRONMENT} names, or train the fit again"
             )
-        recipe = config.recipe_settings
-        of_recipe = {name: getattr(recipe, name) for name in RECIPE_SETTINGS if name in entry.arguments}
-        network = create_model(spec, num_classes=len(config.class_names), **config.model_settings, **of_recipe)
-        network.load_state_dict(weights)
-        return TrainedModel(network, recipe.peak_normalise).eval()
+        settings = config.model_settings
+        network = entry.create_for(config.recipe_settings, num_classes=len(config.class_names), **settings)
+        network.load_state_dict(self.weights())
+        return TrainedModel(network, config.recipe_settings.peak_normalise).eval()
 
 
 class RunStore:
@@ -270,12 +270,12 @@ class RunStore:
         metrics: dict[str, Any],
         weights: dict[str, Tensor],
         environment: dict[str, Any],
-        model_source: bytes | None = None,
+        model_source: str | None = None,
     ) -> Run:
         """Write a run folder under a temporary name, then rename it; its checkpoint is no longer needed.
 
         Args:
-            model_source: content of the file of an own architecture.
+            model_source: text of the file of an own architecture.
 
         Raises:
             InputError: the disk is full or the folder cannot be written.
@@ -299,7 +299,7 @@ class RunStore:
             (draft / WEIGHTS).write_bytes(safetensors.save(tensors, {"audioclf": json.dumps(made)}))
             _write_json(draft / ENVIRONMENT, environment)
             if model_source is not None:
-                (draft / MODEL).write_bytes(model_source)
+                (draft / MODEL).write_bytes(model_source.encode())
             write_sums(draft, ARTEFACTS if model_source is None else (*ARTEFACTS, MODEL))
         self.drop_checkpoint(config)
         return _read_in_place(target)

@@ -1,35 +1,56 @@
-"""What a study searches: settings of a recipe and the values they may take, read from a small YAML file.
+"""Studies: settings searched by Optuna, by any number of workers that share a folder.
 
-The studies that come with the project are ``workflow/studies/<name>.yaml``; ``tuning`` carries them out.
+A study is described by a small YAML file (those of the project are ``workflow/studies/<name>.yaml``) and recorded in
+one SQLite file, ``<runs_dir>/<dataset>/studies/<study id>.sqlite3``. Its fits are ordinary run folders.
+
+Optuna's database storage is used, not its journal, since only the database has a heartbeat: a trial whose worker was
+killed is found by it and trained by another one with the same settings, from the checkpoint of its fit.
+
+SQLite relies on the file system's locks. On one computer they work; on a network folder (NFS) they may not, and
+workers on several computers may then damage the record. The run folders are not affected, and a study that is begun
+anew reuses them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import Field, ValidationInfo, field_validator, model_validator
+from sqlalchemy.exc import SQLAlchemyError
 
 from audioclf_lib._support.errors import InputError, quote
-from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, user_path
-from audioclf_lib.config import (
-    DatasetFacts,
-    DeviceName,
-    Experiment,
-    FitConfig,
-    ModelName,
-    Recipe,
-    RecipeName,
-    RunsDir,
-    StrictModel,
-)
-from audioclf_lib.suite.plan import read_settings, resolve_dataset
+from audioclf_lib._support.paths import PROJECT_ROOT, user_path
+from audioclf_lib.config import DatasetFacts, Experiment, FitConfig, Recipe, StrictModel
+from audioclf_lib.data import Dataset
+from audioclf_lib.models.registry import RECIPE_SETTINGS
+from audioclf_lib.runs.locks import hold_lock
+from audioclf_lib.runs.store import RunStore
+from audioclf_lib.suite.plan import read_settings, resolve_dataset, resolve_model
+from audioclf_lib.training.environment import choose_device
+from audioclf_lib.training.epochs import DivergedError
+from audioclf_lib.training.trainer import fit
 
 STUDIES_DIR = PROJECT_ROOT / "workflow" / "studies"
-# Settings that change nothing in the other architecture: to search them there would be to search noise.
-ONLY_FOR = {"time_pull": "cnn", "encoder_lr_scale": "transformer"}
+# Settings of the recipe that reach a model through a method of its class, and change nothing where it has none.
+METHOD_FOR = {"time_pull": "pull_over_time", "encoder_lr_scale": "parameter_groups"}
+HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that was silent for the latter is taken for dead
+
+COMPLETE = "complete"
+COLUMNS = ("trial", "state", "epochs", "accuracy", "clip_accuracy", "loss", "fit")
 
 
 class SearchedSetting(StrictModel):
@@ -44,12 +65,12 @@ class SearchedSetting(StrictModel):
     low: float | None = None
     high: float | None = None
     log: bool = False
-    choices: tuple[Any, ...] | None = None
+    choices: tuple[bool | int | float | str, ...] | None = None
 
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_what_pydantic_would_take(cls, value: Any, info: ValidationInfo) -> Any:
-        """Choices may be truth values; the recipe says which of its settings are."""
+        """Choices may be truth values; the recipe and the model say which of their settings are."""
         if info.field_name != "log" and isinstance(value, bool):
             raise ValueError("true and false are no value for it; write a number")
         return value
@@ -59,8 +80,8 @@ class SearchedSetting(StrictModel):
         if self.choices is not None:
             if self.low is not None or self.high is not None or self.log:
                 raise ValueError("a setting has low and high, or choices; leave one out")
-            if len(self.choices) < 2:
-                raise ValueError(f"{len(self.choices)} choices leave nothing to search; give two or more")
+            if len(set(self.choices)) < max(2, len(self.choices)):
+                raise ValueError(f"choices = {quote(self.choices)} must be two or more different values; correct them")
         elif self.low is None or self.high is None:
             raise ValueError("low or high is missing; write {low: 0.1, high: 0.5}, or {choices: [0.1, 0.2]}")
         elif not self.low < self.high:
@@ -69,97 +90,130 @@ class SearchedSetting(StrictModel):
             raise ValueError(f"low = {self.low:g} has no logarithm; raise it above 0, or leave log out")
         return self
 
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The choices, or both ends of the range."""
+        return self.choices or (self.low, self.high)
+
     def holds(self, value: Any) -> bool:
-        """Whether ``value`` is one that the search may choose."""
+        """True if ``value`` is one that the search may choose."""
         if self.choices is not None:
             return value in self.choices
-        return self.low is not None and self.high is not None and self.low <= value <= self.high
+        return bool(self.values[0] <= value <= self.values[1])
+
+    def draw(self, trial: Trial, name: str, kind: type) -> Any:
+        """The trial's value for this setting: the one that it has already, or a new one.
+
+        Numbers are rounded to three digits, so that what is shown can be typed and is exactly what was trained.
+        """
+        if self.choices is not None:
+            return trial.suggest_categorical(name, list(self.choices))
+        low, high = self.values
+        if kind is int:
+            return trial.suggest_int(name, int(low), int(high), log=self.log)
+        drawn = trial.suggest_float(name, low, high, log=self.log)
+        return min(max(float(f"{drawn:.3g}"), low), high)
 
 
 class StudyConfig(StrictModel):
-    """A study: many fits that differ in a few settings of the recipe, scored on one validation fold.
+    """A study: many fits that differ in a few settings of the recipe or of the model, scored on one validation fold.
 
     Attributes:
         name: short; the study's file is named after it.
-        model, num_heads, dataset, epochs, test_fold, recipe, recipe_changes: as in ``Experiment``.
+        experiment: what the trials have in common. Its settings (``model``, those of the model, ``dataset``,
+            ``epochs``, 10 unless given, ``seed``, also of the search, ``test_fold``, ``recipe``, ``recipe_changes``,
+            ``device``, ``threads``, ``runs_dir``) are given beside those of the study.
         val_fold: all that the settings are chosen by; the test fold is never scored.
-        trials: how many fits there are in all, whoever trains them.
-        seed: of every fit, and of the search.
+        trials: how many fits there are in all, by all workers.
         startup: so many trials are drawn at random before the search learns from their scores, and so many must be done
             before one is pruned.
         prune_after: share of the epochs that every trial trains; one whose best validation score is then below the
             median of the others is pruned (1: none is). A half, since a one-cycle schedule is at its height before.
-        search: setting of the recipe -> its values.
-        device, runs_dir: as in ``Experiment``; the study is kept beside its run folders.
+        search: setting of the recipe or of the model -> its values.
 
     Raises:
-        InputError: an unknown or impossible setting, or one that is both fixed and searched.
+        InputError: an unknown or impossible setting, one that is both fixed and searched, or one without effect.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
-    model: ModelName
-    num_heads: int | None = None
-    dataset: str = "demo"
-    epochs: int = 10
-    trials: int = Field(20, ge=1, le=10_000)
-    seed: int = 0
-    test_fold: int = 1
+    experiment: Experiment
     val_fold: int = 2
-    recipe: RecipeName = "tuned"
-    recipe_changes: dict[str, Any] = Field(default_factory=dict)
+    trials: int = Field(20, ge=1, le=10_000)
     startup: int = Field(8, ge=1)
     prune_after: float = Field(0.5, gt=0, le=1)
     search: dict[str, SearchedSetting] = Field(min_length=1)
-    device: DeviceName = "auto"
-    runs_dir: RunsDir = DEFAULT_RUNS_DIR
 
-    @field_validator("search")
+    @model_validator(mode="before")
     @classmethod
-    def _values_suit_the_recipe(cls, search: dict[str, SearchedSetting]) -> dict[str, SearchedSetting]:
-        return {name: _suited(name, setting) for name, setting in search.items()}
+    def _gather_experiment(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """What is no setting of the study is one of its experiment."""
+        own = {key: value for key, value in values.items() if key in cls.model_fields}
+        others = {key: value for key, value in values.items() if key not in own}
+        if "val_folds" in others:
+            raise ValueError("a study has one validation fold; give val_fold instead of val_folds")
+        val_fold = own.get("val_fold", cls.model_fields["val_fold"].default)
+        try:
+            experiment = Experiment(**{"epochs": 10} | others | {"val_folds": (val_fold,)})
+        except InputError as error:
+            known = f"; those of a study are {', '.join(cls.model_fields)}" if "unknown setting" in str(error) else ""
+            raise ValueError(f"{str(error).removeprefix('experiment: ')}{known}") from None
+        return own | {"experiment": experiment}
 
     @model_validator(mode="after")
-    def _possible(self) -> StudyConfig:
-        self.experiment({})  # rejects what cannot be trained
-        for name in self.search:
-            if name in self.recipe_changes:
+    def _can_be_searched(self) -> StudyConfig:
+        entry = self.experiment.entry
+        known, checked = [*Recipe.model_fields, *entry.setting_names], dict(self.search)
+        for name, setting in self.search.items():
+            if name not in known:
+                raise ValueError(f"unknown setting {quote(name)}; known are {', '.join(known)}")
+            if name in self.experiment.recipe_changes:
                 raise ValueError(f"{name} is both searched and fixed in recipe_changes; take it out of one of them")
-            if ONLY_FOR.get(name, self.model) != self.model:
-                raise ValueError(f"{name} changes nothing in the {self.model}; take it out of the search")
+            if self._has_no_effect(name):
+                raise ValueError(f"{name} changes nothing in model {entry.name}; take it out of the search")
+            made = tuple(self._made_of(name, value) for value in setting.values)
+            if setting.choices is not None:
+                checked[name] = SearchedSetting(choices=made)  # YAML takes 1e-3 for a text
+            elif not {type(value) for value in made} <= {int, float}:
+                raise ValueError(f"{name} is no number and has no range; give its choices")
+        object.__setattr__(self, "search", checked)
         return self
 
-    def changed(self, **changes: Any) -> StudyConfig:
-        """The study with other settings; a change to None is none."""
-        return StudyConfig(**(self.model_dump() | {key: value for key, value in changes.items() if value is not None}))
+    def _has_no_effect(self, name: str) -> bool:
+        entry = self.experiment.entry
+        if name in RECIPE_SETTINGS:
+            return name not in entry.arguments
+        return name in METHOD_FOR and not hasattr(entry.load(), METHOD_FOR[name])
 
-    def experiment(self, settings: dict[str, Any]) -> Experiment:
-        """The experiment of a trial: what is fixed, and the ``settings`` that the search chose."""
-        return Experiment(
-            model=self.model,
-            num_heads=self.num_heads,
-            protocol="kfold",
-            dataset=self.dataset,
-            epochs=self.epochs,
-            seed=self.seed,
-            test_fold=self.test_fold,
-            val_folds=(self.val_fold,),
-            recipe=self.recipe,
-            recipe_changes=self.recipe_changes | settings,
+    def _made_of(self, name: str, value: Any) -> Any:
+        """What the recipe or the model makes of a value; raises InputError for one that is not possible."""
+        return _all_settings(self.with_settings({name: value}))[name]
+
+    def changed(self, **changes: Any) -> StudyConfig:
+        """The study with other settings, its own or its experiment's; a change to None is none."""
+        fixed = self.experiment.model_dump(exclude={"protocol", "val_folds"})
+        own = {name: getattr(self, name) for name in StudyConfig.model_fields if name != "experiment"}
+        return StudyConfig(**fixed | own | {key: value for key, value in changes.items() if value is not None})
+
+    def with_settings(self, settings: dict[str, Any]) -> Experiment:
+        """The experiment with values of searched settings, each where it belongs: in the recipe or in the model."""
+        of_recipe = {name: value for name, value in settings.items() if name in Recipe.model_fields}
+        of_model = {name: value for name, value in settings.items() if name not in of_recipe}
+        return self.experiment.changed(
+            recipe_changes=self.experiment.recipe_changes | of_recipe,
+            model_settings=self.experiment.model_settings | of_model,
         )
 
-    def fit(self, settings: dict[str, Any], dataset: DatasetFacts) -> FitConfig:
-        """The fit of a trial, which never scores the test fold."""
-        return self.experiment(settings).tuning_fit(dataset)
-
-    @property
-    def named_folds(self) -> list[int]:
-        """The folds that a data set must have for this study."""
-        return self.experiment({}).named_folds
+    def draw(self, trial: Trial) -> dict[str, Any]:
+        """The trial's settings: those that it has already, or new ones."""
+        return {
+            name: each.draw(trial, name, type(self._made_of(name, each.values[0])))
+            for name, each in self.search.items()
+        }
 
     def as_it_stands(self) -> dict[str, Any] | None:
-        """What the recipe sets where the study searches; None if the search leaves one of these values out."""
-        recipe = self.experiment({}).recipe_settings
-        settings = {name: getattr(recipe, name) for name in self.search}
+        """The experiment's own values of the searched settings; None if the search leaves one of them out."""
+        own = _all_settings(self.experiment)
+        settings = {name: own[name] for name in self.search}
         return settings if all(self.search[name].holds(value) for name, value in settings.items()) else None
 
     def study_id(self, dataset: DatasetFacts) -> str:
@@ -168,69 +222,261 @@ class StudyConfig(StrictModel):
         As with the names of run folders, whatever changes what the scores mean changes the name, and makes another
         study. The number of trials does not: a study may be made longer.
         """
-        values = self.model_dump(
-            mode="json", exclude={"trials", "dataset", "device", "runs_dir"}, exclude_defaults=True
-        )
-        values["fingerprint"] = dataset.fingerprint
+        values = self.model_dump(mode="json", include={"startup", "prune_after", "search"})
+        values["fit"] = self.experiment.tuning_fit(dataset).fit_id
         digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{self.name}-seed{self.seed}-e{self.epochs}-{digest}"
+        return f"{self.name}-seed{self.experiment.seed}-e{self.experiment.epochs}-{digest}"
+
+    def record_path(self, dataset: DatasetFacts) -> Path:
+        """Where the study is recorded: beside the run folders of its fits."""
+        return self.experiment.runs_dir / dataset.name / "studies" / f"{self.study_id(dataset)}.sqlite3"
 
 
-def is_whole(name: str) -> bool:
-    """Whether a setting of the recipe is a whole number."""
-    return Recipe.model_fields[name].annotation is int
-
-
-def _suited(name: str, setting: SearchedSetting) -> SearchedSetting:
-    """The setting with its values as the recipe takes them."""
-    if name not in Recipe.model_fields:
-        raise ValueError(f"unknown setting {quote(name)}; known are {', '.join(Recipe.model_fields)}")
-    if setting.choices is not None:
-        choices = tuple(_as_recipe_takes_it(name, value) for value in setting.choices)
-        if len(set(choices)) < len(choices):
-            raise ValueError(f"the choices of {name} name a value twice; name each once")
-        return SearchedSetting(choices=choices)
-    if Recipe.model_fields[name].annotation not in (int, float):
-        raise ValueError(f"{name} is no number and has no range; give its choices")
-    for end in (setting.low, setting.high):
-        _as_recipe_takes_it(name, end)
-    return setting
-
-
-def _as_recipe_takes_it(name: str, value: Any) -> Any:
-    try:
-        return getattr(Recipe(**{name: value}), name)
-    except InputError as error:
-        raise ValueError(str(error).removeprefix("recipe: ")) from None
+def _all_settings(experiment: Experiment) -> dict[str, Any]:
+    return experiment.recipe_settings.model_dump() | experiment.model_settings
 
 
 def load_study(name_or_path: str | Path) -> StudyConfig:
     """Read a study by its name (``cnn``, ``transformer``) or from a YAML file, after which it is called by default.
 
-    A data set given in the file as a relative path is looked for beside the file.
+    A data set or a model given in the file as a relative path is looked for beside the file.
 
     Raises:
         InputError: no such study, unreadable YAML, unknown or impossible settings.
     """
-    path = _study_file(name_or_path)
-    values = read_settings(path, "study")
+    known = {path.stem: path for path in sorted(STUDIES_DIR.glob("*.yaml"))}
+    path = known.get(str(name_or_path)) or user_path(name_or_path).resolve()
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        names = ", ".join(known)
+        raise InputError(f"there is no study {quote(str(name_or_path))}; choose one of {names}, or give a .yaml file")
+    values = {"name": path.stem, "dataset": "demo"} | read_settings(path, "study")
+    values["dataset"] = resolve_dataset(str(values["dataset"]), path.parent)
+    values["model"] = resolve_model(values.get("model", ""), path.parent)
     try:
-        study = StudyConfig(**({"name": path.stem} | values))
+        return StudyConfig(**values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return study.changed(dataset=resolve_dataset(study.dataset, path.parent))
 
 
-def _study_file(name_or_path: str | Path) -> Path:
-    known = sorted(path.stem for path in STUDIES_DIR.glob("*.yaml"))
-    if str(name_or_path) in known:
-        return STUDIES_DIR / f"{name_or_path}.yaml"
-    path = user_path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
+# ------------------------------------------------------------------------------------------------------ the search
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What is known of a study.
+
+    Attributes:
+        config: what it searches.
+        study: as Optuna has it, for ``optuna.visualization``.
+    """
+
+    config: StudyConfig
+    study: optuna.Study
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """A row per trial: the columns of ``COLUMNS`` and one for each searched setting.
+
+        Those trained to the end come first, the best in front: by accuracy, then by loss, then the earlier one. The
+        scores are those on the validation fold at the epoch kept; ``accuracy`` of other trials is that of their last
+        epoch. ``fit`` names the run folder.
+        """
+        rows = [_row(trial) for trial in counted(self.study)]
+        rows.sort(key=lambda row: (0, -row["accuracy"], row["loss"]) if row["state"] == COMPLETE else (1, 0, 0))
+        return pd.DataFrame(rows, columns=[*COLUMNS, *self.config.search], dtype=object)
+
+    @property
+    def done(self) -> pd.DataFrame:
+        """The trials that were trained to the end, the best first."""
+        return self.table[self.table["state"] == COMPLETE]
+
+    @property
+    def best(self) -> Experiment | None:
+        """The experiment with the best trial's settings; None if no trial was trained to the end."""
+        if self.done.empty:
+            return None
+        number = int(self.done["trial"].iloc[0])
+        return self.config.with_settings(self.study.get_trials(deepcopy=False)[number].user_attrs["settings"])
+
+
+def run_study(config: StudyConfig, dataset: Dataset, *, say: Callable[[str], None] = print) -> StudyResult:
+    """Work on a study until it has all its trials; other processes may work on it at the same time.
+
+    What is scored is the window accuracy on the validation fold at the epoch kept: the rule by which a fit chooses its
+    epoch. Clip accuracy moves in steps of a clip and ties often, and the loss blames mixing and smoothed labels for the
+    modest probabilities that they are meant to bring; both are recorded, and the loss decides between equals.
+
+    The random numbers of a trial follow from the study's seed and from how many trials there are before it, so a single
+    worker that is interrupted and started anew makes the same study. After ``kill -9`` it may not: until the killed
+    trial is taken for dead, others are drawn without knowing its score.
+
+    Args:
+        config: what is searched.
+        dataset: the one that it names.
+        say: called with one line for each trial that ended.
+
+    Returns:
+        The study when all its trials have ended.
+
+    Raises:
+        InputError: a fold or a device that is not there, a damaged record, or a full disk.
+    """
+    choose_device(config.experiment.device)  # raises if it is not present
+    path = config.record_path(dataset)  # raises for a fold that is not there
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the heartbeat is one for Optuna
+            study = _open_study(config, path)
+            _Worker(config, dataset, study, say).work()
+        return StudyResult(config, study)
+    except (OSError, SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        reason = str(error.__cause__ or error).split("\n")[0][:100]
         raise InputError(
-            f"unknown study {quote(str(name_or_path))}; choose one of {', '.join(known)}, or give the path of a .yaml "
-            "file"
+            f"cannot use study {path} ({reason}); free space or choose another runs_dir, or remove the file if it is "
+            "damaged (what was trained is not trained again)"
+        ) from None
+
+
+optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the line for each trial comes from the worker
+
+
+def _queue_again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Let a trial go on later, with the same settings and so from the checkpoint of its fit."""
+    optuna.storages.RetryHeartbeatStaleTrialCallback()(study, trial)
+
+
+def _open_study(config: StudyConfig, path: Path) -> optuna.Study:
+    with hold_lock(path.with_name(f".{path.name}.lock")):  # two that create the tables at once would collide
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{path}",
+            engine_kwargs={"connect_args": {"timeout": 60}},  # seconds to wait while other workers write
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+            heartbeat_stale_trial_callback=_queue_again,
         )
-    if not path.is_file():
-        raise InputError(f"there is no study {path}; check the path, or choose one of {', '.join(known)}")
-    return path.resolve()
+        pruner = optuna.pruners.MedianPruner(config.startup, math.ceil(config.prune_after * config.experiment.epochs))
+        study = optuna.create_study(
+            study_name=path.stem, storage=storage, pruner=pruner, direction="maximize", load_if_exists=True
+        )
+        # The first trial is the recipe as it stands: what every other one has to beat.
+        as_it_stands = config.as_it_stands()
+        if as_it_stands is not None and not study.get_trials(deepcopy=False):
+            study.enqueue_trial(as_it_stands)
+        return study
+
+
+class _SurplusTrialError(Exception):
+    """Two workers began the last trial at once."""
+
+
+class _Worker:
+    """One process at work on a study."""
+
+    def __init__(self, config: StudyConfig, dataset: Dataset, study: optuna.Study, say: Callable[[str], None]) -> None:
+        self.config, self.dataset, self.study, self.say = config, dataset, study, say
+
+    def work(self) -> None:
+        """Carry out trials until all have ended; when all have begun, wait for those of others, which may die."""
+        while True:
+            optuna.storages.fail_stale_trials(self.study)  # those of dead workers, which are queued again
+            trials = counted(self.study)
+            states = [trial.state for trial in trials]
+            if len(trials) < self.config.trials or TrialState.WAITING in states:
+                self._carry_out_one()
+            elif TrialState.RUNNING in states:
+                time.sleep(HEARTBEAT_SECONDS)
+            else:
+                return
+
+    def _carry_out_one(self) -> None:
+        try:
+            self.study.optimize(self._objective, n_trials=1, catch=(_SurplusTrialError,), callbacks=[self._tell_end])
+        except ValueError as error:
+            # This process slept so long that another one took the trial over.
+            if isinstance(error, InputError) or "Cannot tell a" not in str(error):
+                raise
+
+    def _objective(self, trial: Trial) -> float:
+        trial.set_user_attr("began", trial.number)
+        earlier = [other for other in counted(self.study) if other.number < trial.number]
+        if len(earlier) >= self.config.trials:
+            raise _SurplusTrialError
+        seed = int(np.random.SeedSequence([self.config.experiment.seed, len(earlier)]).generate_state(1)[0])
+        # Tree-structured Parzen estimators (Bergstra et al. 2011).
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.config.startup)
+        try:
+            return self._train(trial, self.config.draw(trial))
+        except (Exception, KeyboardInterrupt) as end:
+            if not isinstance(end, (optuna.TrialPruned, optuna.exceptions.UpdateFinishedTrialError)):
+                _queue_again(self.study, self.study.get_trials()[trial.number])  # for when the study is started anew
+            raise
+
+    def _train(self, trial: Trial, settings: dict[str, Any]) -> float:
+        experiment = self.config.with_settings(settings)
+        config = experiment.tuning_fit(self.dataset)
+        trial.set_user_attr("settings", settings)
+        trial.set_user_attr("fit", config.fit_id)
+        reported: set[int] = set()
+
+        def report(_: FitConfig, history: list[dict[str, float]]) -> None:
+            for row in history[len(reported) :]:
+                trial.report(row["validation_accuracy"], step=int(row["epoch"]))
+                reported.add(int(row["epoch"]))
+            if len(history) < config.epochs and trial.should_prune():
+                raise optuna.TrialPruned
+
+        try:
+            run = fit(config, self.dataset, runs_dir=experiment.runs_dir, device=experiment.device, progress=report)
+        except (optuna.TrialPruned, DivergedError) as end:
+            if isinstance(end, DivergedError):
+                trial.set_user_attr("reason", str(end))
+            RunStore(experiment.runs_dir).drop_checkpoint(config)  # nothing asks for the rest of it
+            # Recorded as pruned, a trial that diverged teaches the search to keep away from its values.
+            raise optuna.TrialPruned from None
+        history: list[Any] = run.history.to_dict(orient="records")
+        report(config, history)  # of a fit that had been trained before, nothing was reported yet
+        row = history[int(run.metrics["chosen"]["epoch"]) - 1]
+        trial.set_user_attr("kept", {name: row[f"validation_{name}"] for name in ("accuracy", "clip_accuracy", "loss")})
+        return float(row["validation_accuracy"])
+
+    def _tell_end(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        if trial.state == TrialState.FAIL:
+            return
+        row = _row(trial)
+        ended = sum(each.state.is_finished() for each in counted(study))
+        settings = ", ".join(f"{name} {row[name]}" for name in self.config.search)
+        line = f"trial {trial.number} ({ended} of {max(ended, self.config.trials)} ended): {settings}: {row['state']}"
+        if "reason" in trial.user_attrs:
+            line += f", {trial.user_attrs['reason']}"
+        else:
+            line += f" after epoch {row['epochs']}, {100 * row['accuracy']:.1f} % of the windows"
+        if row["state"] == COMPLETE and StudyResult(self.config, study).done["trial"].iloc[0] == trial.number:
+            line += "; the best so far"
+        self.say(line)
+
+
+def counted(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials of a study that are trained or will be.
+
+    Those that failed were queued again, or were one too many. A trial whose worker was killed before its first
+    heartbeat is never found dead by Optuna, and is left out as well.
+    """
+    limit = datetime.now() - timedelta(seconds=GRACE_SECONDS)
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.FAIL]
+    silent = [
+        trial for trial in trials if trial.state == TrialState.RUNNING and trial.user_attrs.get("began") != trial.number
+    ]
+    lost = {trial.number for trial in silent if trial.datetime_start and trial.datetime_start < limit}
+    return [trial for trial in trials if trial.number not in lost]
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    reached = trial.intermediate_values
+    row: dict[str, Any] = {
+        "trial": trial.number,
+        "state": "diverged" if "reason" in trial.user_attrs else trial.state.name.lower(),
+        "epochs": len(reached),
+        "accuracy": reached[max(reached)] if reached else math.nan,
+        "fit": trial.user_attrs.get("fit", ""),
+    }
+    return {**row, **trial.user_attrs.get("settings", {}), **trial.user_attrs.get("kept", {})}

@@ -18,8 +18,8 @@ from audioclf_lib.training.accelerate import accelerate
 from audioclf_lib.training.batches import Windows, normalise
 from audioclf_lib.training.environment import REFERENCE
 from audioclf_lib.training.epochs import reestimate_statistics, score_windows, train_epoch
-from audioclf_lib.training.fit import epoch_seed, fresh_model, torch_threads, training_windows, windows_by_split
 from audioclf_lib.training.optimisation import make_optimizer
+from audioclf_lib.training.trainer import epoch_seed, fresh_model, torch_threads, training_windows, windows_by_split
 
 REESTIMATE_WINDOWS = 512
 TRACE_EPOCHS = 2

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audioclf_lib.config import Recipe
 from audioclf_lib.data import Dataset
-from audioclf_lib.data.windowing import HOP_SIZE, SILENCE_PEAK, WINDOW_SIZE, find_silent_windows
+from audioclf_lib.data.windowing import HOP_SIZE, SILENCE_PEAK, WINDOW_SIZE, find_silent_windows, peak_normalise
 
 
 @dataclass(frozen=True)
@@ -94,10 +94,7 @@ def all_windows(dataset: Dataset, device: torch.device) -> Windows:
 
 def normalise(x: Tensor, recipe: Recipe) -> Tensor:
     """Scale windows (B, 1, 16000) to peak 1 where the recipe asks for it; silent ones stay silent."""
-    if not recipe.peak_normalise:
-        return x
-    peak = x.abs().amax(dim=2, keepdim=True)
-    return torch.where(peak < SILENCE_PEAK, x, x / peak.clamp(min=SILENCE_PEAK))
+    return peak_normalise(x) if recipe.peak_normalise else x
 
 
 def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: int) -> tuple[Tensor, Tensor, Tensor]:

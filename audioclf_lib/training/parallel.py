@@ -23,7 +23,7 @@ from audioclf_lib.data import Dataset
 from audioclf_lib.models import find_model
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.training.environment import choose_device
-from audioclf_lib.training.fit import Progress, fit, model_of
+from audioclf_lib.training.trainer import Progress, fit, model_of
 
 # Set to 1 where notebooks run side by side, as in a suite: then each trains one fit at a time.
 PROCESSES = "AUDIOCLF_PROCESSES"
@@ -38,7 +38,7 @@ def fit_all(
     progress: Progress | None = None,
     processes: int | None = None,
 ) -> list[Run]:
-    """Train fits that are not there yet, as :func:`audioclf_lib.training.fit.fit` does, several at once.
+    """Train fits that are not there yet, as :func:`audioclf_lib.training.trainer` does, several at once.
 
     Args:
         configs, dataset, runs_dir, device, progress: as of ``fit``; ``progress`` is called in this process.
@@ -79,19 +79,20 @@ def _train_side_by_side(
                 config = waiting.pop(0)
                 entry = model_of(config)
                 source = f"{entry.source}:{entry.name}" if entry.is_own else None
-                receiver, sender = context.Pipe(duplex=False)
+                end, sender = context.Pipe(duplex=False)
                 work = (config, dataset, source, options, sender)
                 started = context.Process(target=_work, args=work, daemon=True, name=config.fit_id)
                 started.start()
                 sender.close()
-                running[receiver] = (config, started)
-            for each in wait(list(running)):
-                config, process = running[each]
+                running[end] = (config, started)
+            ready: list[Any] = wait(list(running))
+            for receiver in ready:
+                config, process = running[receiver]
                 try:
-                    message = each.recv()  # type: ignore[union-attr]
+                    message = receiver.recv()
                 except EOFError:  # its end, or a process that was killed: the caller's own fit() goes on with it
                     process.join()
-                    del running[each]
+                    del running[receiver]
                     continue
                 if isinstance(message, BaseException):
                     raise message

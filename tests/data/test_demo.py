@@ -25,6 +25,10 @@ def test_it_is_what_load_dataset_gives_by_default(demo: Dataset) -> None:
     assert load_dataset().fingerprint == demo.fingerprint
 
 
+def test_its_content_is_the_one_of_the_published_results(demo: Dataset) -> None:
+    assert demo.fingerprint == "d8bea0f9328402ea"
+
+
 def test_it_has_one_clip_for_each_class_and_fold_of_esc10(demo: Dataset) -> None:
     assert demo.class_names == ESC10_CLASSES
     assert demo.waveforms.shape == (50, 80_000)
@@ -34,7 +38,7 @@ def test_it_has_one_clip_for_each_class_and_fold_of_esc10(demo: Dataset) -> None
 
 
 def test_it_is_the_same_every_time(demo: Dataset, tmp_path: Path) -> None:
-    again = load_demo(data_dir=tmp_path)  # an empty cache: made anew
+    again = load_demo(tmp_path)  # an empty cache: made anew
     np.testing.assert_array_equal(again.waveforms, demo.waveforms)
     assert again.fingerprint == demo.fingerprint
 

@@ -59,6 +59,7 @@ def test_a_broken_transfer_is_tried_again(tmp_path: Path, serve: Callable[..., S
 def test_what_an_interrupted_download_left_is_cleared_away(tmp_path: Path, serve: Callable[..., Server]) -> None:
     (tmp_path / ".data.part").mkdir()
     (tmp_path / ".data.part" / "archive.zip").write_bytes(b"half an archive")
+    (tmp_path / ".data.lock").touch()  # of a process that was killed
     server = serve(make_zip({"top/file.txt": b"whole"}))
     download_archive(server.url, tmp_path / "data", accept, remedy="wait")
     assert set(tree(tmp_path)) == {"data/file.txt"}
@@ -109,7 +110,7 @@ def test_no_space_is_one_sentence_and_leaves_nothing(tmp_path: Path, serve: Call
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))  # no file may grow beyond 64 KiB
     try:
-        with pytest.raises(InputError, match=r"cannot write to .* \(File too large\); make space there, or set"):
+        with pytest.raises(InputError, match=r"cannot write to .* File too large; make space there, or set"):
             locate_esc10(tmp_path, url=server.url, retries=0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -129,3 +130,18 @@ def test_a_bomb_that_lies_about_its_size_cannot_write_more_than_it_says(tmp_path
     with pytest.raises(InputError, match="no whole zip archive"):
         unpack(tmp_path / "lie.zip", tmp_path / "data")
     assert sum(map(len, tree(tmp_path / "data").values())) <= 100
+
+
+@pytest.mark.parametrize("names", [["one/a.txt", "two/b.txt"], []], ids=["two folders", "empty"])
+def test_an_archive_has_one_top_folder(tmp_path: Path, names: list[str]) -> None:
+    (tmp_path / "data.zip").write_bytes(make_zip(dict.fromkeys(names, b"x")))
+    with pytest.raises(InputError, match=f"holds {len(names)} folders instead of one; fetch the data set from"):
+        unpack(tmp_path / "data.zip", tmp_path / "data")
+
+
+def test_a_damaged_compressed_file_is_one_sentence(tmp_path: Path) -> None:
+    content = bytearray(make_zip({"top/file.txt": bytes(range(256)) * 100}, zipfile.ZIP_DEFLATED))
+    content[45:60] = bytes(15)
+    (tmp_path / "data.zip").write_bytes(content)
+    with pytest.raises(InputError, match="no whole zip archive"):
+        unpack(tmp_path / "data.zip", tmp_path / "data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from audio_files import make_esc50
-from audioclf_lib.data.make_registry import make_registry
 
 from audioclf_lib._support.paths import PROJECT_ROOT
-from audioclf_lib.data import Dataset, load_dataset
+from audioclf_lib.data import Dataset, dataset_slug, load_dataset
 from audioclf_lib.data.audio import decoded_length
 from audioclf_lib.data.esc import ESC10_CLASSES, ESC10_FOLDERS, ESC50_CLASSES, locate_esc10, read_registry
+from audioclf_lib.data.make_registry import make_registry
 from audioclf_lib.data.windowing import cut_windows
 
 
@@ -31,6 +32,7 @@ def esc10(real_esc10: Path, data_dir: Path) -> Dataset:
 
 
 def test_the_registry_is_what_the_maintainers_tool_makes_of_the_copy(real_esc10: Path) -> None:
+    make_registry = runpy.run_path(str(PROJECT_ROOT / "tools" / "make_registry.py"))["make_registry"]
     made = make_registry(real_esc10).astype({"fold": int})
     pd.testing.assert_frame_equal(made, read_registry(), check_dtype=False)
 
@@ -61,6 +63,7 @@ def test_classes_are_in_the_order_of_the_folders(esc10: Dataset) -> None:
 
 def test_there_are_400_clips_of_five_seconds(esc10: Dataset) -> None:
     assert esc10.name == "esc10"
+    assert esc10.fingerprint == "8749e6ec65fcfe91"
     assert esc10.waveforms.shape == (400, 80_000)
     assert cut_windows(esc10.waveforms).shape == (400, 9, 1, 16_000)
     assert np.bincount(esc10.labels).tolist() == [40] * 10
@@ -138,7 +141,8 @@ def test_a_copy_in_the_data_folder_is_found(real_esc10: Path, tmp_path: Path, mo
 def test_esc50_gives_all_its_classes_in_the_order_of_the_targets(tmp_path: Path) -> None:
     folder = make_esc50(tmp_path / "ESC-50", {"clock_tick": True, "dog": True, "hand_saw": False})
     dataset = load_dataset(folder, data_dir=tmp_path / "data")
-    assert dataset.name == "esc50"
+    assert dataset.name == f"esc50-{dataset.fingerprint[:8]}"
+    assert dataset_slug(folder) == "esc50"
     assert dataset.class_names == ("dog", "clock tick", "hand saw")
     assert dataset.waveforms.shape == (15, 80_000)
     assert dataset.labels.tolist() == [1, 0, 2] * 5
@@ -150,7 +154,8 @@ def test_esc50_gives_all_its_classes_in_the_order_of_the_targets(tmp_path: Path)
 def test_esc50_can_be_narrowed_to_the_classes_of_esc10(tmp_path: Path) -> None:
     folder = make_esc50(tmp_path / "ESC-50", {"clock_tick": True, "dog": True, "hand_saw": False})
     dataset = load_dataset(folder, esc10_only=True, data_dir=tmp_path / "data")
-    assert dataset.name == "esc50-esc10"
+    assert dataset.name == f"esc50-esc10-{dataset.fingerprint[:8]}"
+    assert dataset_slug(f"{folder}:esc10") == "esc50-esc10"
     assert dataset.class_names == ("dog", "clock tick")
     by_name = load_dataset(f"{folder}:esc10", data_dir=tmp_path / "data")
     assert by_name.fingerprint == dataset.fingerprint

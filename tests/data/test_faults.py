@@ -41,11 +41,11 @@ def good() -> Dataset:
     [
         ({"clip_ids": tuple("abcdea")}, "'a' twice"),
         ({"folds": np.repeat([1, 2], 3)}, r"only the folds \[1, 2\]"),
-        ({"sources": tuple("abacef")}, r"'a' are in folds \[1, 2\]"),
+        ({"sources": tuple("abacef")}, r"recording 'a' in folds \[1, 2\]"),
         ({"labels": np.array([0, 1, 0, 0, 0, 1])}, "class 'y' in fold 2"),
-        ({"labels": np.array([0, 1, 0, 2, 0, 1])}, "'d' has label 2; labels go from 0 to 1"),
+        ({"labels": np.array([0, 1, 0, 2, 0, 1])}, "label 2 for clip 'd'; labels go from 0 to 1"),
         ({"class_names": ("x", "x")}, "two or more different"),
-        ({"waveforms": np.full((6, 16_000), np.nan, dtype=np.float32)}, "'a' has samples that are NaN"),
+        ({"waveforms": np.full((6, 16_000), np.nan, dtype=np.float32)}, "'noise' has samples that are NaN"),
     ],
 )
 def test_no_data_set_can_be_made_that_breaks_the_rules(good: Dataset, changes: dict[str, object], message: str) -> None:
@@ -63,6 +63,6 @@ def test_no_data_set_can_be_made_that_breaks_the_rules(good: Dataset, changes: d
     ],
 )
 def test_arrays_that_do_not_fit_each_other_are_a_programming_error(good: Dataset, changes: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"float32|lengths") as caught:
+    with pytest.raises(ValueError, match=r"float32|one entry for each") as caught:
         replace(good, **changes)  # type: ignore[arg-type]
     assert not isinstance(caught.value, InputError)

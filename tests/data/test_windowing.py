@@ -16,7 +16,7 @@ from audioclf_lib.data.windowing import (
     count_windows,
     cut_windows,
     find_silent_windows,
-    window_labels,
+    peak_normalise,
 )
 
 
@@ -64,8 +64,16 @@ def test_a_window_is_silent_if_its_peak_stays_under_the_threshold() -> None:
     assert find_silent_windows(waveforms).tolist() == [[True, False, False] + 6 * [True]]
 
 
-def test_every_window_has_its_clips_label() -> None:
-    assert window_labels(np.array([3, 7]), 4).tolist() == [[3] * 4, [7] * 4]
+def test_a_window_is_scaled_to_peak_1_and_a_silent_one_stays() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 1, 16_000, generator=generator) - 0.5
+    x[1] *= 2 * SILENCE_PEAK / x[1].abs().max()
+    x[2] *= 0.9 * SILENCE_PEAK / x[2].abs().max()
+    scaled = peak_normalise(x)
+    for window in (0, 1):
+        torch.testing.assert_close(scaled[window], x[window] / x[window].abs().max())
+    assert torch.equal(scaled[2], x[2])
+    assert not torch.equal(scaled, x), "the windows that were given stay as they are"
 
 
 def test_a_clips_probabilities_are_the_mean_over_its_windows_with_sound() -> None:

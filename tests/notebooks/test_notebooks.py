@@ -26,7 +26,7 @@ PARAMETERS = {
     "20_transformer_kfold": [*COMMON, "val_folds", "num_heads"],
     "21_transformer_split": [*COMMON, "num_heads"],
     "30_diagnosis": ["dataset", "epochs", "seed", "test_fold", "num_heads", "device", "runs_dir"],
-    "40_tuning": ["study", "dataset", "epochs", "trials", "seed", "device", "runs_dir"],
+    "40_tuning": [*COMMON[:4], "study", "trials", "val_fold", "device", "threads", "runs_dir"],
     "90_report": ["plan", "runs_dir", "title", "authors", "course", "date"],
 }
 EXPERIMENTS = ["cnn-kfold", "cnn-split", "transformer-h4-split"]
@@ -258,7 +258,7 @@ def test_the_tuning_notebook_makes_a_study_and_shows_it(tmp_path: Path, monkeypa
         "fig:study-history",
         "fig:study-parallel",
     ]
-    best = cell_with(notebook, "show_best").outputs[0].data["text/markdown"]
+    best = cell_with(notebook, "found.best").outputs[0].data["text/markdown"]
     assert '"learning_rate": ' in best
 
 

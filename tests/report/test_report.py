@@ -6,93 +6,110 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from own_models import write_model
 from pypdf import PdfReader
-from small_suite import CLASSES, SmallSuite, small_suite
-from synthetic import write_diagnosis, write_runs
+from synthetic import DEMO, draw_trace, write_run, write_runs
 
+from audioclf_lib._support.errors import InputError
+from audioclf_lib.metrics.results import compare_kfold
 from audioclf_lib.report.build import build_report
-from audioclf_lib.report.exporters import ReportPDFExporter
-from audioclf_lib.report.results import ExperimentResult, compare_kfold, gather, gather_diagnosis
-from audioclf_lib.report.sections import DEMO_NOTICE
+from audioclf_lib.report.gather import Gathered, gather
+from audioclf_lib.report.tables import DEMO_NOTICE, p_value
 from audioclf_lib.runs.store import RunStore
-from audioclf_lib.suite.plan import Plan, load_plan, save_plan
-from audioclf_lib.suite.trials import COLUMNS as TRIAL_COLUMNS
-from audioclf_lib.suite.trials import RECORD
+from audioclf_lib.suite.ablation import CHANGES, TRACE, ablation_experiments, is_traced
+from audioclf_lib.suite.plan import Plan, save_plan
 
 TITLE = "Sounds & what two networks make of them"
-AUTHORS = ["Ada Lovelace", "Grace Hopper"]
-FRONT_MATTER = {"title": TITLE, "authors": "; ".join(AUTHORS), "course": "Deep listening", "date": "23 November 2025"}
-CODE_AND_MARKUP = ("\\", "$", "[@", "@fig:", "@tbl:", "{#", "```", "**", "sections.", "import ", "<p>", "Traceback")
+FRONT_MATTER = {
+    "title": TITLE,
+    "authors": "Ada Lovelace; Grace Hopper",
+    "roll_numbers": "17; 23",
+    "submitted_to": "Prof. Noether",
+    "course": "Deep listening",
+    "date": "23 November 2025",
+    "motto": "Listen first.",
+}
+CODE_AND_MARKUP = ("\\", "$", "[@", "@fig:", "@tbl:", "{#", "{{", "```", "**", "import ", "<p>", "Traceback")
 MILLIMETRE = 72 / 25.4
+HOSTILE = ("low_hum", "mid * tone", "high | $x$ [@fig:no] {{best}}")  # users' names hold what Markdown takes for markup
 
 
 @dataclass(frozen=True)
 class Built:
-    """A report and the results that it must show."""
+    """A report, what it must show, and what the terminal was told."""
 
     folder: Path
-    results: list[ExperimentResult]
+    found: Gathered
+    said: list[str]
 
     @property
     def pdf(self) -> Path:
         return self.folder / "report.pdf"
 
     @property
-    def html(self) -> str:
-        return (self.folder / "report.html").read_text(encoding="utf-8")
+    def page(self) -> BeautifulSoup:
+        return BeautifulSoup((self.folder / "report.html").read_text(encoding="utf-8"), "html.parser")
 
     @property
-    def notebook(self) -> Path:
-        return self.folder / "runs" / "report.ipynb"
-
-
-def require(*programs: str) -> None:
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed; `make system-packages` installs it")
+    def text(self) -> str:
+        return " ".join(self.page.get_text(" ").split())
 
 
 @pytest.fixture(autouse=True, scope="module")
-def figures_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def figures_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Made-up results must not replace the figures in the project's folder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUDIOCLF_FIGURES", str(tmp_path_factory.mktemp("figures")))
-        yield
+        folder = tmp_path_factory.mktemp("figures")
+        patch.setenv("AUDIOCLF_FIGURES", str(folder))
+        yield folder
 
 
-def build(folder: Path, plan: Plan, *formats: str) -> Built:
+def build(folder: Path, *formats: str, plan: Path | str = "", **front_matter: str) -> Built:
     """The report of what lies in ``folder/runs``."""
-    save_plan(plan, folder / "plan.yaml")
-    build_report(folder / "plan.yaml", runs_dir=folder / "runs", output_dir=folder, formats=formats, **FRONT_MATTER)
-    return Built(folder, gather(plan, folder / "runs"))
+    said: list[str] = []
+    runs_dir = folder / "runs"
+    build_report(plan, runs_dir=runs_dir, output_dir=folder, formats=formats, say=said.append, **front_matter)
+    return Built(folder, gather(str(plan), runs_dir), said)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A plan with everything: the assigned architectures and an own one, a check, and an ablation."""
     folder = tmp_path_factory.mktemp("report")
-    plan = load_plan("demo")
-    write_runs(RunStore(folder / "runs"), plan)
-    write_diagnosis(RunStore(folder / "runs"), plan)
-    return build(folder, plan, "pdf", "html")
+    split = {"protocol": "split"}
+    plan = Plan(
+        name="everything",
+        epochs=3,
+        ablation={"epochs": 2},
+        experiments=(
+            {"model": "cnn", "protocol": ["kfold", "split"]},
+            {"model": "transformer", "num_heads": [1, 4], "protocol": "kfold"},
+            {"model": str(write_model(folder)), "width": 4} | split,
+            {"model": "cnn", "test_fold": 3} | split,
+        ),
+    )
+    store = RunStore(folder / "runs")
+    write_runs(store, plan)
+    for experiment in ablation_experiments(plan, runs_dir=store.runs_dir):
+        run = write_run(store, experiment.fits(DEMO)[0])
+        if is_traced(experiment):
+            store.save_trace(run.config, TRACE, draw_trace(run.config.fit_id))
+    save_plan(plan, folder / "plan.yaml")
+    return build(folder, "pdf", "html", plan=folder / "plan.yaml", **FRONT_MATTER)
 
 
-@pytest.fixture(scope="module", params=["typst", "xelatex"])
-def pdf(request: pytest.FixtureRequest, built: Built) -> Path:
-    require("pdftotext", "pdfimages", "pdffonts")
-    if request.param == "typst":
-        return built.pdf
-    require("xelatex")
-    content, _ = ReportPDFExporter(latex_count=2).from_filename(str(built.notebook))
-    path = built.folder / "xelatex.pdf"
-    path.write_bytes(content)
-    return path
+@pytest.fixture(scope="module")
+def pdf(built: Built) -> Path:
+    for program in ("pdftotext", "pdfimages", "pdffonts"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed; `make system-packages` installs it")
+    return built.pdf
 
 
 def poppler(program: str, *arguments: str | Path) -> str:
@@ -110,90 +127,118 @@ def text_of(pdf: Path, *options: str) -> str:
 
 def test_title_page(pdf: Path) -> None:
     text = text_of(pdf, "-l", "1")
-    for words in (TITLE, *AUTHORS, FRONT_MATTER["course"], FRONT_MATTER["date"]):
+    for words in (TITLE, "Ada Lovelace", "17", "Prof. Noether", "Deep listening", "23 November 2025", "Listen first."):
         assert words in text
+
+
+def test_the_abstract_has_the_key_numbers(built: Built, pdf: Path) -> None:
+    best = max((each for each in built.found.results if len(each.runs) > 1), key=lambda each: each.mean("clip"))
+    text = text_of(pdf, "-l", "2").replace("\N{NO-BREAK SPACE}", " ")
+    assert f"{best.title} has the highest clip accuracy, {100 * best.mean('clip'):.1f} %" in text
+    assert f"gives {100 * best.scores('clip').chance:.1f} %" in text
+    assert "5 experiments with 13 fits of 3 epochs" in text, "checks are not counted"
 
 
 def test_every_experiment_has_its_heading_and_its_accuracy_written_out(pdf: Path, built: Built) -> None:
     text = text_of(pdf)
-    assert len(built.results) == 8
-    for result in built.results:
+    assert len(built.found.experiments) == 5
+    for result in built.found.experiments:
         assert re.search(rf"\d\.\d {re.escape(result.title)}", text)
-        scores = result.scores()
-        diagonal = [str(scores.confusion[label, label]) for label in range(10)]
-        assert "+".join(diagonal) in text.replace(" + ", "+")
+        scores = result.scores("clip")
+        assert "+".join(str(count) for count in scores.confusion.diagonal()) in text.replace(" + ", "+")
         assert f"= {scores.accuracy:.4f}" in text
 
 
-def test_parameters_and_sizes_are_those_of_the_architectures(pdf: Path) -> None:
-    text = text_of(pdf)
-    assert "128,682" in text
-    assert "2,607,778" in text
-    assert "another test fold" not in text, "the plan has no checks"
-    for label, megabytes in (
-        ("Input size", "0.06"),
-        ("Forward and backward pass", "31.19"),
-        ("Parameters size", "0.49"),
-        ("Estimated total size", "31.74"),
-    ):
-        assert f"{label} (MB) {megabytes}" in text
+def test_training_validation_and_test_of_every_fit_are_shown(pdf: Path, built: Built) -> None:
+    text = text_of(pdf).replace("\N{NO-BREAK SPACE}", " ")
+    for result in built.found.experiments:
+        for run in result.runs:
+            scores, losses = run.metrics["scores"], run.metrics["losses"]
+            splits = ("train", "validation", "test")
+            shares = " ".join(rf"{100 * scores[split]['clip']['accuracy']:.1f} %" for split in splits)
+            numbers = " ".join(f"{losses[split]:.2f}" for split in splits)
+            assert f"fold {run.config.val_fold} {run.metrics['chosen']['epoch']} {shares} {numbers}" in text
 
 
-def test_the_comparison_holds_every_experiments_mean(pdf: Path, built: Built) -> None:
-    text = text_of(pdf)
-    for result in built.results:
-        values = result.values("clip")
-        assert f"{100 * sum(values) / len(values):.1f}" in text
+def test_every_architecture_has_its_derivation_under_its_own_title(built: Built) -> None:
+    text = built.text
+    for words in ("128,682", "2,607,778", "One convolution, batch norm and a mean over time."):
+        assert words in text
+    titles = [heading.get_text(" ", strip=True) for heading in built.page.select("main h2")]
+    assert [sum(title.endswith(name) for title in titles) for name in ("CNN", "Transformer", "My net")] == [2, 2, 2]
+    assert "Transformer, 1 head: 4-fold" in text
+    listing = [block.get_text() for block in built.page.select("main pre")]
+    assert [block.split("(")[0] for block in listing] == ["CNN", "ConvTransformer", "MyNet"]
 
 
-def test_the_comparison_holds_intervals_averages_and_calibration_errors(pdf: Path, built: Built) -> None:
-    comparison = text_of(pdf).rpartition("All experiments on the test fold")[2].partition("Figure")[0]
-    for result in built.results:
-        intervals = [*result.intervals.values(), *([result.averaged_interval] if result.is_averaged else [])]
-        for low, high in intervals:
-            assert f"({100 * low:.1f} to {100 * high:.1f})" in comparison
-        assert f"{result.calibration.ece:.3f}" in comparison
-    assert sum(result.is_averaged for result in built.results) == 4
+def test_the_comparison_holds_means_intervals_and_calibration_errors(built: Built) -> None:
+    text = built.text.partition("Test scores: mean")[2].replace("\N{NO-BREAK SPACE}", " ")
+    for result in built.found.experiments:
+        for level in ("window", "clip"):
+            low, high = result.intervals[level]
+            assert f"{100 * result.mean(level):.1f}" in text
+            assert f"({100 * low:.1f} to {100 * high:.1f})" in text
+        assert f"{result.calibration.ece:.3f}" in text
 
 
-def test_all_pairs_of_cross_validations_are_tested_and_no_split_is(pdf: Path, built: Built) -> None:
-    text = text_of(pdf).rpartition("Cross-validated experiments in pairs")[2].partition("By McNemar")[0]
-    tests = compare_kfold(built.results)
-    assert len(tests) == 6
-    for test in tests:
-        counts = rf"{test.right[0]} ?: ?{test.right[1]} {test.only[0]} ?: ?{test.only[1]}"
-        assert re.search(rf"{counts} {test.p:.3f} {test.p_holm:.3f}", text)
-    assert "split" not in text
-    assert "k-fold" not in text, "the pairs are architectures and head counts"
+def test_all_pairs_of_cross_validations_are_tested_and_no_split_is(built: Built) -> None:
+    rows = table_rows(built, "Cross-validated experiments in pairs")
+    tests = compare_kfold(built.found.results)
+    assert [row[:2] for row in rows] == [list(test.names) for test in tests]
+    assert [row[4:6] for row in rows] == [[p_value(test.p), p_value(test.p_holm)] for test in tests]
+    assert len(tests) == 3
+    assert "a smaller one may be there" in built.text
 
 
-def test_every_page_says_that_the_data_is_the_demo_set_and_has_its_number(pdf: Path) -> None:
-    pages = len(PdfReader(pdf).pages)
-    for page in range(1, pages + 1):
-        text = text_of(pdf, "-f", str(page), "-l", str(page))
-        assert DEMO_NOTICE in text
-        assert page == 1 or re.search(rf"\b{page} ?/ ?{pages}\b", text)
+def table_rows(built: Built, caption: str) -> list[list[str]]:
+    """Cells of the table with this caption, without the head."""
+    (table,) = [table for table in built.page.find_all("table") if caption in table.find_parent().get_text(" ")]
+    return [[cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in table.select("tbody tr")]
 
 
-def test_why_the_original_failed_has_a_section_with_its_scores(pdf: Path, built: Built) -> None:
-    text = text_of(pdf)
-    section = text[text.rindex("Why the original failed") :]
-    cases = gather_diagnosis(load_plan("demo"), built.folder / "runs")
-    assert cases is not None
-    assert len(cases) == 15
-    for case in cases:
-        assert case.run is not None
-        assert case.variant.name in section
-        assert f"{100 * case.run.metrics['scores']['test']['window']['accuracy']:.1f}" in section
-    assert "Missing:" not in text
+def test_checks_and_the_ablation_have_sections_of_their_own(built: Built) -> None:
+    assert [row[0] for row in table_rows(built, "The checks, and the same")] == [
+        "CNN, split",
+        "CNN, split, test fold 3",
+    ]
+    assert {row[1] for row in table_rows(built, "Clip accuracy.")} == set(CHANGES)
+    assert "Inside the Transformer" in built.text
 
 
-# ------------------------------------------------------------------------------------------------------ how it looks
+def test_the_original_is_compared_on_its_data_set_alone(built: Built, tmp_path: Path) -> None:
+    assert "The original report" not in [heading.get_text() for heading in built.page.select("h1, h2")]
+    plan = Plan(name="one", dataset="esc10", epochs=2, experiments=({"model": "cnn", "protocol": "kfold"},))
+    write_runs(RunStore(tmp_path / "runs"), plan, replace(DEMO, name="esc10"))
+    report = build(tmp_path, "html")
+    assert table_rows(report, "as the original states them")[0][1].replace("\N{NO-BREAK SPACE}", " ") == "42.4 %"
+    assert len(table_rows(report, "F1 of windows per class")) == 10
+    assert DEMO_NOTICE not in report.text
+
+
+# --------------------------------------------------------------------------------------------------- what it must not
+
+
+def test_every_page_says_that_the_data_is_the_demo_set(pdf: Path) -> None:
+    for page in range(1, len(PdfReader(pdf).pages) + 1):
+        assert DEMO_NOTICE in text_of(pdf, "-f", str(page), "-l", str(page))
 
 
 def test_no_code_and_no_markup_is_seen(pdf: Path) -> None:
     text = text_of(pdf)
     assert [trace for trace in CODE_AND_MARKUP if trace in text] == []
+
+
+def test_names_of_users_are_shown_as_they_are(tmp_path: Path) -> None:
+    sounds = replace(DEMO, name="my-sounds-0123abcd", class_names=HOSTILE)
+    plan = Plan(name="own", epochs=2, experiments=({"model": "cnn", "protocol": "kfold"},))
+    write_runs(RunStore(tmp_path / "runs"), plan, sounds)
+    report = build(tmp_path, "html")
+    for name in HOSTILE:
+        assert name in report.text
+    assert "my-sounds-0123abcd: 15 clips" in report.text
+
+
+# ------------------------------------------------------------------------------------------------------ how it looks
 
 
 def test_figures_are_vectors_and_fonts_are_embedded(pdf: Path) -> None:
@@ -216,7 +261,7 @@ def test_every_word_is_inside_the_margins(pdf: Path) -> None:
 
 
 def test_captions_count_from_one_without_a_gap(pdf: Path, built: Built) -> None:
-    notebook = nbformat.read(built.notebook, as_version=4)
+    notebook = nbformat.read(built.folder / "runs" / "report.ipynb", as_version=4)
     kinds = [
         output.metadata["report"]["kind"]
         for cell in notebook.cells
@@ -227,138 +272,55 @@ def test_captions_count_from_one_without_a_gap(pdf: Path, built: Built) -> None:
     for name, kind in (("Figure", "figure"), ("Table", "table")):
         numbers = [int(number) for number in re.findall(rf"{name} (\d+)\. [A-Z]", text)]
         assert numbers == list(range(1, kinds.count(kind) + 1))
-    drawn = "two architectures, four for each experiment, the comparison, reliability, and two of the diagnosis"
-    assert kinds.count("figure") == 2 + 4 * 8 + 2 + 2, drawn
-
-
-# --------------------------------------------------------------------------------------------------------------- HTML
+    drawn = "three architectures, four for each experiment, the comparison, reliability, and two of the ablation"
+    assert kinds.count("figure") == 3 + 4 * 5 + 2 + 2, drawn
 
 
 def test_html_is_one_file_that_asks_for_nothing(built: Built) -> None:
-    page = BeautifulSoup(built.html, "html.parser")
-    links = [tag[name] for name in ("src", "href", "data", "poster") for tag in page.select(f"[{name}]")]
+    links = [tag[name] for name in ("src", "href", "data", "poster") for tag in built.page.select(f"[{name}]")]
     assert len(links) > 20
     assert [link[:80] for link in links if not link.startswith(("#", "data:"))] == []
-    assert not re.search(r"@import|url\((?!['\"]?(data:|#))", built.html)
-    for link in page.select("main a[href^='#']"):
-        assert page.find(id=link["href"][1:]) is not None
+    assert len(built.page.find_all("math")) > 50
+    targets = {tag["id"] for tag in built.page.select("[id]")}
+    assert {link["href"][1:] for link in built.page.select("main a[href^='#']")} <= targets
 
 
-def test_html_shows_mathematics_headings_and_every_figure(built: Built) -> None:
-    page = BeautifulSoup(built.html, "html.parser")
-    assert len(page.find_all("math")) > 50
-    assert len(page.find_all("figure")) == len(page.select("figure img, figure svg, figure object"))
-    headings = [heading for heading in page.select("main h1, main h2") if "unnumbered" not in heading.get("class", [])]
-    assert all(heading.select(".header-section-number") for heading in headings)
-    text = page.get_text(" ")
-    for result in built.results:
-        assert result.title in text
-    assert DEMO_NOTICE in text
-    for annotation in page.find_all("annotation"):
-        annotation.decompose()
-    assert [trace for trace in CODE_AND_MARKUP if trace in page.main.get_text()] == []
+def test_figures_of_experiments_lie_in_folders_of_their_own(built: Built, figures_elsewhere: Path) -> None:
+    for result in built.found.experiments:
+        drawn = {path.stem for path in (figures_elsewhere / result.folder).iterdir()}
+        assert drawn >= {f"{result.name}-{kind}" for kind in ("curves", "confusion", "roc", "f1")}
 
 
-# --------------------------------------------------------------------------------------------------------- what lacks
+# -------------------------------------------------------------------------------------------------------- what lacks
 
 
-@pytest.fixture(scope="module")
-def incomplete(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """All that is left are two fits of one experiment."""
-    folder = tmp_path_factory.mktemp("incomplete")
-    for val_fold in (3, 4):
-        (found,) = RunStore(built.folder / "runs").find(num_heads=2, val_fold=val_fold)
-        shutil.copytree(found.path, folder / "runs" / "demo" / found.path.name)
-    return build(folder, load_plan("demo"), "pdf")
+def test_missing_fits_are_named_in_the_report_and_on_the_terminal(tmp_path: Path) -> None:
+    plan = Plan(name="part", epochs=2, experiments=({"model": "cnn", "protocol": ["kfold", "split"]},))
+    runs = write_runs(RunStore(tmp_path / "runs"), plan)
+    for run in runs:
+        if run.config.val_fold in (2, 5):
+            shutil.rmtree(run.path)
+    save_plan(plan, tmp_path / "runs" / "plan.yaml")
+    report = build(tmp_path, "html")
+    missing = [
+        "missing of CNN: 4-fold cross-validation: validation folds 2, 5",
+        "missing of CNN: train-test split: validation fold 2",
+    ]
+    assert report.said == ["plan part on demo: 2 of 4 fits are there", *missing]
+    assert all(line in report.text for line in missing)
+    assert ["CNN, split", "0", "missing"] in [row[:3] for row in table_rows(report, "Test scores: mean")]
+    assert "no difference is tested" in report.text
 
 
-def test_missing_experiments_and_fits_are_named(incomplete: Built) -> None:
-    require("pdftotext")
-    text = text_of(incomplete.pdf)
-    assert text.count("Missing:") == 8 + 1, "all experiments, and the diagnosis as a whole"
-    assert "no fit of the diagnosis has been trained yet" in text
-    for result in incomplete.results:
-        assert re.search(rf"\d\.\d {re.escape(result.title)}", text)
-    partly = r"Missing: of Transformer, 2 heads: 4-fold cross-validation, .{,40} validation folds? 2 and 5"
-    assert re.search(partly, text)
-    comparison = text.rpartition("All experiments on the test fold")[2]
-    assert comparison.count("missing") >= 7
-
-
-def test_same_runs_make_the_same_pdf(incomplete: Built) -> None:
-    before = incomplete.pdf.read_bytes()
-    build(incomplete.folder, load_plan("demo"), "pdf")
-    assert incomplete.pdf.read_bytes() == before
-
-
-def test_without_any_run_there_is_a_report_of_the_method(tmp_path: Path) -> None:
-    text = BeautifulSoup(build(tmp_path, load_plan("demo"), "html").html, "html.parser").get_text(" ")
-    assert "No fit has been trained yet" in " ".join(text.split())
-    assert text.count("Missing:") == 8 + 1
-    assert "no fit of the diagnosis has been trained yet" in " ".join(text.split())
-    assert "128,682" in text
-
-
-def test_a_plan_of_one_experiment_with_another_seed_has_a_report(tmp_path: Path) -> None:
-    plan = Plan(name="one", epochs=3, seeds=(1,), experiments=({"model": "cnn", "protocol": "split"},))
-    write_runs(RunStore(tmp_path / "runs"), plan)
-    text = BeautifulSoup(build(tmp_path, plan, "html").html, "html.parser").get_text(" ")
-    assert "CNN: train-test split (seed 1)" in text
-    assert "Missing:" not in text
-    assert "eight experiments" not in text
-    assert "tuning trials" not in text
-    assert "Why the original failed" not in text, "the plan has no diagnosis"
-
-
-def test_checks_and_trials_are_shown_apart(tmp_path: Path) -> None:
-    split = {"model": "cnn", "protocol": "split"}
-    plan = Plan(name="one", epochs=3, experiments=(split,), checks=(split | {"test_fold": 3},))
-    write_runs(RunStore(tmp_path / "runs"), plan)
-    trial = {"trial": "relu-first", "why": "does it help?", "model": "cnn", "epochs": 4, "val_fold": 2, "kept_epoch": 3}
-    record = pd.DataFrame(
-        [dict.fromkeys(TRIAL_COLUMNS, 0.25) | trial | {"num_heads": None, "settings": "{}", "fit": "cnn-val2"}]
+def test_same_runs_make_the_same_pdf(tmp_path: Path) -> None:
+    write_runs(
+        RunStore(tmp_path / "runs"), Plan(name="x", epochs=2, experiments=({"model": "cnn", "protocol": "split"},))
     )
-    RunStore(tmp_path / "runs").write_table(RECORD, record)
-    missing = plan.changed(checks=[*plan.model_dump()["checks"], split | {"test_fold": 4}])
-    text = " ".join(BeautifulSoup(build(tmp_path, missing, "html").html, "html.parser").get_text(" ").split())
-    assert re.search(r"5.2 The same recipe on another test fold", text)
-    assert re.search(r"The CNN under the train-test split classifies .* of the clips of test fold 3 correctly", text)
-    assert "Missing: of CNN: train-test split (test fold 4) , the fit with validation fold 5 has not" in text
-    assert "1 experiment with 1 fit" in text, "checks are not counted"
-    assert re.search(r"Appendix: tuning trials .* relu-first: does it help\? cnn 4 25.0 % 25.0 % 0.25 2", text)
+    first = build(tmp_path, "pdf").pdf.read_bytes()
+    assert build(tmp_path, "pdf").pdf.read_bytes() == first
 
 
-# ------------------------------------------------------------------------------------------------- make report, small
-
-
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> SmallSuite:
-    return small_suite(tmp_path_factory.getbasetemp() / "small-suite")
-
-
-def test_make_reports_path_ends_well_and_says_what_was_made(suite: SmallSuite) -> None:
-    assert (suite.suite.returncode, suite.report.returncode) == (0, 0), suite.suite.stderr + suite.report.stderr
-    assert suite.report.stdout.splitlines() == ["report: report/report.pdf", "report: report/report.html"]
-    for name, magic in (("report.pdf", b"%PDF"), ("report.html", b"<!DOCTYPE html>")):
-        assert (suite.folder / "report" / name).read_bytes().startswith(magic)
-
-
-@pytest.mark.parametrize(
-    ("experiment", "fits"),
-    [("cnn-kfold", "2/2"), ("cnn-split", "1/1"), ("transformer-h4-split", "1/1")],
-)
-def test_make_reports_path_shows_a_table_of_the_experiments(suite: SmallSuite, experiment: str, fits: str) -> None:
-    scores = r"\d+\.\d( ± \d+\.\d)? %"
-    row = rf"^ +{experiment} +done +(\d+ min )?\d+ s +{fits} +{scores} +{scores}"
-    assert re.search(row, suite.suite.stdout, re.MULTILINE)
-
-
-def test_the_users_own_sounds_are_reported_under_their_names_and_not_as_demo(suite: SmallSuite) -> None:
-    require("pdftotext", "pdfimages")
-    text = text_of(suite.folder / "report" / "report.pdf")
-    assert "9 clips of 3 classes in 3 folds" in text
-    assert "my-sounds" in text
-    for name in CLASSES:
-        assert name in text
-    assert DEMO_NOTICE not in text
-    assert "2-fold cross-validation" in text
+def test_without_any_run_nothing_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no finished fit"):
+        build_report(runs_dir=tmp_path / "runs", output_dir=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

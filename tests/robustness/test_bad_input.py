@@ -33,8 +33,8 @@ from audioclf_lib.config import SCHEMA_VERSION, Experiment
 from audioclf_lib.data import esc, load_dataset
 from audioclf_lib.data.esc import ESC10_FOLDERS
 from audioclf_lib.report.results import KnownDataset
-from audioclf_lib.runs.checksums import SUMS
-from audioclf_lib.runs.store import RunStore
+from audioclf_lib.runs.checksums import SUMS, write_sums
+from audioclf_lib.runs.store import ARTEFACTS, RunStore
 
 Change = Callable[[Path], object]
 HUGE = "9" * 5_000  # Python reads and writes no whole number of that many digits
@@ -643,7 +643,7 @@ FOLDER_FAULTS: dict[str, tuple[Change, str, str]] = {
     "one class": (keep(lambda clips: clips["label"] == "low"), "['low']", "give two or more"),
     "clip listed twice": (put("filename", "low-1.wav", row=1), "'low-1.wav' twice", "list every clip once"),
     "clip listed twice in two spellings": (same_file_spelled_twice, "'low-1.wav' twice", "list every clip once"),
-    "one recording in two folds": (one_recording_in_two_folds, "'walk.wav' are in folds [1, 3]", "in one fold"),
+    "one recording in two folds": (one_recording_in_two_folds, "'walk.wav' in folds [1, 3]", "in one fold"),
     "class missing in a fold": (put("label", "low", row=3), "'high' in fold 2", "one of each class"),
     "missing file": (lambda folder: (folder / "high-2.wav").unlink(), "high-2.wav is missing", "restore the file"),
     "file outside": (
@@ -671,8 +671,8 @@ FOLDER_FAULTS: dict[str, tuple[Change, str, str]] = {
     "file is noise": (write("high-2.wav", bytes(range(256)) * 40), "high-2.wav cannot be read as sound", "give a WAV"),
     "header only": (lambda folder: sf.write(folder / "high-2.wav", tone(0), 16_000), "no samples", "export it anew"),
     "rate too low": (lambda folder: sf.write(folder / "high-2.wav", tone(), 10), "10 Hz", "give 1000 Hz or more"),
-    "NaN": (with_sample(float("nan")), "'high-2.wav' has samples that are NaN", "export it anew or leave it out"),
-    "infinite": (with_sample(float("-inf")), "'high-2.wav' has samples", "export it anew or leave it out"),
+    "NaN": (with_sample(float("nan")), "high-2.wav has samples that are NaN", "export it anew or leave it out"),
+    "infinite": (with_sample(float("-inf")), "high-2.wav has samples", "export it anew or leave it out"),
 }
 
 
@@ -722,7 +722,7 @@ ESC50_FAULTS: dict[str, tuple[Change, str, str]] = {
         "restore the file",
     ),
     "no audio folder": (lambda folder: shutil.rmtree(folder / "audio"), "1-1000-A-0.wav", "restore the file"),
-    "recording in two folds": (put("src_file", "2000"), "'2000' are in folds [1, 2]", "in one fold"),
+    "recording in two folds": (put("src_file", "2000"), "'2000' in folds [1, 2]", "in one fold"),
 }
 
 
@@ -813,7 +813,7 @@ def test_archives(
 
 # --- run folders ---------------------------------------------------------------------------------------------------
 
-SOUNDS = KnownDataset("sounds", "0123456789abcdef", (1, 2, 3), ("high", "low"))
+SOUNDS = KnownDataset("sounds-01234567", "0123456789abcdef", (1, 2, 3), ("high", "low"))
 RUN_PLAN = "dataset: ./sounds\nepochs: 2\n" + ONE
 
 
@@ -900,14 +900,19 @@ RUN_FAULTS: dict[str, tuple[Change, str, str]] = {
 }
 
 
+def sign(runs_dir: Path) -> None:
+    """Write all checksums anew, as a program does that changes run folders and knows of the sums."""
+    for sums in runs_dir.rglob(SUMS):
+        write_sums(sums.parent, [name for name in ARTEFACTS if (sums.parent / name).is_file()])
+
+
 @pytest.mark.parametrize("case", RUN_FAULTS)
 def test_run_folders(refuse: Refusal, place: Path, finished: Path, case: str) -> None:
     damage, culprit, remedy = RUN_FAULTS[case]
     shutil.copytree(finished, place / "runs")
     (place / "mine.yaml").write_text(RUN_PLAN)
-    for sums in (place / "runs").rglob(SUMS):
-        sums.unlink()  # as if the change had been made by a program that writes sums of its own, or none
-    damage(next(path for path in (place / "runs" / "sounds").iterdir() if "-val2-" in path.name))
+    damage(next(path for path in (place / "runs" / SOUNDS.name).iterdir() if "-val2-" in path.name))
+    sign(place / "runs")
     refuse(["report", "--plan", "mine.yaml", "--runs-dir", "runs"], culprit, remedy)
 
 
@@ -917,7 +922,7 @@ def test_run_folders_of_checks(refuse: Refusal, place: Path, finished: Path) -> 
         "dataset: ./sounds\nepochs: 2\ntest_fold: 3\nexperiments: [{model: cnn, protocol: split}]\n"
         "checks: [{model: cnn, protocol: kfold, test_fold: 1}]"
     )
-    run = next(path for path in (place / "runs" / "sounds").iterdir() if "-val2-" in path.name)
+    run = next(path for path in (place / "runs" / SOUNDS.name).iterdir() if "-val2-" in path.name)
     write("predictions.parquet", b"PAR1")(run)
     refuse(["report", "--plan", "mine.yaml", "--runs-dir", "runs"], "predictions.parquet is damaged", AGAIN)
 
@@ -928,8 +933,8 @@ def test_run_folders_of_what_would_be_trained(refuse: Refusal, place: Path, case
     damage, culprit, remedy = RUN_FAULTS[case]
     (config,) = Experiment(model="cnn", protocol="split", epochs=2).fits(load_dataset(make_folder(place / "sounds")))
     run = write_run(RunStore(place / "runs"), config, n_windows=1, silent_windows=0).path
-    (run / SUMS).unlink()
     damage(run)
+    sign(place / "runs")
     if command[0] == "suite":
         (place / "mine.yaml").write_text(RUN_PLAN)
         command = [*command, "--plan", "mine.yaml"]

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from commands import call, snapshot
 from nothing_lost import Sabotage, Workplace, assert_nothing_lost
+from same_numbers import assert_same_numbers
 from synthetic import write_runs
-from test_resume import assert_same_numbers
 from tiny import make_dataset, make_fit
 
 from audioclf_lib._support.errors import DamagedRunError
-from audioclf_lib.runs.checksums import SUMS, seal, unseal
-from audioclf_lib.runs.store import ARTEFACTS, CHECKPOINT, HISTORY, PREDICTIONS, WEIGHTS, RunStore
+from audioclf_lib.runs.checksums import SUMS
+from audioclf_lib.runs.store import ARTEFACTS, CHECKPOINT, HISTORY, MODEL, WEIGHTS, RunStore
 from audioclf_lib.suite.plan import Plan, save_plan
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 pytestmark = [pytest.mark.nothing_lost, pytest.mark.usefixtures("one_thread")]
 
@@ -81,8 +81,30 @@ def runs(trained: Path, tmp_path: Path) -> RunStore:
 
 @pytest.mark.parametrize("name", [*ARTEFACTS, SUMS, CHECKPOINT])
 def test_no_damage_goes_unseen(name: str, trained: Path, interrupted: Path, tmp_path: Path) -> None:
-    generator = random.Random(name)
     runs = RunStore(shutil.copytree(interrupted if name == CHECKPOINT else trained, tmp_path / "runs"))
+    assert_all_damage_is_seen(runs, name)
+
+
+@pytest.mark.parametrize("name", [MODEL, SUMS])
+def test_no_damage_goes_unseen_in_the_folder_of_an_own_architecture(name: str, trained: Path, tmp_path: Path) -> None:
+    """Its checksums end with those of ``model.py``: a list that is cut off there is one of a folder without it."""
+    run, runs = RunStore(trained).load(CONFIGURATION), RunStore(tmp_path / "runs")
+    artefacts = {"history": run.history, "predictions": run.predictions, "metrics": run.metrics}
+    own = runs.save(
+        CONFIGURATION, **artefacts, weights=run.weights(), environment=run.environment, model_source="# mine\n" * 40
+    )
+    assert_all_damage_is_seen(runs, name)
+    if name == SUMS:
+        lines = (own.path / SUMS).read_bytes().splitlines(keepends=True)
+        (own.path / SUMS).write_bytes(b"".join(lines[:-1]))
+    else:
+        (own.path / MODEL).unlink()
+    assert MODEL in str(runs.damage(CONFIGURATION))
+
+
+def assert_all_damage_is_seen(runs: RunStore, name: str) -> None:
+    """Damage a file in many ways; each time the fit tells of it, and names the file."""
+    generator = random.Random(name)
     assert runs.damage(CONFIGURATION) is None
     (path,) = runs.runs_dir.rglob(name)
     whole = path.read_bytes()
@@ -122,7 +144,7 @@ def test_a_damaged_artefact_is_named_kept_aside_and_the_fit_trained_again(
 
 def test_a_file_that_is_gone_counts_as_damaged_but_for_weights_that_were_not_published(runs: RunStore) -> None:
     path = runs.path(CONFIGURATION)
-    runs.drop_weights(CONFIGURATION)
+    (path / WEIGHTS).unlink()
     assert runs.is_whole(CONFIGURATION)
     (path / HISTORY).unlink()
     assert runs.damage(CONFIGURATION) == f"{path / HISTORY} is missing"
@@ -151,34 +173,6 @@ def test_a_damaged_checkpoint_is_named_and_the_fit_begun_anew(
     assert line.endswith("); it is removed, and the fit is trained again")
     assert told == [1, 2]
     assert_same_numbers(again, RunStore(trained).load(CONFIGURATION))
-
-
-def test_folders_and_checkpoints_from_before_there_were_sums_are_read(
-    runs: RunStore, interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (runs.path(CONFIGURATION) / SUMS).unlink()
-    assert runs.is_whole(CONFIGURATION)
-    for name in (HISTORY, PREDICTIONS, WEIGHTS):
-        path = runs.path(CONFIGURATION) / name
-        whole = path.read_bytes()
-        path.write_bytes(b"")
-        assert runs.damage(CONFIGURATION), "what can be seen without a sum is seen"
-        path.write_bytes(whole)
-
-    older = RunStore(shutil.copytree(interrupted, tmp_path / "older"))
-    (path,) = older.runs_dir.rglob(CHECKPOINT)
-    path.write_bytes(unseal(path.read_bytes()))
-    told: list[int] = []
-    fit(CONFIGURATION, DATASET, runs_dir=older.runs_dir, device="cpu", progress=lambda _, rows: told.append(len(rows)))
-    assert told == [2], "it goes on after the epoch that is done"
-    assert capsys.readouterr().out == ""
-
-
-def test_what_is_sealed_is_what_is_unsealed() -> None:
-    for content in (b"", b"a", bytes(range(256)) * 100):
-        assert unseal(seal(content)) == content
-    with pytest.raises(ValueError, match="not those that were written"):
-        unseal(b"never sealed")
 
 
 def test_a_report_names_the_file_and_the_remedy(

@@ -32,11 +32,11 @@ from audioclf_lib.data.windowing import (
     count_windows,
     cut_windows,
     find_silent_windows,
-    window_labels,
 )
 from audioclf_lib.metrics.scores import evaluate, score
 from audioclf_lib.report.results import KnownDataset, mean_and_std
-from audioclf_lib.runs.store import RunStore, read_json
+from audioclf_lib.runs.checksums import write_sums
+from audioclf_lib.runs.store import RunStore, load_run
 from audioclf_lib.suite.plan import Plan, load_plan
 
 QUICK = settings(
@@ -114,7 +114,6 @@ def test_a_sound_wakes_exactly_the_windows_that_hold_it(clips: np.ndarray, place
     silent = find_silent_windows(clips).numpy()
     assert silent[[0, 2]].all()
     assert silent[1].tolist() == [not 8_000 * k <= place < 8_000 * k + 16_000 for k in range(2)]
-    assert window_labels(np.array([4, 5, 6]), 2).tolist() == [[4, 4], [5, 5], [6, 6]]
 
 
 # --- folds ---------------------------------------------------------------------------------------------------------
@@ -203,6 +202,7 @@ def frame(n: int) -> st.SearchStrategy[pd.DataFrame]:
     rows = {
         "split": st.sampled_from(SPLITS),
         "clip_id": st.text(max_size=8),
+        "source": st.text(max_size=8),
         "fold": st.integers(0, 2**40),
         "window_index": st.integers(0, 100),
         "silent": st.booleans(),
@@ -482,9 +482,11 @@ def test_names_of_data_sets(tmp_path_factory: pytest.TempPathFactory, name: str)
 @FUZZ
 @given(st.binary(max_size=40) | anything.map(lambda value: json.dumps(value, default=str).encode()))
 def test_json_of_run_folders(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "fuzzed.json"
-    path.write_bytes(content)
-    value_or_input_error(lambda: read_json(path))
+    folder = tmp_path_factory.getbasetemp() / "fuzzed"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_bytes(content)
+    write_sums(folder, ["config.json"])
+    value_or_input_error(lambda: load_run(folder))
 
 
 @FUZZ

@@ -1,8 +1,8 @@
-"""Titles, names and clips that users give arrive in the report as text: they cannot inject LaTeX, Typst, HTML or
-Markdown, whatever they hold.
+"""Titles, names and clips that users give arrive in the report as text: they cannot inject Typst, HTML or Markdown,
+whatever they hold.
 
 The same report is made twice, once with names of plain letters. A hostile name may add characters to it, and nothing
-else: no HTML element, no link, no TeX command that is not the name of a character.
+else: no HTML element, no link.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from nbconvert.exporters import LatexExporter
+from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_notebook
 from pypdf import PdfReader
@@ -33,10 +33,15 @@ from synthetic import write_run
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import Experiment
 from audioclf_lib.data import Dataset
-from audioclf_lib.report import display, observations, sections
-from audioclf_lib.report.display import escape_markdown, show_front_matter, show_table, show_text
+from audioclf_lib.report import (
+    escape_markdown,
+    observations,
+    sections,
+    show,
+    show_text,
+    show_title_page,
+)
 from audioclf_lib.report.exporters import ReportHTMLExporter, TypstPDFExporter
-from audioclf_lib.report.markdown import TEMPLATES
 from audioclf_lib.report.pandoc import elements, read_markdown
 from audioclf_lib.report.results import ExperimentResult, KnownDataset
 from audioclf_lib.runs.store import Run, RunStore
@@ -80,14 +85,17 @@ def report_with(names: Sequence[str], folder: Path) -> NotebookNode:
     table = pd.DataFrame({"Class": names, names[0]: range(len(names))})
     caption = f"Of {', '.join(map(observations.quote, names))} and {' '.join(map(escape_markdown, names))}."
     shows: list[Callable[[], None]] = [
-        lambda: show_front_matter(
+        lambda: show_title_page(
             title=" ".join(names),
             subtitle=names[1],
             authors=list(names),
             course=" ".join(names),
             date=" ".join(names),
-            abstract=f"On {escape_markdown(names[3])}.",
+            abstract=f"On {' '.join(map(escape_markdown, names))}.",
             notice=names[9],
+            roll_numbers=names,
+            submitted_to=names[2],
+            motto=names[3],
         ),
         lambda: sections.show_data_of_runs(results),
         lambda: sections.show_dataset_summary(dataset),
@@ -95,7 +103,7 @@ def report_with(names: Sequence[str], folder: Path) -> NotebookNode:
         lambda: sections.show_confusion(results[0]),
         lambda: sections.show_roc(results[0]),
         lambda: sections.show_f1(results[0]),
-        lambda: show_table(table, caption=caption, label="tbl:hostile"),
+        lambda: show(table, caption=caption, label="tbl:hostile"),
         *[lambda name=name: show_text(f"### {escape_markdown(name)}\n\n{escape_markdown(name)}") for name in names],
     ]
     return new_notebook(cells=[new_markdown_cell("# Report"), *map(executed_cell, shows)])
@@ -116,27 +124,22 @@ class Made:
 
     notebook: NotebookNode
     html: str
-    tex: str
+    plain_html: str
     pdf: bytes
 
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], Made]:
     patch = pytest.MonkeyPatch()
-    patch.setattr(
-        display.show_figure,
-        "__kwdefaults__",
-        display.show_figure.__kwdefaults__ | {"figures_dir": tmp_path_factory.mktemp("figures")},
-    )
+    patch.setenv("AUDIOCLF_FIGURES", str(tmp_path_factory.mktemp("figures")))
 
     @cache
     def made(names: tuple[str, ...]) -> Made:
         notebook = report_with(names, tmp_path_factory.mktemp("runs"))
-        latex = LatexExporter(template_name="reportlatex", extra_template_basedirs=[str(TEMPLATES)])
         return Made(
             notebook,
             ReportHTMLExporter().from_notebook_node(notebook)[0],
-            latex.from_notebook_node(notebook)[0],
+            HTMLExporter().from_notebook_node(notebook)[0],
             TypstPDFExporter().from_notebook_node(notebook)[0],
         )
 
@@ -190,45 +193,25 @@ def test_html_shows_every_name_as_it_is(hostile: Made) -> None:
     cells = [" ".join(cell.get_text().split()) for cell in page.find(id="tbl:hostile").select("tbody td:first-child")]
     assert cells == list(HOSTILE)
     assert page.find("h1").get_text() == page.find("title").get_text() == " ".join(HOSTILE)
-    assert [author.get_text() for author in page.select(".authors span")] == list(HOSTILE)
+    assert [author.get_text() for author in page.select(".authors span")] == [f"{name} ({name})" for name in HOSTILE]
     assert [tag["content"] for tag in page.select("meta[name=author]")] == list(HOSTILE)
     for name in HOSTILE:
         assert text.count(packed(name)) >= 10, name
 
 
-# --- LaTeX ---------------------------------------------------------------------------------------------------------
-
-# What stands for one character in text.
-CHARACTERS = {
-    *("\\textbackslash", "\\textasciitilde", "\\textasciicircum", "\\textbar", "\\textless", "\\textgreater"),
-    *("\\textquotedbl", "\\textquotesingle", "\\textasciigrave", "\\textquotedblleft", "\\textquotedblright"),
-    *("\\{", "\\}", "\\$", "\\%", "\\&", "\\#", "\\_", "\\^", "\\~", "\\ ", "\\\\", "\\,", "\\/", "\\-", "\\(", "\\)"),
-}
+# --- nbconvert's own HTML, which shows figures and tables as JupyterLab does ---------------------------------------
 
 
-def commands(tex: str) -> set[str]:
-    return set(re.findall(r"\\(?:[A-Za-z@]+|.)", tex))
+def test_plain_html_has_the_same_elements_whatever_the_names(hostile: Made, plain: Made) -> None:
+    def tags(made: Made) -> Counter[str]:
+        page = BeautifulSoup(made.plain_html, "html.parser")
+        return Counter(tag.name for figure in page.find_all("figure") for tag in figure.find_all(True))
 
-
-def test_latex_has_no_other_commands_whatever_the_names(hostile: Made, plain: Made) -> None:
-    assert commands(hostile.tex) - commands(plain.tex) <= CHARACTERS
-    for command in ("input", "write", "immediate", "openin", "catcode", "include", "def", "csname"):
-        mark = rf"\\{command}(?![A-Za-z])"
-        assert len(re.findall(mark, hostile.tex)) == len(re.findall(mark, plain.tex))
-
-
-def test_latex_opens_no_mathematics_comment_or_group_whatever_the_names(hostile: Made, plain: Made) -> None:
-    def bare(tex: str) -> Counter[str]:
-        """Characters that TeX acts upon, where they stand for themselves."""
-        tex = re.sub(r"\\label\{[\w.:-]*\}", "", tex)  # made of a heading's letters, digits, hyphens and underscores
-        return Counter(re.findall(r"[$%&#^_~]", re.sub(r"\\(?:[A-Za-z@]+|.)", "", tex)))
-
-    body = slice(hostile.tex.index("\\begin{document}"), None)
-    there = slice(plain.tex.index("\\begin{document}"), None)
-    assert bare(hostile.tex[body]) == bare(plain.tex[there])
-    without = re.sub(r"\\.", "", hostile.tex)
-    assert without.count("{") == without.count("}")
-    assert hostile.tex.count("\\begin{document}") == hostile.tex.count("\\end{document}") == 1
+    # A dollar or backslash has an element of its own, which keeps it from being mathematics.
+    assert tags(hostile).keys() - {"span"} == tags(plain).keys()
+    assert tags(hostile)["img"] == tags(plain)["img"] > 3
+    for text in BeautifulSoup(hostile.plain_html, "html.parser").select("figcaption"):
+        assert not any(re.search(r"\$.+\$|\\\(|\\\[", string) for string in text.strings)
 
 
 # --- Typst ---------------------------------------------------------------------------------------------------------
@@ -302,9 +285,7 @@ TEXT = {
 @given(st.lists(markup, min_size=1, max_size=8))
 def test_escaped_text_is_text_wherever_it_stands(texts: list[str]) -> None:
     escaped = [escape_markdown(text) for text in texts]
-    (output,) = outputs_of(
-        lambda: show_table(pd.DataFrame({"A": texts, texts[0]: texts}), caption=escaped[0], label="tbl:a")
-    )
+    (output,) = outputs_of(lambda: show(pd.DataFrame({"A": texts, texts[0]: texts}), caption=escaped[0], label="tbl:a"))
     parts = [output.data["text/markdown"]]
     parts += [f"# x {text}\n\n{text}\n\nx {text} y" for text in escaped]
     parts += [f"x {observations.quote(text)} y" for text in texts if text.strip()]
@@ -315,16 +296,18 @@ def test_escaped_text_is_text_wherever_it_stands(texts: list[str]) -> None:
 @pytest.mark.parametrize(
     "character", ["\n", "\r", "\t", "\x00", "\x1b", "\x85", "\u202a", "\u202e", "\u2066", "\u2069"]
 )
-@pytest.mark.parametrize("name", ["title", "subtitle", "authors", "course", "date"])
+@pytest.mark.parametrize(
+    "name", ["title", "subtitle", "authors", "roll_numbers", "submitted_to", "course", "date", "motto"]
+)
 def test_the_title_page_takes_no_control_characters(name: str, character: str) -> None:
     texts: dict[str, Any] = {"title": "Sounds"} | {name: f"x{character}y"}
     with pytest.raises(
         InputError, match=rf"text for {name} holds the control character U\+{ord(character):04X}.*; take"
     ):
-        show_front_matter(**texts)
+        show_title_page(**texts)
 
 
 @pytest.mark.parametrize("text", ["Ada Lovelace", "Åsa Öberg", "李雷", "فاطمة", "שרה\u200f", "क्\u200dष", "👩\u200d🔬"])
 def test_names_of_the_world_are_taken(text: str) -> None:
-    (output,) = outputs_of(lambda: show_front_matter(title=text, authors=text))
+    (output,) = outputs_of(lambda: show_title_page(title=text, authors=text))
     assert output.metadata["report"]["title"] == text

@@ -25,7 +25,7 @@ from audioclf_lib.data import load_dataset
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.jobs import Outcome
 from audioclf_lib.suite.plan import Plan, load_plan, save_plan
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 SLURM_PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 BIN = Path(sys.executable).parent

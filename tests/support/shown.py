@@ -10,6 +10,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_output
 from traitlets.config import Config
 
+from audioclf_lib.report.pandoc import Node, elements
+
 SECRET_CODE = "code_that_no_reader_sees()"
 
 
@@ -24,3 +26,16 @@ def outputs_of(show: Callable[[], None]) -> list[NotebookNode]:
 def executed_cell(show: Callable[[], None], *tags: str) -> NotebookNode:
     """A code cell that has run and displayed what ``show`` displays."""
     return new_code_cell(SECRET_CODE, outputs=outputs_of(show), metadata={"tags": list(tags)})
+
+
+def plain_text(node: Node) -> str:
+    """Text of pandoc's elements without markup, formulas as they are written."""
+    parts = []
+    for element in elements(node):
+        if element["t"] == "Str":
+            parts.append(element["c"])
+        elif element["t"] in ("Code", "Math"):
+            parts.append(element["c"][1])
+        elif element["t"] in ("Space", "SoftBreak", "LineBreak"):
+            parts.append(" ")
+    return "".join(parts)

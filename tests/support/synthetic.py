@@ -12,10 +12,11 @@ import torch
 
 from audioclf_lib.config import FitConfig, KnownDataset
 from audioclf_lib.metrics.scores import evaluate_all
+from audioclf_lib.models import find_model
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.plan import Plan
 from audioclf_lib.training.environment import COMPILED, describe_process
-from audioclf_lib.training.fit import CHOICE_RULE, history_columns
+from audioclf_lib.training.trainer import CHOICE_RULE, history_columns
 
 SPLITS = ("train", "validation", "test")
 DEMO_CLASSES = (
@@ -44,7 +45,7 @@ def write_run(
         clips_per_class: clips of each class in each fold.
         scores: values of the history in the epoch that is kept, such as ``train_accuracy=0.9``.
     """
-    random = np.random.default_rng(zlib.crc32(config.fit_id.encode()))
+    random, entry = np.random.default_rng(zlib.crc32(config.fit_id.encode())), find_model(config.model)
     predictions = draw_predictions(config, random, skill, n_windows, silent_windows, clips_per_class)
     all_scores = evaluate_all(predictions, config.class_names)
     kept = {f"{split}_accuracy": all_scores[split]["window"]["accuracy"] for split in SPLITS}
@@ -63,6 +64,7 @@ def write_run(
         },
         weights={"weight": torch.zeros(1)},
         environment=environment(),
+        model_source=entry.text if entry.is_own else None,
     )
 
 

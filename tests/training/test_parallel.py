@@ -13,8 +13,8 @@ from tiny import make_dataset
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import Experiment, FitConfig
 from audioclf_lib.data import Dataset
-from audioclf_lib.training.fit import fit
 from audioclf_lib.training.parallel import PROCESSES, fit_all
+from audioclf_lib.training.trainer import fit
 
 
 @pytest.fixture

@@ -6,16 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import torch
 from conftest import PROJECT_ROOT
+from same_numbers import assert_same_numbers
 from tiny import RECIPES, make_dataset, make_fit
 
 from audioclf_lib.config import FitConfig
 from audioclf_lib.data import Dataset
 from audioclf_lib.runs.store import CHECKPOINT, Run, RunStore
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -26,7 +25,7 @@ CHILD = """
 import sys
 import torch
 from tiny import RECIPES, make_dataset, make_fit
-from audioclf_lib.training.fit import fit
+from audioclf_lib.training.trainer import fit
 
 recipe, runs_dir, epochs = sys.argv[1:]
 torch.set_num_threads(1)
@@ -63,19 +62,6 @@ def train(config: FitConfig, dataset: Dataset, runs_dir: Path) -> tuple[Run, lis
     told: list[int] = []
     run = fit(config, dataset, runs_dir=runs_dir, device="cpu", progress=lambda _, history: told.append(len(history)))
     return run, told
-
-
-def assert_same_numbers(one: Run, other: Run) -> None:
-    """Bit for bit, but for the time it took."""
-    pd.testing.assert_frame_equal(
-        one.history.drop(columns="seconds"), other.history.drop(columns="seconds"), check_exact=True
-    )
-    pd.testing.assert_frame_equal(one.predictions, other.predictions, check_exact=True)
-    assert one.metrics == other.metrics
-    weights = other.weights()
-    for name, tensor in one.weights().items():
-        assert torch.equal(tensor, weights.pop(name)), name
-    assert not weights
 
 
 def checkpoint_of(config: FitConfig, runs_dir: Path) -> Path:

@@ -13,9 +13,11 @@ import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from audioclf_lib._support.paths import PROJECT_ROOT
@@ -37,21 +39,18 @@ class DropoutArguments(ctypes.Structure):
     )
 
 
-_pointer, _count, _flag, _number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_uint32
-_dropout = ctypes.POINTER(DropoutArguments)
+# Arguments of the functions of kernels.c: pointers, counts, flags, element numbers, dropout.
+TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "f": ctypes.c_int, "e": ctypes.c_uint32}
+TYPES["d"] = ctypes.POINTER(DropoutArguments)
 SIGNATURES = {
-    "patch_sums": (_pointer, _count, _count, _pointer, _pointer),
-    "stem_forward": (
-        *(_pointer, _count, _count, _pointer, _pointer, _number, _dropout, _flag, _flag, _pointer, _pointer, _pointer),
-    ),
-    "stem_backward": (_pointer, _count, _count, _pointer, _pointer, _pointer, _pointer, _pointer),
-    "channel_sums": (_pointer, _count, _count, _pointer),
-    "norm_pool_forward": (
-        *(_pointer, _count, _count, _pointer, _pointer, _number, _dropout, _flag, _flag, _pointer, _pointer),
-    ),
-    "norm_pool_gradient_sums": (_pointer, _count, _count, _pointer, _pointer, _pointer),
-    "norm_pool_backward": (_pointer, _count, _count, _pointer, _pointer, _pointer, _pointer, _pointer, _pointer),
-    "dropout": (_pointer, _count, _number, _dropout, _pointer),
+    "patch_moments": "pnnppp",
+    "stem_forward": "pnnppedffppp",
+    "stem_backward": "pnnppppp",
+    "channel_moments": "pnnpp",
+    "norm_pool_forward": "pnnppedffpp",
+    "norm_pool_gradient_sums": "pnnppp",
+    "norm_pool_backward": "pnnpppppp",
+    "dropout": "pnedp",
 }
 
 
@@ -109,7 +108,7 @@ def compile_kernels(compiler: list[str], cache: Path = CACHE) -> Path:
     """
     key = [SOURCE.read_text(), *compiler, *FLAGS, _processor()]
     name = f"kernels-{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:16]}.so"
-    library = _writable(cache) / name
+    library = cache / name if (cache / name).exists() else _writable(cache) / name
     if library.exists():
         return library
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
@@ -121,14 +120,22 @@ def compile_kernels(compiler: list[str], cache: Path = CACHE) -> Path:
 
 
 def _writable(cache: Path) -> Path:
-    """``cache``, or a folder of this user's for temporary files where that cannot be written."""
-    try:
+    """``cache``, or this user's folder for temporary files where that cannot be written.
+
+    The folder has the same name in every process, so that the next one finds the kernels. A library from a folder in
+    which others can write is never loaded: where they made the folder first, a fresh one is used.
+    """
+    with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        pass
-    else:
         if os.access(cache, os.W_OK):
             return cache
+    if hasattr(os, "getuid"):
+        own = Path(tempfile.gettempdir()) / f"audioclf-{os.getuid()}"
+        with suppress(OSError):
+            own.mkdir(mode=0o700, exist_ok=True)
+            found = own.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+                return own
     return Path(tempfile.mkdtemp(prefix="audioclf-"))
 
 
@@ -145,5 +152,5 @@ def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     for name, arguments in SIGNATURES.items():
         function = getattr(library, name)
-        function.argtypes, function.restype = arguments, None
+        function.argtypes, function.restype = [TYPES[letter] for letter in arguments], None
     return library

@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from audioclf_lib.training.accelerate.compiled import DropoutArguments, load_kernels
 
+# Windows in a part of a batch, their mean, and their sum of squared or multiplied deviations from it.
+Moments = tuple[int, Tensor, Tensor]
 _executor = ThreadPoolExecutor(thread_name_prefix="kernels")
 _local = threading.local()
 
@@ -33,12 +35,8 @@ class Dropout:
 
     def __init__(self, rate: float, key: int = 0) -> None:
         threshold = round(rate * 2**32)
-        self.rate = rate
-        self.arguments = DropoutArguments(key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF, threshold, 1 / (1 - rate))
-
-    @property
-    def scale(self) -> float:
-        return 1 / (1 - self.rate)
+        self.rate, self.scale = rate, 1 / (1 - rate)
+        self.arguments = DropoutArguments(key & 0xFFFFFFFF, key >> 32 & 0xFFFFFFFF, threshold, self.scale)
 
 
 NO_DROPOUT = Dropout(0.0)
@@ -66,79 +64,36 @@ def patch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     batch, length = x.shape
     library = _library()
 
-    def part(start: int, stop: int) -> Tensor:
-        sums = torch.zeros(56, dtype=torch.float64)
-        windows = x[start:stop]
-        scratch = _scratch(length + 64)
-        library.patch_sums(_p(windows), len(windows), length, _p(sums), _p(scratch))
-        return sums
+    def part(start: int, stop: int) -> Moments:
+        moments = stop - start, torch.zeros(7, dtype=torch.float64), torch.zeros(7, 7, dtype=torch.float64)
+        library.patch_moments(_p(x[start:stop]), stop - start, length, *map(_p, moments[1:]), _p(_scratch(length + 64)))
+        return moments
 
-    sums = sum(_in_threads(part, batch), torch.zeros(56, dtype=torch.float64)) / (batch * length / 2)
-    mean, second_moment = sums[:7], sums[7:].view(7, 7)
-    return mean, second_moment - torch.outer(mean, mean)
-
-
-def stem(x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout, relu: bool) -> Tensor:
-    """Convolution 1 (kernel 7, stride 2, padding 3), activation, dropout, max pool 2.
-
-    Args:
-        x: (B, 16000).
-        weight: (7, 128), bias: (128,), batch norm 1 folded into both.
-        dropout: of this step.
-        relu: whether a ReLU stands in front of dropout.
-
-    Returns:
-        (B, 4000, 128).
-    """
-    y: Tensor = _Stem.apply(x, weight, bias, dropout, relu)  # type: ignore[no-untyped-call]
-    return y
+    counts, means, deviations = _stacked(_in_threads(part, batch))  # (parts, 1), (parts, 7), (parts, 7, 7)
+    mean = (counts * means).sum(0) / batch
+    between = (counts * (means - mean)).T @ (means - mean)
+    return mean, (deviations.sum(0) / (length // 2) + between) / batch
 
 
 def channel_statistics(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of every channel: (B, T, C) -> two (C,), float64."""
-    rows, channels = z.shape[0] * z.shape[1], z.shape[2]
+    batch, length, channels = z.shape
     library = _library()
 
-    def part(start: int, stop: int) -> Tensor:
-        sums = torch.zeros(2, channels, dtype=torch.float64)
-        library.channel_sums(_p(z[start:stop]), (stop - start) * z.shape[1], channels, _p(sums))
-        return sums
+    def part(start: int, stop: int) -> Moments:
+        moments = stop - start, *torch.zeros(2, channels, dtype=torch.float64)
+        library.channel_moments(_p(z[start:stop]), (stop - start) * length, channels, *map(_p, moments[1:]))
+        return moments
 
-    mean, square = sum(_in_threads(part, len(z)), torch.zeros(2, channels, dtype=torch.float64)) / rows
-    return mean, (square - mean**2).clamp(min=0)
+    counts, means, deviations = _stacked(_in_threads(part, batch))  # (parts, 1), (parts, C), (parts, C)
+    mean = (counts * means).sum(0) / batch
+    return mean, (deviations / length + counts * (means - mean) ** 2).sum(0) / batch
 
 
-def norm_pool(
-    z: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    eps: float,
-    batch_statistics: bool,
-    dropout: Dropout,
-    relu: bool,
-    average: bool,
-) -> Tensor:
-    """Batch norm, activation, dropout, and max or average pool 2.
-
-    Args:
-        z: (B, T, C), T even.
-        gamma, beta: (C,) scale and shift of the batch norm.
-        mean, variance: (C,) statistics to normalise by.
-        eps: of the batch norm.
-        batch_statistics: whether the statistics are those of ``z``, so that the gradient flows through them.
-        dropout: of this step.
-        relu: whether a ReLU stands in front of dropout.
-        average: average pool instead of max pool.
-
-    Returns:
-        (B, T / 2, C).
-    """
-    y: Tensor = _NormPool.apply(  # type: ignore[no-untyped-call]
-        z, gamma, beta, mean, variance, eps, batch_statistics, dropout, relu, average
-    )
-    return y
+def _stacked(parts: list[Moments]) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows (parts, 1), means and sums of products of deviations of all parts of a batch."""
+    counts, means, deviations = zip(*parts, strict=True)
+    return torch.tensor(counts, dtype=torch.float64)[:, None], torch.stack(means), torch.stack(deviations)
 
 
 class _Drop(torch.autograd.Function):
@@ -166,7 +121,16 @@ def _run_dropout(x: Tensor, dropout: Dropout) -> Tensor:
     return y
 
 
-class _Stem(torch.autograd.Function):
+class Stem(torch.autograd.Function):
+    """Convolution 1 (kernel 7, stride 2, padding 3), activation, dropout, max pool 2: (B, 16000) -> (B, 4000, 128).
+
+    Args of ``apply``:
+        x: (B, 16000), without a gradient.
+        weight: (7, 128), bias: (128,), batch norm 1 folded into both.
+        dropout: of this step.
+        relu: whether a ReLU stands in front of dropout.
+    """
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout, relu: bool) -> Tensor:
         batch, length = x.shape
@@ -209,7 +173,20 @@ class _Stem(torch.autograd.Function):
         return None, sums[:7].float(), sums[7].float(), None, None
 
 
-class _NormPool(torch.autograd.Function):
+class NormPool(torch.autograd.Function):
+    """Batch norm, activation, dropout, and max or average pool 2: (B, T, C) -> (B, T / 2, C).
+
+    Args of ``apply``:
+        z: (B, T, C), T even, C a multiple of 16.
+        gamma, beta: (C,) scale and shift of the batch norm.
+        mean, variance: (C,) statistics to normalise by.
+        eps: of the batch norm.
+        batch_statistics: whether the statistics are those of ``z``, so that the gradient flows through them.
+        dropout: of this step.
+        relu: whether a ReLU stands in front of dropout.
+        average: average pool instead of max pool.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,

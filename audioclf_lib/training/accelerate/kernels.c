@@ -1,7 +1,8 @@
 /* The memory-bound parts of both architectures for the CPU: what surrounds the convolutions.
  *
  * Activations are float32, channels last: (window, time, channel). Every function works on the windows it is given and
- * writes sums of its own, so that the caller can hand slices of a batch to several threads and add the sums up.
+ * writes sums or moments of its own, so that the caller can hand slices of a batch to several threads and put them
+ * together.
  * Vectors are GCC/Clang vector types of 16 floats; the compiler maps them to what the processor has.
  */
 #include <stdint.h>
@@ -51,35 +52,60 @@ static inline vint survives(const Dropout *d, uint32_t element) {
     return (vint)(random_bits(element, d->key_low, d->key_high) >= d->threshold);
 }
 
-/* Max or mean of two neighbours behind activation and dropout, and the two bits. */
-static inline vfloat pool_pair(vfloat a, vfloat b, vint keep_a, vint keep_b, int mean, vint *flows) {
-    a = keep(a, keep_a);
-    b = keep(b, keep_b);
+/* Activation, dropout, and max or mean of two neighbours, and the two bits. As in torch, NaN passes all of them, even
+ * where it is dropped (0 * NaN), and the first of two equal values is the largest. */
+static inline vfloat pool_pair(vfloat a, vfloat b, vint keep_a, vint keep_b, int use_relu, int mean, vint *flows) {
+    const vfloat one = (vfloat){0} + 1.0f;
+    vint flows_a = keep_a, flows_b = keep_b;
+    if (use_relu) {
+        vint passes_a = ~(a <= 0.0f), passes_b = ~(b <= 0.0f);
+        a = keep(a, passes_a);
+        b = keep(b, passes_b);
+        flows_a &= passes_a;
+        flows_b &= passes_b;
+    }
+    a *= keep(one, keep_a);
+    b *= keep(one, keep_b);
     if (mean) {
-        *flows = (keep_a & 1) | (keep_b & 2);
+        *flows = (flows_a & 1) | (flows_b & 2);
         return (a + b) * 0.5f;
     }
-    vint second = b > a;
-    vfloat winner = choose(second, b, a);
-    *flows = (winner != 0.0f) & ((second & 2) | (~second & 1));
-    return winner;
+    vint second = (b > a) | (b != b);
+    *flows = (second & flows_b & 2) | (~second & flows_a & 1);
+    return choose(second, b, a);
 }
-
-static inline vfloat relu(vfloat v) { return keep(v, v > 0.0f); }
 
 /* ---- stem: convolution 1 with folded batch norm, activation, dropout, max pool ---- */
 
-/* Sums over all positions t of the seven inputs x[2t + k - 3] (zero outside) and of their products: mean and covariance
- * of convolution 1's patches follow. sums: 7 + 7 * 7 doubles, added to. x: (windows, length). */
-void patch_sums(const float *x, int64_t windows, int64_t length, double *sums, float *scratch) {
-    int64_t half = length / 2, whole = half + LANES; /* zeros behind the end, so that the last vector is a whole one */
-    float *part[2] = {scratch + 2, scratch + whole + 6}; /* even and odd samples, two zeros in front */
-    memset(scratch, 0, (2 * whole + 8) * sizeof(float));
+/* Add the mean and the sums of products of deviations of `n` more values to those of `count` (Chan, Golub and LeVeque
+ * 1983): never a difference of two large numbers. deviations: (size, size). */
+static void merge(double *mean, double *deviations, double count, const double *mean_new, const double *deviations_new,
+                  double n, int size) {
+    double share = n / (count + n), difference[TAPS];
+    for (int k = 0; k < size; k++) difference[k] = mean_new[k] - mean[k];
+    for (int k = 0; k < size; k++) {
+        mean[k] += difference[k] * share;
+        for (int l = 0; l < size; l++)
+            deviations[k * size + l] += deviations_new[k * size + l] + difference[k] * difference[l] * count * share;
+    }
+}
+
+/* Over all positions t, mean (7) of the seven inputs x[2t + k - 3] (zero outside) and sums of the products of their
+ * deviations (7, 7): of convolution 1's patches. x: (windows, length). Sums are taken of x less its mean. */
+void patch_moments(const float *x, int64_t windows, int64_t length, double *mean, double *deviations, float *scratch) {
+    int64_t half = length / 2, whole = half + LANES; /* values behind the end, so that the last vector is a whole one */
+    float *part[2] = {scratch + 2, scratch + whole + 6}; /* even and odd samples, two of the padding in front */
     for (int64_t w = 0; w < windows; w++, x += length) {
+        vfloat total = {0};
+        for (int64_t t = 0; t + LANES <= length; t += LANES) total += load(x + t);
+        float shift = 0;
+        for (int i = 0; i < LANES; i++) shift += total[i] / (float)length;
+        for (int64_t t = -2; t < whole; t++) part[0][t] = part[1][t] = -shift; /* what stays is the padding's zeros */
         for (int64_t t = 0; t < half; t++) {
-            part[0][t] = x[2 * t];
-            part[1][t] = x[2 * t + 1];
+            part[0][t] = x[2 * t] - shift;
+            part[1][t] = x[2 * t + 1] - shift;
         }
+        double sums[TAPS], products[TAPS * TAPS];
         for (int k = 0; k < TAPS; k++) {
             vfloat sum = {0}, product[TAPS] = {{0}};
             for (int64_t t = 0; t < half; t += LANES) {
@@ -88,11 +114,19 @@ void patch_sums(const float *x, int64_t windows, int64_t length, double *sums, f
                 sum += tap;
                 for (int l = 0; l < TAPS; l++) product[l] += tap * load(part[(l + 1) & 1] + t + (l - 3 - ((l + 1) & 1)) / 2);
             }
-            for (int i = 0; i < LANES; i++) {
-                sums[k] += sum[i];
-                for (int l = 0; l < TAPS; l++) sums[TAPS + k * TAPS + l] += product[l][i];
+            sums[k] = 0;
+            for (int i = 0; i < LANES; i++) sums[k] += sum[i];
+            for (int l = 0; l < TAPS; l++) {
+                products[k * TAPS + l] = 0;
+                for (int i = 0; i < LANES; i++) products[k * TAPS + l] += product[l][i];
             }
         }
+        double mean_new[TAPS];
+        for (int k = 0; k < TAPS; k++) {
+            mean_new[k] = shift + sums[k] / (double)half;
+            for (int l = 0; l < TAPS; l++) products[k * TAPS + l] -= sums[k] * sums[l] / (double)half;
+        }
+        merge(mean, deviations, (double)(w * half), mean_new, products, (double)half, TAPS);
     }
 }
 
@@ -109,13 +143,12 @@ static inline __attribute__((always_inline)) void stem_block(
             first += w[k] * x[k];
             second += w[k] * x[k + 2];
         }
-        if (use_relu) first = relu(first), second = relu(second);
         vint keep_first = all, keep_second = all, bits;
         if (use_dropout) {
             keep_first = survives(d, element);
             keep_second = survives(d, element + STEM_CHANNELS);
         }
-        store(y, pool_pair(first, second, keep_first, keep_second, 0, &bits));
+        store(y, pool_pair(first, second, keep_first, keep_second, use_relu, 0, &bits));
         if (training) {
             *(vbyte_u *)flows = __builtin_convertvector(bits, vbyte);
             flows += STEM_CHANNELS;
@@ -181,21 +214,23 @@ void stem_backward(const float *x, int64_t windows, int64_t length, const float 
 
 /* ---- batch norm, activation, dropout and pooling in one pass: (rows, channels) -> (rows / 2, channels) ---- */
 
-/* Sum and sum of squares of every channel: doubles, added to. */
-void channel_sums(const float *z, int64_t rows, int64_t channels, double *sums) {
+/* Mean of every channel and sum of its squared deviations. Each tile of rows is summed less the
+ * row in its middle (the first lies next to the padding and is unlike the others). */
+void channel_moments(const float *z, int64_t rows, int64_t channels, double *mean, double *deviations) {
     for (int64_t start = 0; start < rows; start += TILE) {
         int64_t n = rows - start < TILE ? rows - start : TILE;
         for (int64_t c = 0; c < channels; c += LANES) {
             vfloat sum = {0}, square = {0};
             const float *p = z + start * channels + c;
+            vfloat shift = load(p + n / 2 * channels);
             for (int64_t t = 0; t < n; t++, p += channels) {
-                vfloat v = load(p);
+                vfloat v = load(p) - shift;
                 sum += v;
                 square += v * v;
             }
             for (int l = 0; l < LANES; l++) {
-                sums[c + l] += sum[l];
-                sums[channels + c + l] += square[l];
+                double mean_new = shift[l] + sum[l] / (double)n, deviations_new = square[l] - (double)sum[l] * sum[l] / n;
+                merge(mean + c + l, deviations + c + l, (double)start, &mean_new, &deviations_new, (double)n, 1);
             }
         }
     }
@@ -216,11 +251,8 @@ void norm_pool_forward(const float *z, int64_t rows, int64_t channels, const flo
                 keep_first = survives(d, number);
                 keep_second = survives(d, number + (uint32_t)channels);
             }
-            if (use_relu) {
-                keep_first &= first > 0.0f;
-                keep_second &= second > 0.0f;
-            }
-            store(y + pair * channels + c, pool_pair(first, second, keep_first, keep_second, mean, &bits));
+            vfloat pooled = pool_pair(first, second, keep_first, keep_second, use_relu, mean, &bits);
+            store(y + pair * channels + c, pooled);
             *(vbyte_u *)(flows + pair * channels + c) = __builtin_convertvector(bits, vbyte);
         }
     }
@@ -266,10 +298,11 @@ void norm_pool_backward(const float *z, int64_t rows, int64_t channels, const fl
 
 /* ---- plain dropout; n is a multiple of 16 or the rest is done by one padded vector ---- */
 void dropout(const float *x, int64_t n, uint32_t element, const Dropout *d, float *y) {
+    const vfloat scale = (vfloat){0} + d->scale;
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) store(y + i, keep(load(x + i) * d->scale, survives(d, element + (uint32_t)i)));
+    for (; i + LANES <= n; i += LANES) store(y + i, load(x + i) * keep(scale, survives(d, element + (uint32_t)i)));
     if (i < n) {
-        vint mask = survives(d, element + (uint32_t)i);
-        for (int l = 0; i + l < n; l++) y[i + l] = mask[l] ? x[i + l] * d->scale : 0.0f;
+        vfloat factor = keep(scale, survives(d, element + (uint32_t)i));
+        for (int l = 0; i + l < n; l++) y[i + l] = x[i + l] * factor[l];
     }
 }

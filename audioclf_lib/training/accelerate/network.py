@@ -21,27 +21,67 @@ from audioclf_lib.models.conv_transformer import ConvTransformer, EncoderLayer, 
 from audioclf_lib.training.accelerate.functions import (
     NO_DROPOUT,
     Dropout,
+    NormPool,
+    Stem,
     channel_statistics,
     draw_dropout,
     drop,
-    norm_pool,
     patch_statistics,
-    stem,
 )
+
+WINDOW = (1, 16000)
+# Attributes of a layer that the kernels take from the model, so that any value is computed; rates, if below 1.
+FREE, RATES = {"training", "eps", "momentum", "inplace"}, {"p", "dropout"}
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def is_computed(model: nn.Module) -> bool:
+    """True if ``model`` is, layer by layer, what the kernels compute.
+
+    It is compared with a fresh model of its class: kinds of layers, their settings and hooks, names, shapes and types
+    of parameters and buffers. Only rates, activations, head count, and constants of the norms may differ.
+    """
+    if type(model) not in (CNN, ConvTransformer):
+        return False
+    settings = {"num_classes": getattr(model.classifier, "out_features", 1)}
+    if type(model) is ConvTransformer:
+        settings["num_heads"] = max((getattr(module, "num_heads", 1) for module in model.modules()), default=1)
+    with torch.device("meta"):  # shapes without numbers; torch's generator is left as it was
+        fresh = type(model)(**settings).float()
+    on_cpu = all(tensor.device.type == "cpu" for tensor in [*model.parameters(), *model.buffers()])
+    return on_cpu and _description(model) == _description(fresh)
+
+
+def _description(model: nn.Module) -> list[object]:
+    """What must be as in a fresh model; ReLU is described as no activation, since both are computed."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    described: list[object] = [(name, tensor.shape, tensor.dtype) for name, tensor in tensors]
+    for path, layer in model.named_modules():
+        public = {name: value for name, value in vars(layer).items() if not name.startswith("_")}
+        rates_below_one = all(public.pop(name, 0) < 1 for name in RATES)
+        settings = {name: value for name, value in public.items() if name not in FREE}
+        kind = nn.Identity if type(layer) is nn.ReLU else type(layer)
+        described.append((path, kind, settings, rates_below_one, [bool(getattr(layer, hooks)) for hooks in HOOKS]))
+    return described
 
 
 class FastNetwork(nn.Module):
     """Runs a reference model on the compiled kernels.
 
     Args:
-        model: its parameters and statistics are used and updated; its own ``forward`` is not called.
+        model: one that :func:`is_computed`. Its parameters and statistics are used and updated; its own ``forward``
+            is called only for what the kernels do not take: windows of another length or type, or with a gradient.
     """
 
-    def __init__(self, model: CNN | ConvTransformer) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        assert isinstance(model, CNN | ConvTransformer)
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 1, 16000)
+        is_plain = x.dtype == torch.float32 and x.device.type == "cpu" and not x.requires_grad
+        if not is_plain or len(x) == 0 or x.shape[1:] != WINDOW:
+            return self.model(x)  # type: ignore[no-any-return]
         features = run_base(self.model.base, x)  # (B, 32, 250)
         if isinstance(self.model, CNN):
             return self.model.classifier(features.flatten(1))  # type: ignore[no-any-return]
@@ -78,7 +118,8 @@ def run_stem(base: ConvBase, x: Tensor) -> Tensor:
     scale = norm.weight.double() * (variance + norm.eps).rsqrt()
     folded_weight = (weight.double() * scale[:, None]).float().t()
     folded_bias = ((bias.double() - mean) * scale + norm.bias.double()).float()
-    return stem(x, folded_weight, folded_bias, draw(base.dropout1), isinstance(base.activation1, nn.ReLU))
+    has_relu = isinstance(base.activation1, nn.ReLU)
+    return Stem.apply(x, folded_weight, folded_bias, draw(base.dropout1), has_relu)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def run_block(
@@ -94,9 +135,8 @@ def run_block(
         update_running_statistics(norm, mean, variance, z.shape[0] * z.shape[1])
     else:
         mean, variance = running_statistics(norm)
-    relu = isinstance(activation, nn.ReLU)
-    drops = draw(dropout)
-    return norm_pool(z, norm.weight, norm.bias, mean, variance, norm.eps, norm.training, drops, relu, average)
+    how = norm.training, draw(dropout), isinstance(activation, nn.ReLU), average
+    return NormPool.apply(z, norm.weight, norm.bias, mean, variance, norm.eps, *how)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def draw(dropout: nn.Dropout) -> Dropout:

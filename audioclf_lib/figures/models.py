@@ -1,0 +1,117 @@
+"""Figures of models: architecture, attention."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyBboxPatch
+
+from audioclf_lib.figures import style
+
+if TYPE_CHECKING:
+    from audioclf_lib.models.derivation import LayerDerivation
+
+BOXES_PER_ROW = 12  # of an architecture
+GAP, ROW_HEIGHT = 1.2, 4.2  # between boxes and rows, in the units of the drawing
+
+
+def plot_attention(
+    weights: npt.ArrayLike, *, ax: Axes | None = None, figsize: style.Size | None = None, **kwargs: Any
+) -> Axes:
+    """Attention weights as a heat map with a strip per head, the CLS token first.
+
+    Args:
+        weights: (heads, T) or, for one head, (T,): what CLS attends to; or (T, T) of one head, rows attending.
+        kwargs: of :func:`seaborn.heatmap`, such as ``cmap``.
+    """
+    values = np.atleast_2d(weights)
+    rows, tokens = values.shape
+    names = ["CLS", *map(str, range(1, tokens))]
+    is_square = rows == tokens
+    ax = style.new_axes(ax, figsize or ((4.2, 3.4) if is_square else (style.TEXT_WIDTH, 1.0 + 0.25 * rows)))
+    table = pd.DataFrame(values, names if is_square else range(1, rows + 1), names)
+    look = {"cbar": False, "cmap": "Blues", "vmin": 0, "square": is_square, "yticklabels": 8 if is_square else 1}
+    sns.heatmap(table, xticklabels=8, ax=ax, **look | kwargs)
+    style.draw_colour_bar(ax, ax.collections[0], "weight")
+    ax.set(xlabel="attends to token", ylabel="token" if is_square else "head")
+    ax.tick_params(rotation=0)
+    ax.grid(False)
+    return ax
+
+
+def plot_architecture(
+    layers: Sequence[LayerDerivation], *, ax: Axes | None = None, figsize: style.Size | None = None, **kwargs: Any
+) -> Axes:
+    """The tensors on their way through a model: one box for each new shape, as in :func:`architecture_steps`.
+
+    A box is as wide as the logarithm of its last size and as tall as that of the size before; a stack of boxes is a
+    feature map with several channels. Vectors are red.
+
+    Args:
+        layers: steps with ``name``, ``block``, ``input_shape`` and ``output_shape``, without the batch axis.
+        kwargs: of :class:`matplotlib.patches.FancyBboxPatch`.
+    """
+    steps = [("", layers[0].input_shape), *architecture_steps(layers)]
+    n_rows = math.ceil(len(steps) / BOXES_PER_ROW)
+    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 1.5 * n_rows))
+    right, widest = 0.0, 0.0
+    for number, (name, shape) in enumerate(steps):
+        row, column = divmod(number, BOXES_PER_ROW)
+        right = right if column else 0.0
+        if number:
+            draw_step(ax, right, -row * ROW_HEIGHT, name)
+        right = draw_tensor(ax, right + GAP, -row * ROW_HEIGHT, shape, **kwargs)
+        widest = max(widest, right)
+    first = 0.0 if n_rows > 1 else GAP
+    ax.set(xlim=(first - 0.2, widest + 0.3), ylim=(-(n_rows - 1) * ROW_HEIGHT - 2.2, 2.2))
+    ax.set_axis_off()
+    return ax
+
+
+def draw_tensor(ax: Axes, left: float, middle: float, shape: tuple[int, ...], **kwargs: Any) -> float:
+    """A box, or a stack of boxes, with the shape below; returns the right end."""
+    width = 0.35 + 0.12 * math.log2(shape[-1])
+    height = 0.3 + 0.22 * math.log2(shape[-2]) if len(shape) > 1 else 0.3
+    stack = 3 if len(shape) > 2 and shape[0] > 1 else 1
+    corners = "round,pad=0,rounding_size=0.08"
+    look = {"facecolor": "C4" if len(shape) == 1 else "C0", "edgecolor": "white", "linewidth": 0.5} | kwargs
+    for shift in np.arange(stack)[::-1] * 0.12:
+        ax.add_patch(FancyBboxPatch((left + shift, middle - height / 2 + shift), width, height, corners, **look))
+    text = "\n× ".join(f"{size:,}" for size in shape)
+    ax.text(left + width / 2, middle - 1.1, text, ha="center", va="top", fontsize=6)
+    return left + width + 0.12 * (stack - 1)
+
+
+def draw_step(ax: Axes, left: float, middle: float, name: str) -> None:
+    """An arrow to the next tensor with the step's name above."""
+    arrow = {"arrowstyle": "-|>", "color": style.GREY, "linewidth": 0.9}
+    ax.annotate("", (left + GAP, middle), (left, middle), arrowprops=arrow)
+    centre = left + GAP / 2
+    ax.plot([centre, centre], [middle + 0.1, middle + 1.1], color=style.GREY, linewidth=0.6, linestyle=":")
+    lines = textwrap.fill(name, 9, break_long_words=False)
+    ax.text(centre, middle + 1.15, lines, ha="center", va="bottom", fontsize=6)
+
+
+def architecture_steps(layers: Sequence[LayerDerivation]) -> list[tuple[str, tuple[int, ...]]]:
+    """(name, output shape) of every step that changes the shape.
+
+    A block of several steps that ends with the shape it began with, such as an encoder layer, is one step.
+    """
+    steps: list[tuple[str, tuple[int, ...]]] = []
+    for block, members in groupby(layers, key=lambda layer: layer.block):
+        inside = list(members)
+        changes = [layer for layer in inside if layer.output_shape != layer.input_shape]
+        if changes and inside[0].input_shape == inside[-1].output_shape:
+            steps.append((block.lower(), inside[-1].output_shape))
+        else:
+            steps += [(layer.name.replace("_", " ").replace(".", " "), layer.output_shape) for layer in changes]
+    return steps

@@ -1,0 +1,148 @@
+"""Figures of the data: waveforms, mel spectrograms, windows, silence."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torchaudio
+from matplotlib.axes import Axes
+
+from audioclf_lib.data import Dataset
+from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
+from audioclf_lib.figures import style
+
+
+def plot_waveform(
+    waveform: npt.ArrayLike,
+    sample_rate: int = 16_000,
+    *,
+    ax: Axes | None = None,
+    figsize: style.Size = (6.3, 1.5),
+    **kwargs: Any,
+) -> Axes:
+    """Amplitude over time, as the band between the smallest and largest sample of each of up to 800 short spans.
+
+    Args:
+        waveform: (n_samples,) amplitudes, full scale = 1.
+        sample_rate: samples per second.
+        kwargs: of :meth:`matplotlib.axes.Axes.fill_between`.
+    """
+    ax = style.new_axes(ax, figsize)
+    samples = np.asarray(waveform).ravel()
+    edges = np.unique(np.linspace(0, len(samples), min(800, len(samples)) + 1).astype(int))
+    lowest = np.minimum.reduceat(samples, edges[:-1])
+    highest = np.maximum.reduceat(samples, edges[:-1])
+    times = (edges[:-1] + edges[1:]) / 2 / sample_rate
+    look: style.Look = {"color": "C0", "linewidth": 0.5}
+    ax.fill_between(times, lowest, highest, **look | kwargs)
+    ax.set(xlim=(0, len(samples) / sample_rate), xlabel="time (s)", ylabel="amplitude")
+    ax.grid(False, axis="y")
+    return ax
+
+
+def plot_mel_spectrogram(
+    waveform: npt.ArrayLike,
+    sample_rate: int = 16_000,
+    *,
+    n_mels: int = 64,
+    max_frames: int = 100,
+    ax: Axes | None = None,
+    figsize: style.Size = (6.3, 2.2),
+    **kwargs: Any,
+) -> Axes:
+    """Energy over time and mel frequency, in dB below the loudest cell, over a range of 80 dB.
+
+    Args:
+        waveform: (n_samples,) amplitudes.
+        n_mels, max_frames: rows and (about) columns of the mesh, few so that a vector file stays small: 100 by 64 cells
+            are 1.4 MB of SVG.
+        kwargs: of :meth:`matplotlib.axes.Axes.pcolormesh`, such as ``cmap``.
+    """
+    ax = style.new_axes(ax, figsize)
+    samples = torch.as_tensor(np.array(waveform, dtype=np.float32)).ravel()
+    hop = max(math.ceil(len(samples) / max_frames), 64)
+    n_fft = max(1024, 2 ** math.ceil(math.log2(hop)))  # no sample between two frames is skipped
+    spectrogram = torchaudio.transforms.MelSpectrogram(sample_rate, n_fft=n_fft, hop_length=hop, n_mels=n_mels)
+    decibels = torchaudio.transforms.AmplitudeToDB(top_db=80)(spectrogram(samples))
+    decibels = (decibels - decibels.max()).numpy()
+
+    times = (np.arange(decibels.shape[1] + 1) - 0.5) * hop / sample_rate
+    highest = hertz_to_mel(sample_rate / 2)
+    mels = (np.arange(n_mels + 1) + 0.5) * highest / (n_mels + 1)
+    mels[0], mels[-1] = 0, highest
+    look: style.Look = {"cmap": "magma", "vmin": -80, "vmax": 0}
+    mesh = ax.pcolormesh(times, mels, decibels, **look | kwargs)
+    style.draw_colour_bar(ax, mesh, "dB")
+    ticks = [f for f in (250, 500, 1000, 2000, 4000, 8000, 16000) if f <= sample_rate / 2]
+    ax.set_yticks([hertz_to_mel(f) for f in ticks], [f"{f:,}" for f in ticks])
+    ax.set(xlim=(0, len(samples) / sample_rate), xlabel="time (s)", ylabel="frequency (Hz)")
+    ax.grid(False)
+    return ax
+
+
+def hertz_to_mel(frequency: float) -> float:
+    """The HTK formula that torchaudio uses by default."""
+    return 2595 * math.log10(1 + frequency / 700)
+
+
+def plot_windows(
+    waveform: npt.ArrayLike,
+    silent: npt.ArrayLike,
+    sample_rate: int = 16_000,
+    *,
+    ax: Axes | None = None,
+    figsize: style.Size = (6.3, 2.0),
+    **kwargs: Any,
+) -> Axes:
+    """A clip with its overlapping windows beneath, the silent ones hatched.
+
+    Args:
+        waveform: (n_samples,) amplitudes.
+        silent: (n_windows,) bool.
+        kwargs: of the waveform, see :func:`plot_waveform`.
+    """
+    ax = plot_waveform(waveform, sample_rate, ax=ax, figsize=figsize, **kwargs)
+    peak = max(float(np.abs(waveform).max()), 1e-6)
+    is_silent = np.asarray(silent, dtype=bool)
+    numbers = np.arange(len(is_silent))
+    bars = ax.barh(
+        -peak * (1.32 + 0.42 * (numbers % 2)),
+        WINDOW_SIZE / sample_rate,
+        height=0.36 * peak,
+        left=numbers * HOP_SIZE / sample_rate,
+        color=np.where(is_silent, "white", "C0"),
+        edgecolor=np.where(is_silent, style.GREY, "white"),
+        hatch=np.where(is_silent, "/////", ""),
+        linewidth=0.6,
+    )
+    labels = [f"{number + 1} silent" if is_silent[number] else f"{number + 1}" for number in numbers]
+    background = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    ax.bar_label(bars, labels, label_type="center", size="small", bbox=background)
+    ax.set(ylim=(-2.0 * peak, 1.1 * peak))
+    ax.set_yticks([-peak, 0, peak], [f"{-peak:.1g}".replace("-", "−"), "0", f"{peak:.1g}"])
+    ax.yaxis.set_label_coords(-0.06, 0.65)
+    return ax
+
+
+def plot_silence_per_class(
+    dataset: Dataset, *, ax: Axes | None = None, figsize: style.Size | None = None, **kwargs: Any
+) -> Axes:
+    """Share of each class's windows that are silent, most silent class first, with the counts behind the bars.
+
+    Args:
+        dataset: its ``labels`` (n_clips,), ``silent`` (n_clips, n_windows) and ``class_names`` are read.
+        kwargs: of :meth:`matplotlib.axes.Axes.barh`.
+    """
+    names = dataset.class_names
+    silent = [dataset.silent[dataset.labels == label] for label in range(len(names))]
+    shares = np.array([windows.sum() / max(windows.size, 1) for windows in silent])
+    order = np.argsort(-shares, kind="stable")
+    labels = [f"{silent[i].sum()} of {silent[i].size}" for i in order]
+    ax = style.draw_bars([names[i] for i in order], shares[order], labels, ax=ax, figsize=figsize, **kwargs)
+    ax.set(xlim=(0, max(shares.max() * 1.15, 0.01)), xlabel="silent windows")
+    style.show_percent(ax.xaxis)
+    return ax

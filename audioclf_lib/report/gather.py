@@ -1,0 +1,260 @@
+"""Run folders -> results: exactly a plan's fits on exactly its data set, with those that are missing or damaged."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from audioclf_lib._support.errors import InputError
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, user_path
+from audioclf_lib.config import Experiment, FitConfig, KnownDataset, make_recipe
+from audioclf_lib.data import dataset_facts, dataset_slug
+from audioclf_lib.metrics.results import ExperimentResult
+from audioclf_lib.models import find_model
+from audioclf_lib.runs.store import CONFIG, MODEL, Run, RunStore
+from audioclf_lib.suite.ablation import ablation_experiments, change_of
+from audioclf_lib.suite.plan import Plan, distinctions, last_plan_path, load_plan
+
+FIXED_CONTENT = ("demo", "esc10")  # data sets of these names have the same recordings everywhere
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What run folders hold of the experiments of a report.
+
+    Attributes:
+        plan: name of the plan; empty if the experiments are those that the run folders were found to belong to.
+        dataset: the data set that every run here was trained on.
+        experiments: on the plan's test folds, in its order; at least one has a run.
+        checks: experiments on other test folds.
+        ablation: the recipe as written with one change at a time; the marks are the names of the changes.
+        problems: a sentence for each run folder that could not be read, or was left out.
+    """
+
+    plan: str
+    dataset: KnownDataset
+    experiments: tuple[ExperimentResult, ...]
+    checks: tuple[ExperimentResult, ...] = ()
+    ablation: tuple[ExperimentResult, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def results(self) -> list[ExperimentResult]:
+        """The experiments that have a run."""
+        return [result for result in self.experiments if result.runs]
+
+    @property
+    def folder(self) -> str:
+        """Folder of the figures that show several experiments."""
+        digest = hashlib.sha256(" ".join(result.folder for result in self.results).encode()).hexdigest()[:8]
+        return f"{self.dataset.name}/report-{digest}"
+
+
+def gather(plan: Plan | str = "", runs_dir: Path | str = "", dataset: str | None = None) -> Gathered:
+    """The results of a plan's experiments, checks and ablation; only run folders are read.
+
+    Args:
+        plan: a plan, its name, or its file; empty: that of the last suite in ``runs_dir`` or, if none of its fits are
+            there, the experiments that the run folders belong to.
+        runs_dir: where the run folders are; ``report/runs`` of the project if empty.
+        dataset: which one, where a plan or ``runs_dir`` has several.
+
+    Raises:
+        InputError: no fit was found, or the data set's runs are of several contents and its recordings are not there.
+    """
+    store = RunStore(runs_dir or DEFAULT_RUNS_DIR)
+    if plan:
+        chosen = load_plan(plan, dataset or None) if isinstance(plan, str) else plan
+        gathered = _gather_plan(chosen, store)
+        if gathered is None or not gathered.results:
+            raise InputError(_describe_nothing(chosen, store, gathered))
+        return gathered
+    last = last_plan_path(store.runs_dir)
+    gathered = _gather_plan(load_plan(last, dataset or None), store) if last.is_file() else None
+    if gathered is not None and gathered.results:
+        return gathered
+    found = _gather_found(store, dataset)
+    return replace(found, problems=(f"no fit of {last} is there", *found.problems)) if last.is_file() else found
+
+
+def describe_findings(gathered: Gathered) -> list[str]:
+    """Lines for the terminal: what was found, what is missing, what could not be read."""
+    everything = [*gathered.experiments, *gathered.checks, *gathered.ablation]
+    found = {run.config.fit_id for result in everything for run in result.runs}
+    missing = {config.fit_id for result in everything for config in result.missing}
+    origin = f"plan {gathered.plan}" if gathered.plan else "the experiments found"
+    lines = [f"{origin} on {gathered.dataset.name}: {len(found)} of {len(found | missing)} fits are there"]
+    lines += [describe_missing(result) for result in everything if result.missing]
+    return [*lines, *gathered.problems]
+
+
+def describe_missing(result: ExperimentResult) -> str:
+    """Which fits of an experiment are missing, in one line; empty if none is."""
+    folds = ", ".join(str(config.val_fold) for config in result.missing)
+    return f"missing of {result.title}: validation {'folds' if ',' in folds else 'fold'} {folds}" if folds else ""
+
+
+def identify_dataset(name_or_path: str, store: RunStore) -> KnownDataset | None:
+    """The data set as its recordings say; where they are not there, as its run folders do; None if it has none.
+
+    Raises:
+        InputError: recordings that cannot be used, or run folders of several contents and no recordings.
+    """
+    slug = dataset_slug(name_or_path)
+    known = store.known_datasets(slug)
+    paths = (user_path(name_or_path), user_path(name_or_path.rsplit(":", 1)[0]))  # my-sounds:4s
+    if slug not in FIXED_CONTENT and any(path.is_dir() for path in paths):
+        return dataset_facts(name_or_path)
+    if len(known) > 1:
+        names = " and ".join(f"{each.name} ({each.fingerprint})" for each in known)
+        raise InputError(
+            f"{store.runs_dir} holds runs of {len(known)} data sets called {slug}, {names}, and the recordings in "
+            f"{name_or_path} are not there to tell which is meant; put them back, or choose one with --dataset"
+        )
+    return known[0] if known else None
+
+
+def _read_results(
+    experiments: Sequence[Experiment],
+    dataset: KnownDataset,
+    store: RunStore,
+    problems: list[str],
+    marks: Sequence[str] | None = None,
+) -> tuple[ExperimentResult, ...]:
+    """The experiments with those of their fits that can be read; what is wrong with others is added to ``problems``."""
+    marks = distinctions(experiments) if marks is None else marks
+    fits = [experiment.fits(dataset) for experiment in experiments]
+    runs: dict[str, Run] = {}
+    for fit_id, config in {config.fit_id: config for configs in fits for config in configs}.items():
+        if not store.path(config).exists():
+            continue
+        try:
+            run = store.load(config)
+            run.check()
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if run.config.fingerprint == dataset.fingerprint:
+            runs[fit_id] = run
+        else:
+            problems.append(f"{run.path} is of other recordings than {dataset.name}; it is not shown")
+    return tuple(
+        ExperimentResult(
+            experiment,
+            tuple(runs[config.fit_id] for config in configs if config.fit_id in runs),
+            tuple(config for config in configs if config.fit_id not in runs),
+            mark,
+        )
+        for experiment, configs, mark in zip(experiments, fits, marks, strict=True)
+    )
+
+
+def _gather_plan(plan: Plan, store: RunStore) -> Gathered | None:
+    """What is there of a plan; None if nothing is known of its data set."""
+    dataset = identify_dataset(plan.dataset, store)
+    if dataset is None:
+        return None
+    problems: list[str] = []
+    experiments = _read_results(plan.experiments_list(runs_dir=store.runs_dir), dataset, store, problems)
+    checks = _read_results(plan.checks_list(runs_dir=store.runs_dir), dataset, store, problems)
+    variants = ablation_experiments(plan, runs_dir=store.runs_dir)
+    ablation = _read_results(variants, dataset, store, problems, [change_of(variant) for variant in variants])
+    return Gathered(plan.name, dataset, experiments, checks, ablation, tuple(problems))
+
+
+def _describe_nothing(plan: Plan, store: RunStore, gathered: Gathered | None) -> str:
+    """One sentence: no fit of a plan can be shown, and what is there instead."""
+    if gathered and gathered.problems:
+        return f"no fit of plan {plan.name} can be read: {gathered.problems[0]}"
+    counts = Counter(run.config.dataset for run in store.scan()[0])
+    if not counts:
+        return f"{store.runs_dir} holds no finished fit; train some with `audioclf suite --plan {plan.name}`"
+    there = " and ".join(f"{number} of {name}" for name, number in counts.items())
+    return (
+        f"no fit of plan {plan.name} on {plan.dataset} is in {store.runs_dir}, where finished fits are {there}; "
+        f"`audioclf report --runs-dir {store.runs_dir}` without --plan reports what is there"
+    )
+
+
+# ------------------------------------------------------------------------------------------- run folders without a plan
+
+
+def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
+    """The experiments that run folders belong to: of one data set, the one that was trained last unless it is named.
+
+    Of fits with one name and different settings, only those with the settings trained last are shown.
+    """
+    named = identify_dataset(dataset, store) if dataset else None
+    found, errors = store.scan(named.name if named else None)
+    runs = sorted((run for run in found if run.config.score_test), key=_written)
+    if not runs:
+        remedy = "train some with `audioclf suite` or a notebook"
+        raise InputError(str(errors[0]) if errors else f"{store.runs_dir} holds no finished fit; {remedy}")
+    last = runs[-1].config
+    own = [run for run in runs if _dataset_of(run) == _dataset_of(runs[-1])]
+    folds = sorted(
+        {fold for run in own for fold in (*run.config.train_folds, run.config.val_fold, run.config.test_fold)}
+    )
+    known = KnownDataset(last.dataset, last.fingerprint, tuple(folds), last.class_names)
+    by_name: dict[str, list[Run]] = {}
+    for run in own:
+        by_name.setdefault(f"{run.config.model_label}-{run.config.test_fold}-{run.config.seed}", []).append(run)
+    groups = [[run for run in group if _alike(run, group[-1])] for _, group in sorted(by_name.items())]
+    others = {run.config.dataset for run in runs if _dataset_of(run) != _dataset_of(runs[-1])}
+    problems = [f"runs of {name} are there too" for name in sorted(others)]
+    if older := len(own) - sum(map(len, groups)):
+        problems.append(f"fits with other settings than the last of their name are not shown: {older}")
+    experiments = [_experiment_of(group, store, folds) for group in groups]
+    ((test_fold, _),) = Counter(each.test_fold for each in experiments).most_common(1)
+    shown, checks = (
+        _read_results([each for each in experiments if (each.test_fold == test_fold) is on_it], known, store, problems)
+        for on_it in (True, False)
+    )
+    return Gathered("", known, shown, checks, problems=tuple(dict.fromkeys([*problems, *map(str, errors)])))
+
+
+def _dataset_of(run: Run) -> tuple[str, str]:
+    return run.config.dataset, run.config.fingerprint
+
+
+def _written(run: Run) -> float:
+    return (run.path / CONFIG).stat().st_mtime
+
+
+def _alike(run: Run, other: Run) -> bool:
+    """True if two fits differ in nothing but their folds."""
+    return _without_folds(run.config) == _without_folds(other.config)
+
+
+def _without_folds(config: FitConfig) -> dict[str, Any]:
+    return config.model_dump(exclude={"train_folds", "val_fold"})
+
+
+def _experiment_of(runs: Sequence[Run], store: RunStore, folds: Collection[int]) -> Experiment:
+    """The experiment that these fits belong to: a split if the only one validates on the fold after the test fold.
+
+    An own architecture is the one in the run folder's ``model.py``, whose code this runs.
+    """
+    run, config = runs[-1], runs[-1].config
+    model = f"{run.path / MODEL}:{config.model}" if (run.path / MODEL).exists() else config.model
+    usual = make_recipe(config.recipe, find_model(model)).model_dump()
+    recipe = config.recipe_settings.model_dump()
+    split = Experiment(
+        model=model,
+        model_settings=config.model_settings,
+        protocol="split",
+        dataset=config.dataset,
+        epochs=config.epochs,
+        seed=config.seed,
+        test_fold=config.test_fold,
+        recipe=config.recipe,
+        recipe_changes={name: value for name, value in recipe.items() if value != usual[name]},
+        threads=config.threads,
+        runs_dir=store.runs_dir,
+    )
+    val_folds = [run.config.val_fold for run in runs]
+    return split if val_folds == split.validation_folds(folds) else split.changed(protocol="kfold")

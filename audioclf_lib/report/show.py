@@ -1,0 +1,311 @@
+"""What notebooks show: figures, tables, equations and computed prose, for JupyterLab and every export alike.
+
+Each function displays one output. Its metadata hold ``{"report": {"kind", "caption", "label", ...}}``, which survives
+papermill; the exporters (``report.exporters``) number, caption and cross-reference from it.
+
+Captions and prose are Markdown with ``$..$`` and may refer by ``[@fig:..]``, ``[@tbl:..]``, ``[@eq:..]`` and
+``[@sec:..]``. Text that comes from a user (class names, file names) goes into them through ``escape_markdown``.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+import os
+import re
+import string
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from io import BytesIO
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import mistune
+import numpy as np
+import pandas as pd
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+
+from audioclf_lib._support.errors import InputError, is_control, refuse_control_characters
+from audioclf_lib._support.paths import PROJECT_ROOT, replace_file
+
+NO_VALUE = "–"
+KINDS = {"fig": "figure", "tbl": "table", "eq": "equation", "sec": "section"}  # by the prefix of a label
+
+# Same figure, same bytes: ids from a fixed salt, no date. Paths for glyphs, since browsers may lack the font. No layout
+# while a file is drawn, since it is done once for all three.
+RENDERING: Any = {
+    "svg.hashsalt": "audioclf",
+    "svg.fonttype": "path",
+    "figure.constrained_layout.use": False,
+    "figure.autolayout": False,
+}
+FILE_METADATA: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+PADDING_INCHES = 0.1
+
+_ESCAPES = str.maketrans({character: f"\\{character}" for character in string.punctuation})
+
+
+class _CaptionRenderer(mistune.HTMLRenderer):
+    def text(self, text: str) -> str:
+        """MathJax reads dollars and backslashes in HTML as mathematics, but not across elements."""
+        return re.sub(r"[$\\]", r"<span>\g<0></span>", super().text(text))
+
+
+_caption_html = mistune.create_markdown(renderer=_CaptionRenderer(), plugins=["math"])
+
+
+def show(
+    item: Figure | Axes | Iterable[Axes] | pd.DataFrame,
+    *,
+    caption: str = "",
+    label: str = "",
+    width: str = "80%",
+    folder: str | Path = "",
+    vector_only: bool = True,
+    formats: Mapping[str, str] | None = None,
+    markdown: Collection[str] = (),
+    index: bool | None = None,
+) -> None:
+    """Show a figure or a table with its caption, and put both into the report.
+
+    A figure with a label is written to ``figures/<folder>/<label without fig:>.{svg,pdf,png}``; every figure is closed
+    afterwards. ``figures/`` is the project's, or the folder that the environment variable ``AUDIOCLF_FIGURES`` names.
+    In tables, numbers stand right and text left.
+
+    Args:
+        item: a figure, one of its axes or several of them; or a data frame, whose cells are plain text or numbers,
+            except in the columns that ``markdown`` names.
+        caption: Markdown.
+        label: ``fig:...`` or ``tbl:...``, unique in the notebook; only what has one is numbered.
+        width: share of the text width that a figure takes in the export.
+        folder: where in ``figures/`` the figure is written, such as ``esc10/cnn-kfold``.
+        vector_only: refuse a figure that holds a bitmap (which ``imshow`` and ``rasterized=True`` put into it).
+        formats: format specification by column, such as ``{"Accuracy": ".1%"}``; otherwise integers get thousands
+            separators and other numbers three decimals; missing values are shown as a dash.
+        markdown: columns whose cells are Markdown, for instance with ``$..$``.
+        index: show the index as first column(s); by default unless it is a plain row number.
+
+    Raises:
+        ValueError: a label or folder of the wrong form, or a bitmap in the figure.
+        TypeError: neither a figure nor a table.
+    """
+    caption = _one_line(caption)
+    if isinstance(item, pd.DataFrame):
+        _check_label(label, "tbl")
+        with_index = not isinstance(item.index, pd.RangeIndex) if index is None else index
+        shown = item.reset_index() if with_index else item
+        text = _pipe_table(shown, formats or {}, markdown)
+        if caption or label:  # as pandoc writes captions, which reads well in JupyterLab
+            text = f"Table: {caption}{f' {{#{label}}}' if label else ''}\n\n{text}"
+        bundle = {"text/markdown": _readable(text), "text/plain": shown.to_string(index=False)}
+        _display(bundle, kind="table", label=label, caption=caption, markdown=text)
+        return
+    _check_label(label, "fig")
+    figure = _whole_figure(item)
+    files = _render(figure)
+    plt.close(figure)  # or it would be shown a second time at the end of the cell
+    if vector_only and b"<image" in files["svg"]:
+        raise ValueError("the figure holds a bitmap; draw with pcolormesh, not imshow, or pass vector_only=False")
+    if label:
+        _write_figure(Path(folder), label.removeprefix("fig:"), files)
+    bundle = {
+        "text/html": _figure_html(files["svg"], caption or label or "figure", caption),
+        "image/svg+xml": files["svg"].decode(),
+        "application/pdf": base64.b64encode(files["pdf"]).decode(),
+        "text/plain": caption,
+    }
+    _display(bundle, kind="figure", label=label, caption=caption, width=width)
+
+
+def show_text(markdown: str) -> None:
+    """Show computed prose, given as Markdown."""
+    _display({"text/markdown": _readable(markdown), "text/plain": markdown}, kind="text", markdown=markdown)
+
+
+def show_equation(latex: str, label: str = "") -> None:
+    """Show a displayed equation; one with a label (``eq:...``) is numbered.
+
+    Args:
+        latex: what stands between the dollar signs; ``aligned`` for several lines.
+        label: unique in the notebook.
+    """
+    _check_label(label, "eq")
+    latex = latex.strip()
+    markdown = f"$${latex}\\label{{{label}}}$$" if label else f"$${latex}$$"
+    bundle = {"text/markdown": f"$$\n{latex}\n$$", "text/plain": latex}
+    _display(bundle, kind="equation", label=label, markdown=markdown)
+
+
+def show_title_page(
+    *,
+    title: str,
+    subtitle: str = "",
+    authors: Sequence[str] | str = (),
+    roll_numbers: Sequence[str] | str = (),
+    submitted_to: str = "",
+    course: str = "",
+    date: str = "",
+    motto: str = "",
+    abstract: str = "",
+    notice: str = "",
+) -> None:
+    """Show what the title page says; the last call in a notebook counts.
+
+    Args:
+        title, subtitle, submitted_to, course, date, motto: plain text.
+        authors: names, or one string with semicolons between names.
+        roll_numbers: of the authors, in their order, given like them; none or as many as authors.
+        abstract: Markdown.
+        notice: plain text for the head of every page, such as a warning that the data are generated.
+
+    Raises:
+        InputError: a control character in a plain text, or other than one roll number for each author.
+    """
+    names, numbers = _names(authors), _names(roll_numbers)
+    page: dict[str, Any] = {"title": title, "subtitle": subtitle, "submitted_to": submitted_to, "course": course}
+    page |= {"date": str(date), "motto": motto, "authors": names, "roll_numbers": numbers}
+    for name, given in page.items():
+        refuse_control_characters(f"the text for {name}", given if isinstance(given, str) else "".join(given))
+    if numbers and len(numbers) != len(names):
+        raise InputError(f"there are {len(numbers)} roll numbers for {len(names)} authors; give one for each or none")
+    people = [f"{name} ({number})" for name, number in zip(names, numbers, strict=True)] if numbers else names
+    lines = [subtitle, ", ".join(people), submitted_to and f"Submitted to {submitted_to}", course, page["date"], motto]
+    paragraphs = [f"**{escape_markdown(title)}**", *map(escape_markdown, [*lines, notice]), _readable(abstract)]
+    bundle = {"text/markdown": "\n\n".join(filter(None, paragraphs)), "text/plain": title}
+    _display(bundle, kind="title-page", markdown="", **page, people=people, notice=notice, abstract=abstract)
+
+
+def escape_markdown(text: object) -> str:
+    """Markdown that shows ``text`` letter by letter: no markup, mathematics, code or control character takes effect."""
+    shown = _one_line(str(text)).translate(_ESCAPES)
+    return "".join("\N{REPLACEMENT CHARACTER}" if is_control(character) else character for character in shown)
+
+
+def _display(bundle: dict[str, str], **report: Any) -> None:
+    metadata = {"report": {key: value for key, value in report.items() if value != "" or key == "markdown"}}
+    display(bundle, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
+
+
+def _names(given: Sequence[str] | str) -> list[str]:
+    names = given.split(";") if isinstance(given, str) else given
+    return [name.strip() for name in names if name.strip()]
+
+
+def _readable(markdown: str) -> str:
+    """Markdown without what only exports know: ``[@tbl:layers]`` is "table *layers*", and ``{#tbl:layers}`` goes."""
+
+    def words(reference: re.Match[str]) -> str:
+        labels = [label.strip(" @").partition(":") for label in reference[1].split(";")]
+        return " and ".join(f"{KINDS.get(prefix, prefix)} *{name}*" for prefix, _, name in labels)
+
+    return re.sub(r"\[(@[^\]\n]+)\]", words, re.sub(r" \{#[\w:-]+\}(?=\n|$)", "", markdown))
+
+
+def _figure_html(svg: bytes, description: str, caption: str) -> str:
+    """The figure as JupyterLab and nbconvert's HTML show it: with alternative text, and its caption under it."""
+    plain = html.unescape(re.sub(r"<[^>]+>", "", str(_caption_html(_readable(description)))))
+    image = (
+        f'<img alt="{html.escape(_one_line(plain))}" src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}">'
+    )
+    text = f"<figcaption>{_caption_html(_readable(caption))}</figcaption>" if caption else ""
+    return f"<figure>{image}{text}</figure>"
+
+
+def _whole_figure(item: object) -> Figure:
+    first = next(iter(np.ravel(np.asarray(item, dtype=object))), None)
+    figure = getattr(first, "figure", None)  # of axes, of a figure itself, of seaborn's grids
+    if not isinstance(figure, FigureBase):
+        raise TypeError(f"show takes a figure, axes that belong to one, or a data frame, and no {type(item).__name__}")
+    return figure.get_figure(root=True)
+
+
+def _render(figure: Figure) -> dict[str, bytes]:
+    """The figure as SVG, PDF and PNG; what it covers is found once for all three."""
+    files = {}
+    with mpl.rc_context(RENDERING):
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
+        box = figure.get_tightbbox().padded(PADDING_INCHES)
+        for kind, metadata in FILE_METADATA.items():
+            buffer = BytesIO()
+            figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches=box, dpi=200)
+            files[kind] = buffer.getvalue()
+    # Notebooks hold text line by line, and papermill writes them anew after every cell: one long line is far quicker.
+    return files | {"svg": files["svg"].replace(b"\n", b" ")}
+
+
+def _write_figure(folder: Path, name: str, files: Mapping[str, bytes]) -> None:
+    """Write the files, each as a whole, since notebooks that run side by side may draw the same figure."""
+    if ".." in folder.parts:
+        raise ValueError(f"the folder {str(folder)!r} leads out of figures/; name one in it")
+    target = Path(os.environ.get("AUDIOCLF_FIGURES") or PROJECT_ROOT / "figures") / folder
+    try:
+        for kind, content in files.items():
+            replace_file(target / f"{name}.{kind}", content)
+    except OSError as error:
+        print(f"no figure is written to {target}: {error.strerror or error}")
+
+
+def _pipe_table(table: pd.DataFrame, formats: Mapping[str, str], markdown: Collection[str]) -> str:
+    columns = [str(column) for column in table.columns]
+    header, rule, cells = [], [], []
+    for position, column in enumerate(columns):
+        values = table.iloc[:, position].tolist()
+        is_markdown = column in markdown
+        header.append(_markdown_cell(column) if is_markdown else escape_markdown(column))
+        rule.append("---:" if all(isinstance(value, Real) for value in values) and values else ":---")
+        cells.append([_cell(value, formats.get(column), is_markdown) for value in values])
+    rows = [header, rule, *(list(row) for row in zip(*cells, strict=True))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def _cell(value: object, spec: str | None, is_markdown: bool) -> str:
+    if isinstance(value, Real) and not isinstance(value, bool):
+        if math.isnan(value):
+            return NO_VALUE
+        text = format(value, spec or ("," if isinstance(value, Integral) else ".3f"))
+        return text.replace("-", "−").replace("%", "\N{NO-BREAK SPACE}%")
+    if value is None or value is pd.NA:
+        return NO_VALUE
+    return _markdown_cell(str(value)) if is_markdown else escape_markdown(value)
+
+
+def _markdown_cell(text: str) -> str:
+    r"""A bar would end the cell; written ``\|`` it would be a double bar in mathematics, so there it gets its name."""
+
+    def name_bars(part: re.Match[str]) -> str:
+        formula = part[0].replace(r"\|", r"{\Vert}").replace("|", r"{\vert}")
+        return r"\|" if part[0] == "|" else formula
+
+    return re.sub(r"\$[^$]+\$|\|", name_bars, _one_line(text))
+
+
+def _check_label(label: str, prefix: str) -> None:
+    if label and not re.fullmatch(rf"{prefix}:[A-Za-z0-9][A-Za-z0-9_-]*", label):
+        raise ValueError(f"label {label!r} must be {prefix}: followed by letters, digits, - and _")
+
+
+def _one_line(text: str) -> str:
+    """Each run of white space as one space; spaces that do not break stay what they are."""
+    return re.sub(r"[^\S\N{NO-BREAK SPACE}]+", " ", text).strip()
+
+
+# For sections.py and its like, which still show by these; they go with them.
+
+
+def show_table(table: pd.DataFrame, **options: Any) -> None:
+    show(table, **options)
+
+
+def show_figure(
+    figure: Any, *, name: str, dataset: str | None = None, experiment: str | None = None, **options: Any
+) -> None:
+    show(figure, folder=Path(*filter(None, (dataset, experiment))), **options)
+
+
+show_front_matter = show_title_page

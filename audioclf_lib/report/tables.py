@@ -1,0 +1,282 @@
+"""The report's tables and formulas, each from run folders alone: data frames and LaTeX for ``report.show``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from audioclf_lib.config import Experiment, Recipe
+from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
+from audioclf_lib.metrics.results import ExperimentResult
+from audioclf_lib.metrics.scores import SPLITS, Scores, answers_to_windows
+from audioclf_lib.metrics.uncertainty import Interval, PairTest, clips_needed
+from audioclf_lib.runs.store import Run, RunStore
+from audioclf_lib.suite.ablation import RESCORED
+
+NBSP = "\N{NO-BREAK SPACE}"
+DATASET_TITLES = {"demo": "the demo set of generated sounds", "esc10": "ESC-10", "esc50": "ESC-50"}
+DEMO_NOTICE = "Demo data set: generated sounds, not recordings"
+ORIGINAL = Path(__file__).parent / "text" / "original.csv"  # numbers that the original report's text or lists state
+ORIGINAL_DATASET = "esc10"
+# How ``report.show`` writes the columns of ``ExperimentResult.fits_table`` and of ``scores_table``.
+FITS = {"Epoch": ".0f"} | dict.fromkeys(("Training", "Validation", "Test", "Re-estimated", "Balanced"), ".1%")
+FITS |= dict.fromkeys(("Training loss", "Validation loss", "Test loss", "Macro F1", "AUC"), ".2f")
+SCORES = {"Balanced": ".1%", "Macro F1": ".2f", "AUC": ".2f", "ECE": ".3f"}
+# Values with which a setting of the recipe does nothing.
+OFF: dict[str, tuple[Any, ...]] = dict.fromkeys(Recipe.model_fields, (0, "none")) | {
+    "speed_perturbation": (1.0,),
+    "encoder_lr_scale": (1.0,),
+}
+
+
+def percent(mean: float, std: float = float("nan"), interval: Interval | None = None) -> str:
+    """``61.1 %``, ``61.1 ± 2.3 %``, ``61.1 ± 2.3 % (55.0 to 66.9)``; a table cell may break before the bracket."""
+    spread = "" if np.isnan(std) else f"{NBSP}±{NBSP}{100 * std:.1f}"
+    between = f" ({100 * interval.low:.1f}{NBSP}to{NBSP}{100 * interval.high:.1f})" if interval else ""
+    return f"{100 * mean:.1f}{spread}{NBSP}%{between}"
+
+
+def p_value(p: float) -> str:
+    """Two significant digits: ``0.046``, ``<0.001``."""
+    return f"{p:#.2g}" if p >= 0.001 else "<0.001"
+
+
+def accuracy_latex(scores: Scores) -> str:
+    """Accuracy written out: the confusion matrix's diagonal over its sum."""
+    diagonal = [str(count) for count in np.diag(scores.confusion)]
+    terms = diagonal if len(diagonal) <= 12 else [*diagonal[:5], r"\cdots", *diagonal[-3:]]
+    right = rf"\frac{{{' + '.join(terms)}}}{{{scores.n}}} = \frac{{{scores.n_correct}}}{{{scores.n}}}"
+    return rf"\mathrm{{accuracy}} = {right} = {scores.accuracy:.4f}"
+
+
+# --------------------------------------------------------------------------------------------------- data and training
+
+
+def data_table(run: Run) -> pd.DataFrame:
+    """Clips, source recordings, windows and silent windows of every class, as the run saw them."""
+    by_class = run.predictions.groupby("y_true")
+    counts = {
+        "Clips": by_class["clip_id"].nunique(),
+        "Recordings": by_class["source"].nunique(),
+        "Windows": by_class.size(),
+        "Silent windows": by_class["silent"].sum(),
+    }
+    classes = run.config.class_names
+    table = pd.DataFrame(counts).reindex(range(len(classes)), fill_value=0).astype(int)
+    return table.set_axis(pd.Index(classes, name="Class"))
+
+
+def data_numbers(run: Run) -> dict[str, int | str]:
+    """What ``data.md`` may name."""
+    rows = run.predictions
+    n_windows = int(rows["window_index"].max()) + 1
+    return {
+        "dataset": DATASET_TITLES.get(run.config.dataset, run.config.dataset),
+        "n_clips": rows["clip_id"].nunique(),
+        "n_recordings": rows["source"].nunique(),
+        "n_classes": len(run.config.class_names),
+        "n_folds": rows["fold"].nunique(),
+        "n_windows": n_windows,
+        "n_samples": WINDOW_SIZE + (n_windows - 1) * HOP_SIZE,
+        "window_size": WINDOW_SIZE,
+        "hop_size": HOP_SIZE,
+    }
+
+
+def recipe_table(experiments: Sequence[Experiment]) -> pd.DataFrame:
+    """The settings of the recipe that are in use, a column for each architecture, and what each setting does."""
+    recipes = {each.entry.title: each.recipe_settings for each in experiments}
+    rows = []
+    for name, field in Recipe.model_fields.items():
+        values = {title: getattr(recipe, name) for title, recipe in recipes.items()}
+        used = {title: _in_words(value) for title, value in values.items() if value not in OFF[name]}
+        if used:
+            rows.append({"Setting": name.replace("_", " "), **used, "What it does": field.description})
+    columns = ["Setting", *recipes, "What it does"]
+    return pd.DataFrame(rows, columns=columns).astype(object).where(lambda table: table.notna(), None)
+
+
+def _in_words(value: bool | float | str) -> str:
+    return "yes" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def environment_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
+    """Where, with what and for how long every fit was trained; *Run* ends the name of its folder."""
+    rows = {
+        run.config.fit_id: {
+            "Fit": ", ".join([result.architecture, f"validation fold {run.config.val_fold}", *result.differences]),
+            "Epochs": run.config.epochs,
+            "Minutes": run.environment["wall_seconds"] / 60,
+            "Device": run.environment["device"],
+            "Threads": run.environment["threads"],
+            "PyTorch": run.environment["versions"]["torch"],
+            "Run": run.config.fit_id.rsplit("-", 1)[-1],
+        }
+        for result in results
+        for run in result.runs
+    }
+    return pd.DataFrame(rows.values())
+
+
+# -------------------------------------------------------------------------------------------------------------- scores
+
+
+def scores_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
+    """Test scores side by side: accuracies with deviation over fits and interval, the others as means over fits."""
+    return pd.DataFrame(
+        {
+            "Experiment": result.short_title,
+            "Fits": len(result.runs),
+            "Clips": percent(result.mean("clip"), result.std("clip"), result.intervals["clip"]),
+            "Averaged": percent(result.averaged_accuracy, interval=result.averaged_interval)
+            if result.is_averaged
+            else None,
+            "Windows": percent(result.mean("window"), result.std("window"), result.intervals["window"]),
+            "Balanced": result.mean("clip", "balanced_accuracy"),
+            "Macro F1": result.mean("clip", "macro_f1"),
+            "AUC": result.mean("clip", "auc_macro"),
+            "ECE": result.calibration.ece,
+        }
+        if result.runs
+        else {"Experiment": result.short_title, "Fits": 0, "Clips": "missing"}
+        for result in results
+    )
+
+
+def differences_table(tests: Sequence[PairTest]) -> pd.DataFrame:
+    """Every tested pair: clips that each has right, clips that only one has right, p alone and by Holm, the verdict."""
+    return pd.DataFrame(
+        {
+            "First": test.names[0],
+            "Second": test.names[1],
+            "Right": f"{test.right[0]}{NBSP}:{NBSP}{test.right[1]}",
+            "Only one right": f"{test.only[0]}{NBSP}:{NBSP}{test.only[1]}",
+            "p": p_value(test.p),
+            "p (Holm)": p_value(test.p_holm),
+            "Verdict": f"{test.ranked[0]} is better" if test.is_real else "no difference found",
+        }
+        for test in tests
+    )
+
+
+def power_numbers(tests: Sequence[PairTest]) -> dict[str, int | float]:
+    """What ``differences.md`` may name: *needed* is the fewest clips of difference that the tests can find."""
+    needed, n_clips = clips_needed(len(tests)), tests[0].n_clips
+    return {"n_pairs": len(tests), "n_clips": n_clips, "needed": needed, "needed_share": needed / n_clips}
+
+
+def silence_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
+    """What silent test windows do to window accuracy: how many each fit has right, and the accuracy without them."""
+    rows = []
+    for result in results:
+        tests = [run.predictions.query("split == 'test'") for run in result.runs]
+        right = [int((test["silent"] & (answers_to_windows(test) == test["y_true"])).sum()) for test in tests]
+        heard = [run.metrics["scores"]["test"]["window"].get("accuracy_without_silence") for run in result.runs]
+        rows.append(
+            {
+                "Experiment": result.short_title,
+                "Silent windows": int(tests[0]["silent"].sum()),
+                "Right in each fit": ", ".join(map(str, right)),
+                "All windows": result.mean("window"),
+                "Heard windows": float(pd.Series(heard, dtype=float).mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def silence_numbers(run: Run) -> dict[str, int | float]:
+    """What ``silence.md`` may name: silent test windows, the most that one answer has right, and what is left then."""
+    test = run.predictions.query("split == 'test'")
+    silent = test.loc[test["silent"], "y_true"]
+    most = int(silent.value_counts().max()) if len(silent) else 0
+    return {"n_silent": len(silent), "most": most, "ceiling": 1 - (len(silent) - most) / len(test)}
+
+
+def ablation_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
+    """A row per architecture and change of the recipe: clip accuracies of the weights kept, the last with interval.
+
+    *Re-estimated* is the test accuracy of the same weights with batch-norm statistics re-estimated.
+    """
+    rows = []
+    for result in results:
+        row: dict[str, Any] = {"Architecture": result.architecture, "Change": result.mark, "Test": "missing"}
+        if result.runs:
+            row |= dict(result.fits_table()[["Epoch", "Training", "Validation"]].iloc[0])
+            row["Test"] = percent(result.mean("clip"), interval=result.intervals["clip"])
+            rescored = RunStore(result.experiment.runs_dir).load_trace(result.best.config, RESCORED)
+            row |= {} if rescored is None else {"Re-estimated": rescored.at["test", "clip_accuracy"]}
+        rows.append(row)
+    return pd.DataFrame(
+        rows, columns=["Architecture", "Change", "Epoch", "Training", "Validation", "Test", "Re-estimated"]
+    )
+
+
+def original_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
+    """Window accuracy and AUC that the original report states, beside ours; empty on any other data set."""
+    stated = pd.read_csv(ORIGINAL, index_col="experiment")
+    rows = [
+        {
+            "Experiment": result.short_title,
+            "Original": stated.loc[result.experiment.full_name, "accuracy"],
+            "Ours": percent(result.mean("window"), result.std("window"), result.intervals["window"]),
+            "Original AUC": stated.loc[result.experiment.full_name, "auc"],
+            "Our AUC": result.mean("window", "auc_macro"),
+            "In the original": stated.loc[result.experiment.full_name, "remark"],
+        }
+        for result in results
+        if result.dataset == ORIGINAL_DATASET and result.experiment.full_name in stated.index
+    ]
+    return pd.DataFrame(rows)
+
+
+def original_f1_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
+    """F1 per class that the original report lists for its cross-validated CNN, beside ours; empty where it has none."""
+    stated = pd.read_csv(ORIGINAL, index_col="experiment")["f1"].dropna()
+    tables = [
+        pd.DataFrame(
+            {
+                "Original": [float(value) for value in stated[result.experiment.full_name].split()],
+                "Ours": result.scores("window").per_class["f1"],
+            }
+        ).rename_axis("Class")
+        for result in results
+        if result.dataset == ORIGINAL_DATASET and result.experiment.full_name in stated.index
+    ]
+    return tables[0] if tables else pd.DataFrame()
+
+
+def key_numbers(results: Sequence[ExperimentResult]) -> dict[str, int | float | str]:
+    """What ``abstract.md``, ``discussion.md`` and ``conclusion.md`` may name.
+
+    *best* is the experiment with the highest clip accuracy; a split, whose one fit says less, only where no experiment
+    is cross-validated.
+    """
+    best = max(results, key=lambda result: (len(result.runs) > 1, result.mean("clip")))
+    scores = best.scores("clip")
+    low, high = best.intervals["clip"]
+    epochs = sorted({result.experiment.epochs for result in results})
+    runs = {run.config.fit_id: run for result in results for run in result.runs}
+    means = {
+        f"mean_{split}": sum(run.metrics["scores"][split]["clip"]["accuracy"] for run in runs.values()) / len(runs)
+        for split in SPLITS
+    }
+    return {
+        "dataset": DATASET_TITLES.get(best.dataset, best.dataset),
+        "n_experiments": len(results),
+        "n_fits": len(runs),
+        "epochs": " or ".join(map(str, epochs)),
+        "n_classes": len(best.class_names),
+        "n_test_clips": scores.n,
+        "clip_share": 1 / scores.n,
+        "chance": scores.chance,
+        "best": best.title,
+        "best_accuracy": best.mean("clip"),
+        "best_low": low,
+        "best_high": high,
+        "best_windows": best.mean("window"),
+        **means,
+    }

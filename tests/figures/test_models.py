@@ -1,0 +1,64 @@
+"""Figures of models show every shape and every weight, whatever the architecture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from figure_data import MEL_NET, attention, steps, texts
+
+from audioclf_lib import figures
+from audioclf_lib.figures.models import architecture_steps
+from audioclf_lib.models import create_model
+from audioclf_lib.models.derivation import derive_layers
+
+
+def test_attention_of_one_head_is_drawn_as_it_is_with_cls_first():
+    weights = attention(2)[1]
+    ax = figures.plot_attention(weights)
+    np.testing.assert_array_equal(ax.collections[0].get_array(), weights)
+    assert ax.get_xticklabels()[0].get_text() == "CLS"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("attends to token", "token")
+    assert ax.yaxis_inverted()
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_the_attention_of_cls_has_a_strip_per_head_and_a_colour_bar(heads):
+    weights = attention(heads)[:, 0]
+    ax = figures.plot_attention(weights)
+    np.testing.assert_array_equal(ax.collections[0].get_array(), weights)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [str(head + 1) for head in range(heads)]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("attends to token", "head")
+    (bar,) = ax.child_axes
+    assert bar.get_ylabel() == "weight"
+    assert bar.get_ylim() == pytest.approx((0, weights.max()))
+
+
+def test_one_row_of_weights_is_one_strip():
+    weights = attention(1)[0, 0]
+    assert figures.plot_attention(weights).collections[0].get_array().tolist() == [weights.tolist()]
+
+
+def test_the_architecture_shows_every_new_shape_and_each_encoder_layer():
+    layers = derive_layers(create_model("transformer"))
+    found = architecture_steps(layers)
+    names = ["cls token", "encoder layer 1", "encoder layer 2", "cls output", "classifier"]
+    assert [name for name, _ in found][-5:] == names
+    assert [shape for _, shape in found][-5:] == [(33, 250), (33, 250), (33, 250), (250,), (10,)]
+    assert "33\n× 250" in texts(figures.plot_architecture(layers))
+
+
+def test_an_architecture_with_feature_maps_shows_all_their_sizes():
+    drawn = texts(figures.plot_architecture(MEL_NET))
+    shapes = ["1\n× 16,000", "1\n× 40\n× 51", "32\n× 40\n× 51", "32\n× 20\n× 25", "32", "10"]
+    assert [text for text in drawn if text in shapes] == shapes
+    assert {"log mel", "conv1", "pool1", "mean", "linear"} <= set(drawn)
+
+
+def test_a_deep_architecture_goes_on_in_further_rows():
+    deep = steps(*(("body", f"conv{i}", (i, 100), (i + 1, 100)) for i in range(1, 40)))
+    ax = figures.plot_architecture(deep)
+    assert texts(ax).count("40\n× 100") == 1
+    heights = {round(box.get_y() + box.get_height() / 2, 3) for box in ax.patches if hasattr(box, "get_boxstyle")}
+    assert len([box for box in ax.patches if hasattr(box, "get_boxstyle")]) == 40
+    assert len(heights) == 4
+    assert ax.figure.get_figheight() == pytest.approx(6)

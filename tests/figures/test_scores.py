@@ -1,0 +1,170 @@
+"""Figures of scores show the numbers they are given."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_data import BINS, FIFTY, TEN, confusion, per_class, reliability, results, roc, texts
+from matplotlib.axes import Axes
+
+from audioclf_lib import figures
+
+
+def cell_texts(ax: Axes, n_classes: int) -> np.ndarray:
+    cells = np.full((n_classes, n_classes), "", dtype=object)
+    for text in ax.texts:
+        x, y = text.get_position()
+        cells[int(y), int(x)] = text.get_text()
+    return cells
+
+
+@pytest.mark.parametrize("n_classes", [2, 10, 50])
+def test_confusion_cells_hold_the_matrix_true_classes_down(n_classes):
+    matrix = confusion(n_classes)
+    names = [f"name_{i}" for i in range(n_classes)]
+    ax = figures.plot_confusion(matrix, names)
+    np.testing.assert_array_equal(cell_texts(ax, n_classes), np.where(matrix > 0, matrix.astype(str), ""))
+    for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+        assert [label.get_text() for label in labels] == names
+    assert ax.yaxis_inverted()
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
+
+
+def test_confusion_in_per_cent_is_by_row_and_survives_an_empty_row():
+    ax = figures.plot_confusion([[0, 0, 0], [1, 1, 2], [0, 3, 0]], ["a", "b", "c"], normalise=True)
+    assert cell_texts(ax, 3).tolist() == [["", "", ""], ["25", "25", "50"], ["", "100", ""]]
+
+
+def legend_texts(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("names", [["dog", "cat"], TEN, FIFTY], ids=len)
+def test_every_roc_curve_is_drawn_as_it_is(names):
+    curves, auc = roc(names)
+    drawn = [line.get_xydata() for line in figures.plot_roc(curves, auc).lines]
+    for curve in curves.values():
+        assert any(np.array_equal(line, np.column_stack(curve)) for line in drawn)
+
+
+def test_the_roc_legend_gives_the_areas_of_few_classes_and_the_averages():
+    curves, auc = roc(["dog", "cat", "cow"])
+    averages = [f"{auc['macro']:.2f}  macro average", f"{auc['micro']:.2f}  micro average"]
+    assert legend_texts(figures.plot_roc(curves, auc))[:5] == [
+        *(f"{auc[name]:.2f}  {name}" for name in ("dog", "cat", "cow")),
+        *averages,
+    ]
+
+
+@pytest.mark.parametrize("names", [TEN, FIFTY], ids=len)
+def test_the_roc_legend_names_the_extremes_of_many_classes_and_the_range_of_the_others(names):
+    curves, auc = roc(names)
+    ax = figures.plot_roc(curves, auc)
+    ranked = sorted(names, key=auc.__getitem__)
+    named = {name for name in names for entry in legend_texts(ax) if entry.endswith(f"  {name}")}
+    assert named == {*ranked[:2], *ranked[-2:]}
+    others = f"{auc[ranked[2]]:.2f} to {auc[ranked[-3]]:.2f}  {len(names) - 4} other classes"
+    assert others in legend_texts(ax)
+    thin = [line for line in ax.lines if line.get_linewidth() < 1 and len(line.get_xdata()) > 2]
+    assert len(thin) == len(names) - 4
+
+
+def test_a_class_without_an_area_gets_a_dash():
+    curves, auc = roc(["dog", "cat"])
+    entries = legend_texts(figures.plot_roc(curves, auc | {"dog": float("nan")}))
+    assert "–" in entries[0] and "nan" not in " ".join(entries)
+
+
+def test_f1_bars_are_the_scores_and_the_line_their_mean():
+    frame = per_class(TEN)
+    ax = figures.plot_f1_bars(frame)
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx(frame["f1"].tolist())
+    assert texts(ax) == [*(f"{score:.2f}" for score in frame["f1"]), f"macro F1 {frame['f1'].mean():.2f}"]
+    assert ax.lines[0].get_xdata()[0] == pytest.approx(frame["f1"].mean())
+
+
+def test_dollar_signs_in_class_names_are_letters():
+    names = ["cost $x$", r"$\foo$"]
+    ax = figures.plot_f1_bars(pd.DataFrame({"f1": [0.5, 0.2]}, index=names))
+    ax.figure.savefig(io.BytesIO(), format="svg")  # mathematics that is none would stop here
+    assert [label.get_text().replace("\\$", "$") for label in ax.get_yticklabels()] == names
+
+
+def test_reliability_bars_are_the_accuracies_in_their_bins_and_empty_bins_have_none():
+    ax = figures.plot_reliability(reliability(*BINS))
+    bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in ax.patches]
+    assert len(bars) == len(BINS)
+    for (centre, height), (_, confidence, accuracy) in zip(bars, BINS, strict=True):
+        assert height == accuracy
+        assert abs(centre - confidence) <= 0.5 / 15
+
+
+def test_reliability_lines_lead_from_accuracy_to_confidence_and_add_up_to_the_error():
+    table = reliability(*BINS)
+    ax = figures.plot_reliability(table)
+    (lines,) = ax.collections
+    ends = [segment[:, 1] for segment in lines.get_segments()]
+    assert [sorted(pair) for pair in ends] == [sorted((a, c)) for _, c, a in BINS]
+    lengths = [abs(a - b) for a, b in ends]
+    counts = [count for count, *_ in BINS]
+    assert np.average(lengths, weights=counts) == pytest.approx(table.ece)
+    assert ax.get_title(loc="right") == f"ECE {table.ece:.3f}"
+    diagonal = next(line for line in ax.lines if len(line.get_xdata()) == 2)
+    assert np.array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+
+
+def test_reliability_counts_stand_above_and_the_largest_is_written():
+    ax = figures.plot_reliability(reliability(*BINS))
+    (strip,) = ax.child_axes
+    assert [bar.get_height() for bar in strip.patches] == [count for count, *_ in BINS]
+    assert strip.get_xlim() == ax.get_xlim()
+    assert texts(strip) == ["1,234"]
+
+
+@pytest.mark.parametrize("panels", [1, 2, 4, 5, 8, 16])
+def test_reliability_panels_are_named_and_fit_the_page(panels):
+    tables = {f"Transformer, {panel} heads\nk-fold": reliability(*BINS) for panel in range(panels)}
+    drawn = figures.plot_reliabilities(tables)
+    figure = drawn[0].figure
+    assert figure.axes == list(drawn)
+    assert [ax.get_title(loc="left") for ax in drawn] == list(tables)
+    assert all(ax.get_title(loc="right").startswith("ECE") for ax in drawn)
+    assert figure.get_figwidth() <= figures.TEXT_WIDTH
+    assert figure.get_figheight() <= 9
+    assert all(ax.get_xlabel() == "confidence" for ax in drawn[-min(4, panels) :])
+
+
+def test_the_comparison_shows_means_deviations_fits_and_what_is_missing():
+    ax = figures.plot_comparison(results(), chance=0.25, reference={"CNN, split": 0.0916})
+    assert [[bar.get_width() for bar in bars] for bars in ax.containers] == [pytest.approx([0.55, 0.5])] * 2
+    dots = [sorted(dots.get_offsets()[:, 0]) for dots in ax.collections if len(dots.get_offsets())]
+    assert sorted(dots) == [[0.4, 0.5, 0.6, 0.7]] * 2 + [[0.5]] * 2
+    deviation = np.std([0.4, 0.5, 0.6, 0.7], ddof=1)
+    ends = [
+        (np.nanmin(line.get_xdata()), np.nanmax(line.get_xdata()))
+        for line in ax.lines
+        if np.isfinite(line.get_xdata()).sum() > 2
+    ]
+    assert pytest.approx((0.55 - deviation, 0.55 + deviation)) in ends
+    assert [text for text in texts(ax) if "%" not in text] == ["missing"]
+    assert texts(ax).count("55.0 %") == 2
+    assert [float(line.get_xdata()[0]) for line in ax.lines if line.get_marker() == "D"] == [0.0916]
+    assert any(list(line.get_xdata()) == [0.25, 0.25] for line in ax.lines)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["CNN, k-fold", "CNN, split", "Transformer, split"]
+
+
+def test_a_comparison_without_any_fit_names_all_as_missing():
+    nothing = results().assign(fits=[[]] * 6)
+    assert texts(figures.plot_comparison(nothing)) == ["missing"] * 3
+
+
+def test_a_confusion_table_brings_its_own_class_names():
+    table = pd.DataFrame([[3, 1], [0, 4]], index=["dog", "rain"], columns=["dog", "rain"])
+    of_table, of_array = figures.plot_confusion(table), figures.plot_confusion(table.to_numpy(), ["dog", "rain"])
+    for ax in (of_table, of_array):
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["dog", "rain"]
+    two = figures.plot_confusion(table.loc[["rain"], ["rain"]])
+    assert [text.get_text() for text in two.texts] == ["4"]

@@ -1,0 +1,58 @@
+"""Figures of the data show what is in the waveforms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from figure_data import TEN, silent_dataset, texts, waveform
+
+from audioclf_lib import figures
+from audioclf_lib.figures.sounds import hertz_to_mel
+
+
+def test_the_waveform_band_reaches_the_extremes_at_their_time():
+    samples = np.zeros(80_000, dtype=np.float32)
+    samples[40_000], samples[64_000] = 0.7, -0.4
+    (band,) = figures.plot_waveform(samples).collections
+    points = band.get_paths()[0].vertices
+    assert points[:, 1].max() == pytest.approx(0.7)
+    assert points[:, 1].min() == pytest.approx(-0.4)
+    assert points[points[:, 1].argmax(), 0] == pytest.approx(2.5, abs=0.01)
+    assert points[points[:, 1].argmin(), 0] == pytest.approx(4.0, abs=0.01)
+
+
+@pytest.mark.parametrize("frequency", [500, 1000, 4000])
+def test_a_tone_is_loudest_at_its_frequency_in_the_spectrogram(frequency):
+    time = np.arange(80_000) / 16_000
+    ax = figures.plot_mel_spectrogram(np.sin(2 * np.pi * frequency * time))
+    (mesh,) = ax.collections
+    decibels = mesh.get_array()
+    edges = mesh.get_coordinates()[:, 0, 1]
+    row = int(decibels.mean(axis=1).argmax())
+    assert edges[row - 1] <= hertz_to_mel(frequency) <= edges[row + 2]
+    assert decibels.max() == 0
+    assert decibels.min() >= -80
+    assert decibels.shape[0] == 64
+    assert decibels.shape[1] <= 101
+
+
+def test_a_long_clip_gives_a_mesh_of_the_same_size():
+    (mesh,) = figures.plot_mel_spectrogram(waveform(30), n_mels=32, max_frames=50).collections
+    assert mesh.get_array().shape[0] == 32
+    assert mesh.get_array().shape[1] <= 51
+
+
+def test_windows_lie_where_they_are_cut_and_silent_ones_are_named():
+    ax = figures.plot_windows(waveform(), [False] * 7 + [True] * 2)
+    boxes = list(ax.patches)
+    assert [box.get_x() for box in boxes] == [0.5 * i for i in range(9)]
+    assert {box.get_width() for box in boxes} == {1.0}
+    assert [bool(box.get_hatch()) for box in boxes] == [False] * 7 + [True] * 2
+    assert texts(ax) == ["1", "2", "3", "4", "5", "6", "7", "8 silent", "9 silent"]
+
+
+def test_silence_is_counted_per_class_and_sorted():
+    ax = figures.plot_silence_per_class(silent_dataset(TEN))
+    assert ax.get_yticklabels()[0].get_text() == "class_1"
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx([12 / 27] + [0] * 9)
+    assert texts(ax) == ["12 of 27"] + ["0 of 27"] * 9

@@ -1,0 +1,87 @@
+"""Building a report: from a notebook that is executed to its PDF and HTML."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from audioclf_lib._support.errors import InputError
+from audioclf_lib.report.build import build_report
+from audioclf_lib.suite.execution import NotebookError
+
+
+def write_notebook(path: Path, *cells: str, parameters: str = 'title = "Mine"') -> Path:
+    """A student's own notebook, which knows nothing of plans."""
+    cells = (parameters, *cells)
+    tags = [["parameters"], *[[]] * (len(cells) - 1)]
+    code = [new_code_cell(cell, metadata={"tags": tag}) for cell, tag in zip(cells, tags, strict=True)]
+    kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    nbformat.write(new_notebook(cells=[*code, new_markdown_cell("# What I found")], metadata=kernel), path)
+    return path
+
+
+SHOWS_TITLE = "from audioclf_lib.report import show_title_page\nshow_title_page(title=title)"
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    return write_notebook(tmp_path / "mine.ipynb", SHOWS_TITLE)
+
+
+def build(folder: Path, notebook: Path, *, runs: str = "runs", **options: str) -> str:
+    """Text of ``report.html``, made into ``folder``."""
+    (path,) = build_report(
+        "demo", runs_dir=notebook.parent / runs, output_dir=folder, formats=["html"], notebook=notebook, **options
+    )
+    return path.read_text(encoding="utf-8")
+
+
+def test_any_notebook_can_be_the_report(mine: Path, tmp_path: Path) -> None:
+    html = build(tmp_path / "out", mine)
+    assert "<h1>Mine</h1>" in html
+    assert "What I found" in html
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["report.ipynb"]
+
+
+def test_two_builds_at_once_get_each_their_own_report(mine: Path, tmp_path: Path) -> None:
+    titles = ["The first", "The second"]
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda title: build(tmp_path / title, mine, title=title), titles))
+    for title, html in zip(titles, made, strict=True):
+        assert f"<h1>{title}</h1>" in html
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["report.ipynb"]
+
+
+def test_a_failed_cell_leaves_the_notebook_with_its_traceback_and_nothing_else(tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "mine.ipynb", "1 / 0")
+    with pytest.raises(NotebookError, match="ZeroDivisionError") as caught:
+        build(tmp_path / "out", notebook)
+    assert caught.value.notebook == tmp_path / "runs" / "report.failed.ipynb"
+    assert "ZeroDivisionError" in caught.value.notebook.read_text(encoding="utf-8")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["report.failed.ipynb"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_home_is_replaced_in_paths(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (path,) = build_report("demo", runs_dir="~/runs", output_dir="~/out", formats=["html"], notebook="~/mine.ipynb")
+    assert path == tmp_path / "out" / "report.html"
+    assert (tmp_path / "runs" / "report.ipynb").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(mine: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(InputError, match=r"cannot write .*out/report: Not a directory; .* choose another"):
+        build(tmp_path / "out" / "report", mine)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_format_or_parameter_is_named(mine: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown format 'docx'; choose from pdf, html"):
+        build_report("demo", runs_dir=tmp_path / "runs", output_dir=tmp_path, formats=["docx"], notebook=mine)
+    with pytest.raises(InputError, match=r"mine.ipynb has no parameter 'course'; it has title"):
+        build(tmp_path / "out", mine, course="Deep listening")

@@ -1,0 +1,166 @@
+"""The report's tables hold what the run folders say, computed here a second time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from synthetic import DEMO, write_run
+
+from audioclf_lib.config import Experiment, Recipe
+from audioclf_lib.metrics.results import ExperimentResult
+from audioclf_lib.metrics.scores import Scores
+from audioclf_lib.metrics.uncertainty import Interval, PairTest
+from audioclf_lib.report import tables
+from audioclf_lib.runs.store import RunStore
+from audioclf_lib.suite.ablation import RESCORED
+
+NBSP = "\N{NO-BREAK SPACE}"
+ESC10 = replace(DEMO, name="esc10")
+
+
+def result_of(folder: Path, dataset: object = DEMO, **settings: object) -> ExperimentResult:
+    experiment = Experiment(**{"model": "cnn", "epochs": 2} | settings)
+    runs = [write_run(RunStore(folder), config, clips_per_class=2) for config in experiment.fits(dataset)]
+    return ExperimentResult(experiment, tuple(runs))
+
+
+@pytest.fixture(scope="module")
+def kfold(tmp_path_factory: pytest.TempPathFactory) -> ExperimentResult:
+    return result_of(tmp_path_factory.mktemp("runs"))
+
+
+def test_shares_are_written_with_spread_and_interval() -> None:
+    assert tables.percent(0.6113) == f"61.1{NBSP}%"
+    shown = tables.percent(0.6113, 0.0234, Interval(0.55, 0.669))
+    assert shown.replace(NBSP, " ") == "61.1 ± 2.3 % (55.0 to 66.9)"
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"),
+    [(0.0462, "0.046"), (0.05, "0.050"), (0.5, "0.50"), (1.0, "1.0"), (0.0012, "0.0012"), (1e-5, "<0.001")],
+)
+def test_p_has_two_significant_digits(p: float, shown: str) -> None:
+    assert tables.p_value(p) == shown
+
+
+def test_accuracy_is_the_diagonal_over_the_sum(kfold: ExperimentResult) -> None:
+    scores = kfold.scores("clip")
+    latex = tables.accuracy_latex(scores)
+    terms = latex.split("frac{")[1].split("}")[0].split(" + ")
+    assert list(map(int, terms)) == np.diag(scores.confusion).tolist()
+    assert rf"\frac{{{scores.n_correct}}}{{{scores.n}}} = {scores.accuracy:.4f}" in latex
+
+
+def test_data_are_counted_by_class(kfold: ExperimentResult) -> None:
+    run = kfold.best
+    table, numbers = tables.data_table(run), tables.data_numbers(run)
+    assert list(table.index) == list(DEMO.class_names)
+    assert table.loc["fire crackling"].to_dict() == {
+        "Clips": 10,
+        "Recordings": 10,
+        "Windows": 90,
+        "Silent windows": 20,
+    }
+    assert table["Silent windows"].sum() == 20
+    assert (numbers["n_clips"], numbers["n_folds"], numbers["n_windows"], numbers["n_samples"]) == (100, 5, 9, 80_000)
+
+
+def test_the_recipe_lists_what_is_in_use_and_nothing_else() -> None:
+    as_written = tables.recipe_table([Experiment(model="cnn", recipe="as-written")])
+    assert as_written["Setting"].tolist() == ["dropout", "optimizer", "learning rate", "batch size", "schedule"]
+    both = tables.recipe_table([Experiment(model="cnn"), Experiment(model="transformer")]).set_index("Setting")
+    assert both.loc["encoder lr scale", ["CNN", "Transformer"]].tolist() == [None, "0.1"]
+    assert both.loc["drop silent", "CNN"] == "yes"
+    assert "label smoothing" not in both.index
+    assert both.loc["dropout", "What it does"] == Recipe.model_fields["dropout"].description
+
+
+def test_scores_stand_side_by_side(kfold: ExperimentResult) -> None:
+    missing = ExperimentResult(Experiment(model="transformer", protocol="split"), ())
+    table = tables.scores_table([kfold, missing])
+    first = table.iloc[0]
+    assert first["Clips"] == tables.percent(kfold.mean("clip"), kfold.std("clip"), kfold.intervals["clip"])
+    assert first["Balanced"] == pytest.approx(np.mean(kfold.values("clip", "balanced_accuracy")))
+    assert first["ECE"] == kfold.calibration.ece
+    assert table.iloc[1][["Experiment", "Fits", "Clips"]].tolist() == ["Transformer, 1 head, split", 0, "missing"]
+
+
+def test_a_difference_is_called_better_only_if_it_is_real() -> None:
+    real = PairTest(("A", "B"), 80, (50, 70), (2, 22), 0.00004, 0.00008)
+    chance = PairTest(("A", "C"), 80, (50, 58), (5, 13), 0.0962, 0.0962)
+    table = tables.differences_table([real, chance])
+    assert table["Verdict"].tolist() == ["B is better", "no difference found"]
+    assert table["p (Holm)"].tolist() == ["<0.001", "0.096"]
+    assert table["Only one right"].tolist() == [f"2{NBSP}:{NBSP}22", f"5{NBSP}:{NBSP}13"]
+
+
+def test_the_smallest_difference_that_can_be_found_is_told() -> None:
+    tests = [PairTest(("A", name), 80, (50, 50), (0, 0), 1.0, 1.0) for name in "BCDEFG"]
+    needed = tables.power_numbers(tests)["needed"]
+    assert 6 * stats.binomtest(needed, needed).pvalue < 0.05 <= 6 * stats.binomtest(needed - 1, needed - 1).pvalue
+    assert tables.power_numbers(tests)["needed_share"] == needed / 80
+
+
+def test_silence_is_counted_fit_by_fit(kfold: ExperimentResult) -> None:
+    row = tables.silence_table([kfold]).iloc[0]
+    right, heard = [], []
+    for run in kfold.runs:
+        test = run.predictions[run.predictions["split"] == "test"]
+        correct = test[[f"p_{label}" for label in range(10)]].to_numpy().argmax(1) == test["y_true"]
+        right.append(int(correct[test["silent"]].sum()))
+        heard.append(correct[~test["silent"]].mean())
+    assert row["Right in each fit"] == ", ".join(map(str, right))
+    assert row["Heard windows"] == pytest.approx(np.mean(heard))
+    assert tables.silence_numbers(kfold.best) == {"n_silent": 4, "most": 4, "ceiling": 1.0}, "all are of one class"
+
+
+def test_original_numbers_stand_beside_ours_on_its_data_set_alone(kfold: ExperimentResult, tmp_path: Path) -> None:
+    assert tables.original_table([kfold]).empty
+    assert tables.original_f1_table([kfold]).empty
+    ours = result_of(tmp_path, ESC10)
+    row = tables.original_table([ours]).iloc[0]
+    assert row["Original"] == pytest.approx(305 / 720)
+    assert row["Our AUC"] == pytest.approx(ours.mean("window", "auc_macro"))
+    f1 = tables.original_f1_table([ours])
+    assert f1["Original"].mean() == pytest.approx(0.3754, abs=1e-4)
+    assert f1["Ours"].tolist() == ours.scores("window").per_class["f1"].tolist()
+
+
+def test_the_ablation_has_a_row_for_each_change(tmp_path: Path) -> None:
+    written = replace(
+        result_of(tmp_path, protocol="split", recipe="as-written", runs_dir=str(tmp_path)), mark="as written"
+    )
+    changed = replace(result_of(tmp_path, protocol="split", runs_dir=str(tmp_path)), mark="warm-up")
+    nothing = ExperimentResult(written.experiment, (), (written.runs[0].config,), "mixup")
+    scores = pd.DataFrame({"clip_accuracy": [0.5, 0.25]}, index=["validation", "test"])
+    RunStore(tmp_path).save_trace(written.runs[0].config, RESCORED, scores)
+    table = tables.ablation_table([written, changed, nothing])
+    assert table["Change"].tolist() == ["as written", "warm-up", "mixup"]
+    assert table.loc[0, "Training"] == written.runs[0].metrics["scores"]["train"]["clip"]["accuracy"]
+    assert table["Re-estimated"].tolist()[0] == 0.25
+    assert table["Re-estimated"].isna().tolist() == [False, True, True]
+    assert table.loc[2, "Test"] == "missing"
+
+
+def test_the_environment_lists_every_fit_once(kfold: ExperimentResult) -> None:
+    split = ExperimentResult(kfold.experiment.changed(protocol="split"), kfold.runs[:1])
+    table = tables.environment_table([kfold, split])
+    assert table["Run"].tolist() == [run.config.fit_id[-8:] for run in kfold.runs]
+    assert table["Minutes"].tolist() == [0.2] * 4
+
+
+def test_key_numbers_are_those_of_the_best_cross_validated_experiment(kfold: ExperimentResult, tmp_path: Path) -> None:
+    experiment = Experiment(model="transformer", protocol="split", epochs=2)
+    lucky = ExperimentResult(experiment, (write_run(RunStore(tmp_path), experiment.fits(DEMO)[0], skill=1.0),))
+    numbers = tables.key_numbers([lucky, kfold])
+    scores: Scores = kfold.scores("clip")
+    assert (numbers["best"], numbers["best_accuracy"]) == (kfold.title, kfold.mean("clip"))
+    assert (numbers["n_experiments"], numbers["n_fits"], numbers["chance"]) == (2, 5, scores.chance)
+    every = [*lucky.runs, *kfold.runs]
+    training = [run.metrics["scores"]["train"]["clip"]["accuracy"] for run in every]
+    assert numbers["mean_train"] == pytest.approx(pd.Series(training).mean())
