@@ -178,7 +178,7 @@ def plan_jobs(
     if plan.ablation:
         fits = tuple(each.fits(dataset)[0] for each in ablation_experiments(plan, device, runs_dir))
         last = Job(
-            id=f"ablation-e{plan.ablation.epochs}-{digest_of(fits)}",
+            id=f"ablation-e{fits[0].epochs}-{digest_of(fits)}",
             title="ablation",
             folder=first.folder,
             notebook=notebooks_dir / ABLATION_NOTEBOOK,

@@ -110,6 +110,7 @@ def test_every_experiment_is_a_fit_of_the_split_and_of_no_other_folds(dataset: D
     [
         ({"epochs": 0}, "epochs = 0 is not possible"),
         ({"seeds": [-1]}, "seed = -1 is not possible"),
+        ({"num_heads": 900}, "num_heads = 900 is not possible"),
         ({"device": "tpu"}, "device = 'tpu' is not possible"),
     ],
 )
@@ -136,6 +137,7 @@ def test_a_plans_ablation_is_on_its_data_set_and_test_fold() -> None:
     experiments = ablation_experiments(plan, runs_dir="somewhere")
     shared = {(each.dataset, each.test_fold, each.epochs, each.seed, each.threads) for each in experiments}
     assert shared == {("esc10", 2, 4, 3, 2)}
+    assert {each.epochs for each in ablation_experiments(plan.changed(epochs=2))} == {2}, "no longer than its fits"
     assert ablation_experiments(Plan(**plan.model_dump() | {"ablation": None})) == []
 
 
