@@ -32,7 +32,7 @@ import audioclf_lib.data as datasets
 from audioclf_lib.config import SCHEMA_VERSION, Experiment
 from audioclf_lib.data import esc, load_dataset
 from audioclf_lib.data.esc import ESC10_FOLDERS
-from audioclf_lib.report.results import KnownDataset
+from audioclf_lib.config import KnownDataset
 from audioclf_lib.runs.checksums import SUMS, write_sums
 from audioclf_lib.runs.store import ARTEFACTS, RunStore
 
