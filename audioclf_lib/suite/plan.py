@@ -115,7 +115,8 @@ class Plan(StrictModel):
         if "experiments" not in given:
             values["experiments"] = list({_key(each): each for each in own}.values())
         if recipe_changes is not None:
-            added = Experiment(model="cnn", recipe_changes=recipe_changes).recipe_changes
+            checked: dict[str, Any] = {"model": "cnn", "recipe_changes": recipe_changes}
+            added = Experiment(**checked).recipe_changes
             for settings in [values, *values["experiments"]]:
                 if "recipe_changes" in settings:
                     changed = [before | added for before in _values(settings, "recipe_changes")]
