@@ -17,7 +17,6 @@ from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.data import Dataset, dataset_slug, load_dataset
 from audioclf_lib.data.audio import decoded_length
 from audioclf_lib.data.esc import ESC10_CLASSES, ESC10_FOLDERS, ESC50_CLASSES, locate_esc10, read_registry
-from audioclf_lib.data.make_registry import make_registry
 from audioclf_lib.data.windowing import cut_windows
 
 

@@ -46,9 +46,9 @@ from audioclf_lib.suite.tracing import (
     rescore,
     trace_fit,
 )
+from audioclf_lib.training import fit
 from audioclf_lib.training.batches import all_windows, training_batch
 from audioclf_lib.training.epochs import train_epoch
-from audioclf_lib.training import fit
 from audioclf_lib.training.optimisation import make_optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
