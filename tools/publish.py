@@ -15,12 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
-from audioclf_lib._support.errors import InputError
-from audioclf_lib._support.paths import PUBLISHED_DIR, explained, replace_file
-from audioclf_lib.config import MODELS, Experiment, FitConfig, KnownDataset
-from audioclf_lib.data import dataset_slug
-from audioclf_lib.metrics.scores import LEVELS, best_fit
 from audioclf_lib.report.original import ORIGINAL, ORIGINAL_DATASET
 from audioclf_lib.report.phrases import (
     NBSP,
@@ -31,10 +25,16 @@ from audioclf_lib.report.phrases import (
     percent_with_std,
 )
 from audioclf_lib.report.results import ExperimentResult, known_dataset
+from audioclf_lib.suite.variants import RESCORED, TRACE, planned_diagnosis
+
+from audioclf_lib._support.errors import InputError
+from audioclf_lib._support.paths import PUBLISHED_DIR, explained, replace_file
+from audioclf_lib.config import MODELS, Experiment, FitConfig, KnownDataset
+from audioclf_lib.data import dataset_slug
+from audioclf_lib.metrics.scores import LEVELS, best_fit
 from audioclf_lib.report.show import NO_VALUE
 from audioclf_lib.runs.store import WEIGHTS, Run, RunStore
 from audioclf_lib.suite.plan import Plan, last_plan_path, save_plan
-from audioclf_lib.suite.variants import RESCORED, TRACE, planned_diagnosis
 
 RESULTS = "results.csv"
 START, END = "<!-- results: written by `audioclf publish` from results.csv -->", "<!-- end of results -->"

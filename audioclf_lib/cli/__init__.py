@@ -104,8 +104,7 @@ def run(
     """Run one notebook in batch, as an experiment of the suite or with parameters of your own."""
     from audioclf_lib.cli.tables import live_lines, show, shown_path
     from audioclf_lib.runs.store import RunStore
-    from audioclf_lib.suite.engine import outcome
-    from audioclf_lib.suite.jobs import NOTEBOOKS_DIR, experiment_job
+    from audioclf_lib.suite.jobs import NOTEBOOKS_DIR, experiment_job, outcome
     from audioclf_lib.suite.notebooks import NotebookError, read_progress, run_notebook
     from audioclf_lib.suite.plan import resolve_dataset
     from audioclf_lib.training.environment import choose_device
@@ -305,6 +304,7 @@ def tune(
             _say("no trial was trained to the end, so there are no best settings")
         else:
             _say(f"best settings, for --recipe-changes: {json.dumps(found.best.recipe_changes)}")
+            _say(f"settings of its model: {json.dumps(found.best.model_settings)}")
 
 
 def main() -> None:

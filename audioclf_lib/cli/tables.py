@@ -16,8 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from audioclf_lib._support.durations import describe_estimate, describe_seconds
-from audioclf_lib.suite.engine import Outcome, describe_accuracy
-from audioclf_lib.suite.jobs import DryRun, Job, distinct_fits
+from audioclf_lib.suite.jobs import DryRun, Job, Outcome, describe_accuracy, distinct_fits
 from audioclf_lib.suite.notebooks import failed_path
 from audioclf_lib.suite.plan import Plan
 

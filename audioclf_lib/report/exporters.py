@@ -105,6 +105,7 @@ class ReportHTMLExporter(ReportExporter):
 
     def write(self, report: Report) -> str:
         meta = {name: _metadata(value) for name, value in report.title_page.items() if value}
+        meta["author"] = _metadata(report.title_page["authors"])  # pandoc makes author-meta of it, safe in attributes
         if report.abstract:
             meta["abstract"] = {"t": "MetaBlocks", "c": report.abstract}
         options = ["--standalone", "--embed-resources", "--mathml", "--number-sections", "--section-divs"]

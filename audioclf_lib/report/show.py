@@ -36,8 +36,14 @@ from audioclf_lib._support.paths import PROJECT_ROOT, replace_file
 NO_VALUE = "–"
 KINDS = {"fig": "figure", "tbl": "table", "eq": "equation", "sec": "section"}  # by the prefix of a label
 
-# Same figure, same bytes: ids from a fixed salt, no date. Paths for glyphs, since browsers may lack the font.
-DETERMINISTIC: Any = {"svg.hashsalt": "audioclf", "svg.fonttype": "path", "pdf.fonttype": 42}
+# Same figure, same bytes: ids from a fixed salt, no date. Paths for glyphs, since browsers may lack the font. No layout
+# while a file is drawn, since it is done once for all three.
+RENDERING: Any = {
+    "svg.hashsalt": "audioclf",
+    "svg.fonttype": "path",
+    "figure.constrained_layout.use": False,
+    "figure.autolayout": False,
+}
 FILE_METADATA: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 PADDING_INCHES = 0.1
 
@@ -221,15 +227,16 @@ def _whole_figure(item: object) -> Figure:
 def _render(figure: Figure) -> dict[str, bytes]:
     """The figure as SVG, PDF and PNG; what it covers is found once for all three."""
     files = {}
-    with mpl.rc_context(DETERMINISTIC):
+    with mpl.rc_context(RENDERING):
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
         box = figure.get_tightbbox().padded(PADDING_INCHES)
         for kind, metadata in FILE_METADATA.items():
             buffer = BytesIO()
             figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches=box, dpi=200)
             files[kind] = buffer.getvalue()
-    return files
+    # Notebooks hold text line by line, and papermill writes them anew after every cell: one long line is far quicker.
+    return files | {"svg": files["svg"].replace(b"\n", b" ")}
 
 
 def _write_figure(folder: Path, name: str, files: Mapping[str, bytes]) -> None:

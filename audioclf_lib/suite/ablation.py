@@ -46,27 +46,30 @@ def change_experiments(
     epochs: int = 8,
     seeds: Sequence[int] = (0,),
     test_fold: int = 1,
+    num_heads: int = 1,
     device: DeviceName = "auto",
     threads: int = 1,
     runs_dir: Path | str = DEFAULT_RUNS_DIR,
 ) -> list[Experiment]:
-    """Splits of the CNN and of the Transformer with one head, each with one change at a time, for each seed.
+    """Splits of the CNN and of the Transformer, each with one change at a time, for each seed.
 
     Args:
         dataset, epochs, test_fold, device, threads, runs_dir: as of ``Experiment``.
         seeds: of the fits.
+        num_heads: attention heads of the Transformer.
 
     Raises:
         InputError: an unknown or impossible value.
     """
+    models: list[dict[str, Any]] = [{"model": "cnn"}, {"model": "transformer", "num_heads": num_heads}]
     common: dict[str, Any] = {"dataset": dataset, "epochs": epochs, "test_fold": test_fold, "device": device}
     common |= {"threads": threads, "runs_dir": runs_dir, "protocol": "split", "recipe": "as-written"}
     return [
-        Experiment(model=model, seed=seed, recipe_changes=settings, **common)
+        Experiment(**model, seed=seed, recipe_changes=settings, **common)
         for seed in seeds
-        for model in ("cnn", "transformer")
+        for model in models
         for name, settings in CHANGES.items()
-        if (model, name) != ("cnn", HIGH_RATE)
+        if (model["model"], name) != ("cnn", HIGH_RATE)
     ]
 
 

@@ -17,15 +17,13 @@ import re
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -49,9 +47,10 @@ from audioclf_lib.suite.jobs import (
     MIN_AT_ONCE,
     NOTEBOOKS_DIR,
     Job,
+    Outcome,
     distinct_fits,
-    fit_key,
     jobs_at_once,
+    outcome,
     suite_jobs,
 )
 from audioclf_lib.suite.notebooks import Status, failed_path, read_progress, read_status, status_path
@@ -68,61 +67,6 @@ GRACE_SECONDS = 20.0  # a kernel may need a moment to leave a long computation
 POLL_SECONDS = 0.2
 ANSWER_SECONDS = 10
 SLURM_RUN = re.compile(r"^SLURM run ID: (\S+)", re.MULTILINE)
-
-State = Literal["done", "failed", "stopped", "not run"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended.
-
-    Attributes:
-        state: ``done``, ``failed``, ``stopped`` (killed, or interrupted) or ``not run``.
-        fits_done: how many of its fits exist.
-        status: what the notebook's process left behind: time, failing cell and error.
-        accuracy: per level (``window``, ``clip``), mean and standard deviation (n - 1) of the accuracy on the test
-            fold over the fits that exist; the deviation of a single fit is None.
-    """
-
-    job: Job
-    state: State
-    fits_done: int
-    status: Status | None
-    accuracy: dict[str, tuple[float, float | None]]
-
-    @property
-    def scores(self) -> str:
-        """``right on the test fold: 64.2 ± 3.1 % of windows, 70.0 ± 2.0 % of clips``; empty if there are none."""
-        levels = [f"{describe_accuracy(value)} of {level}s" for level, value in self.accuracy.items()]
-        return f"right on the test fold: {', '.join(levels)}" if levels else ""
-
-
-def describe_accuracy(accuracy: tuple[float, float | None] | None) -> str:
-    """Mean and standard deviation in per cent, e.g. ``64.2 ± 3.1 %``."""
-    if accuracy is None:
-        return "–"
-    mean, deviation = accuracy
-    return f"{100 * mean:.1f} %" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f} %"
-
-
-def outcome(job: Job, store: RunStore) -> Outcome:
-    """What is known of a job, from its files."""
-    status = read_status(job.output)
-    whole = {fit_key(fit): fit for fit in job.fits if store.is_whole(fit)}
-    state: State
-    if job.is_done(whole):
-        state = "done"
-    elif status is None:
-        state = "not run"
-    else:
-        state = "failed" if status.state == "failed" else "stopped"
-    accuracy: dict[str, tuple[float, float | None]] = {}
-    if whole and job.has_mean:
-        scores = [store.load(fit).metrics["scores"]["test"] for fit in whole.values()]
-        for level in ("window", "clip"):
-            values = [float(each[level]["accuracy"]) for each in scores]
-            accuracy[level] = (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
-    return Outcome(job, state, len(whole), status, accuracy)
 
 
 def run_suite(

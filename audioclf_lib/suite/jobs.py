@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from audioclf_lib._support.cores import usable_cores
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT
@@ -20,7 +20,7 @@ from audioclf_lib.config import DatasetFacts, DeviceName, Experiment, FitConfig
 from audioclf_lib.data import dataset_facts, load_dataset
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.ablation import ablation_experiments, ablation_parameters
-from audioclf_lib.suite.notebooks import is_made_from
+from audioclf_lib.suite.notebooks import Status, is_made_from, read_status
 from audioclf_lib.suite.plan import Plan, distinctions, resolve_model
 
 NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
@@ -38,6 +38,7 @@ ABLATION_NOTEBOOK = "60_diagnosis.ipynb"
 # sixteen. Each takes more than a gigabyte.
 MIN_AT_ONCE, MAX_AT_ONCE = 4, 16
 LONG = 3  # priority of what is started first
+State = Literal["done", "failed", "stopped", "not run"]
 SAMPLE = 10  # finished fits of an architecture that an estimate is made from
 
 
@@ -295,6 +296,59 @@ def jobs_at_once(jobs: Iterable[Job]) -> int:
     """How many jobs may run at the same time: as many as there are long ones that wait for no other."""
     long = sum(job.priority >= LONG and not job.after for job in jobs)
     return max(MIN_AT_ONCE, min(MAX_AT_ONCE, long))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        state: ``done``, ``failed``, ``stopped`` (killed, or interrupted) or ``not run``.
+        fits_done: how many of its fits exist.
+        status: what the notebook's process left behind: time, failing cell and error.
+        accuracy: per level (``window``, ``clip``), mean and standard deviation (n - 1) of the accuracy on the test
+            fold over the fits that exist; the deviation of a single fit is None.
+    """
+
+    job: Job
+    state: State
+    fits_done: int
+    status: Status | None
+    accuracy: dict[str, tuple[float, float | None]]
+
+    @property
+    def scores(self) -> str:
+        """``right on the test fold: 64.2 ± 3.1 % of windows, 70.0 ± 2.0 % of clips``; empty if there are none."""
+        levels = [f"{describe_accuracy(value)} of {level}s" for level, value in self.accuracy.items()]
+        return f"right on the test fold: {', '.join(levels)}" if levels else ""
+
+
+def describe_accuracy(accuracy: tuple[float, float | None] | None) -> str:
+    """Mean and standard deviation in per cent, e.g. ``64.2 ± 3.1 %``."""
+    if accuracy is None:
+        return "–"
+    mean, deviation = accuracy
+    return f"{100 * mean:.1f} %" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f} %"
+
+
+def outcome(job: Job, store: RunStore) -> Outcome:
+    """What is known of a job, from its files."""
+    status = read_status(job.output)
+    whole = {fit_key(fit): fit for fit in job.fits if store.is_whole(fit)}
+    state: State
+    if job.is_done(whole):
+        state = "done"
+    elif status is None:
+        state = "not run"
+    else:
+        state = "failed" if status.state == "failed" else "stopped"
+    accuracy: dict[str, tuple[float, float | None]] = {}
+    if whole and job.has_mean:
+        scores = [store.load(fit).metrics["scores"]["test"] for fit in whole.values()]
+        for level in ("window", "clip"):
+            values = [float(each[level]["accuracy"]) for each in scores]
+            accuracy[level] = (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
+    return Outcome(job, state, len(whole), status, accuracy)
 
 
 @dataclass(frozen=True)

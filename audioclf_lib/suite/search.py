@@ -162,7 +162,7 @@ class StudyConfig(StrictModel):
     @model_validator(mode="after")
     def _can_be_searched(self) -> StudyConfig:
         entry = self.experiment.entry
-        known = [*Recipe.model_fields, *entry.setting_names]
+        known, checked = [*Recipe.model_fields, *entry.setting_names], dict(self.search)
         for name, setting in self.search.items():
             if name not in known:
                 raise ValueError(f"unknown setting {quote(name)}; known are {', '.join(known)}")
@@ -170,9 +170,12 @@ class StudyConfig(StrictModel):
                 raise ValueError(f"{name} is both searched and fixed in recipe_changes; take it out of one of them")
             if self._has_no_effect(name):
                 raise ValueError(f"{name} changes nothing in model {entry.name}; take it out of the search")
-            kinds = {self._type_of(name, value) for value in setting.values}
-            if setting.choices is None and not kinds <= {int, float}:
+            made = tuple(self._made_of(name, value) for value in setting.values)
+            if setting.choices is not None:
+                checked[name] = SearchedSetting(choices=made)  # YAML takes 1e-3 for a text
+            elif not {type(value) for value in made} <= {int, float}:
                 raise ValueError(f"{name} is no number and has no range; give its choices")
+        object.__setattr__(self, "search", checked)
         return self
 
     def _has_no_effect(self, name: str) -> bool:
@@ -181,9 +184,9 @@ class StudyConfig(StrictModel):
             return name not in entry.arguments
         return name in METHOD_FOR and not hasattr(entry.load(), METHOD_FOR[name])
 
-    def _type_of(self, name: str, value: Any) -> type:
-        """Type that the recipe or the model makes of a value; raises InputError for one that is not possible."""
-        return type(_all_settings(self.with_settings({name: value}))[name])
+    def _made_of(self, name: str, value: Any) -> Any:
+        """What the recipe or the model makes of a value; raises InputError for one that is not possible."""
+        return _all_settings(self.with_settings({name: value}))[name]
 
     def changed(self, **changes: Any) -> StudyConfig:
         """The study with other settings, its own or its experiment's; a change to None is none."""
@@ -202,7 +205,10 @@ class StudyConfig(StrictModel):
 
     def draw(self, trial: Trial) -> dict[str, Any]:
         """The trial's settings: those that it has already, or new ones."""
-        return {name: each.draw(trial, name, self._type_of(name, each.values[0])) for name, each in self.search.items()}
+        return {
+            name: each.draw(trial, name, type(self._made_of(name, each.values[0])))
+            for name, each in self.search.items()
+        }
 
     def as_it_stands(self) -> dict[str, Any] | None:
         """The experiment's own values of the searched settings; None if the search leaves one of them out."""

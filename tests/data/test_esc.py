@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from audio_files import make_esc50
-from audioclf_lib.data.make_registry import make_registry
 
 from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.data import Dataset, dataset_slug, load_dataset

@@ -29,10 +29,9 @@ from small_suite import notebook_path
 from synthetic import write_run
 
 import audioclf_lib.data as datasets
-from audioclf_lib.config import SCHEMA_VERSION, Experiment
+from audioclf_lib.config import SCHEMA_VERSION, Experiment, KnownDataset
 from audioclf_lib.data import esc, load_dataset
 from audioclf_lib.data.esc import ESC10_FOLDERS
-from audioclf_lib.config import KnownDataset
 from audioclf_lib.runs.checksums import SUMS, write_sums
 from audioclf_lib.runs.store import ARTEFACTS, RunStore
 

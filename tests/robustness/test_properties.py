@@ -25,7 +25,7 @@ from synthetic import DEMO_CLASSES, SPLITS
 
 from audioclf_lib._support.errors import InputError, one_line, quote, refuse_control_characters
 from audioclf_lib.cli import _parse_object, _parse_parameters, _parse_seeds
-from audioclf_lib.config import Experiment, FitConfig, Recipe, make_recipe
+from audioclf_lib.config import Experiment, FitConfig, KnownDataset, Recipe, make_recipe
 from audioclf_lib.data import load_dataset
 from audioclf_lib.data.windowing import (
     clip_probabilities,
@@ -34,7 +34,6 @@ from audioclf_lib.data.windowing import (
     find_silent_windows,
 )
 from audioclf_lib.metrics.scores import evaluate, score
-from audioclf_lib.config import KnownDataset
 from audioclf_lib.runs.checksums import write_sums
 from audioclf_lib.runs.store import RunStore, load_run
 from audioclf_lib.suite.plan import Plan, load_plan

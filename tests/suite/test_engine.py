@@ -20,8 +20,8 @@ from standins import Scene, wait_until
 from audioclf_lib.config import Experiment
 from audioclf_lib.data import Dataset, load_dataset
 from audioclf_lib.runs.store import RunStore
-from audioclf_lib.suite.engine import Outcome, default_jobs, describe_accuracy, engine_lock, run_suite
-from audioclf_lib.suite.jobs import dry_run, plan_jobs, start_first
+from audioclf_lib.suite.engine import default_jobs, engine_lock, run_suite
+from audioclf_lib.suite.jobs import Outcome, describe_accuracy, dry_run, plan_jobs, start_first
 from audioclf_lib.suite.plan import Plan, load_plan, load_plans, save_plan
 
 SETTINGS = {

@@ -16,6 +16,7 @@ import optuna
 import pandas as pd
 import pytest
 import torch
+from commands import call
 from conftest import PROJECT_ROOT
 from optuna.trial import TrialState
 from settings_files import refusal
@@ -210,7 +211,7 @@ def test_no_test_score_is_anywhere_in_the_run_folders(finished: StudyResult) -> 
         assert (run.config.val_fold, run.config.test_fold, run.config.train_folds) == (2, 1, (3,))
         assert [column for column in run.history if "test" in column] == []
         assert set(run.predictions["split"]) == {"train", "validation"}
-        assert run.config.test_fold not in set(run.predictions["fold"])
+        assert run.config.test_fold not in run.predictions["fold"].tolist()
 
 
 def test_drawn_numbers_have_three_digits_and_stay_in_their_range(tmp_path: Path) -> None:
@@ -357,6 +358,7 @@ def test_a_killed_worker_s_trial_goes_on_from_its_checkpoint_with_the_same_setti
     assert set(study.table["state"]) <= {"complete", "pruned"}
 
 
+@pytest.mark.filterwarnings("ignore")  # Optuna says that a heartbeat is experimental, and not meant for ask()
 def test_a_trial_whose_worker_was_killed_before_its_first_heartbeat_is_replaced(tmp_path: Path) -> None:
     config = make_study(tmp_path, trials=2)
     record = config.record_path(DATASET)
@@ -503,6 +505,33 @@ def test_runs_that_cannot_be_written_are_told(tmp_path: Path) -> None:
         run_silently(make_study(tmp_path / "file"))
 
 
+# --------------------------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_says_a_line_per_trial_a_table_and_the_best_settings(
+    copied: StudyConfig, finished: StudyResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audioclf_lib.data.load_dataset", lambda name, **options: DATASET)
+    own = copied.model_dump(mode="json", exclude={"name", "experiment"}, exclude_none=True)
+    fixed = {"model": "cnn", "epochs": 2, "recipe_changes": copied.experiment.recipe_changes}
+    path = copied.experiment.runs_dir / "rates.yaml"
+    path.write_text(json.dumps(own | fixed))  # JSON is YAML
+    arguments = ["tune", path, "--runs-dir", copied.experiment.runs_dir, "--device", "cpu"]
+    assert call(monkeypatch, *arguments) == 0
+    first, *table = capsys.readouterr().out.splitlines()
+    assert first == f"study {copied.study_id(DATASET)} on tones, 5 trials"
+    assert not [line for line in table if line.startswith("trial ")], "nothing is left to do"
+    assert finished.best is not None
+    assert f"best settings, for --recipe-changes: {json.dumps(finished.best.recipe_changes)}" in table
+    assert table[-1] == "settings of its model: {}"
+
+    assert call(monkeypatch, *arguments, "--trials", "6") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [number_of(line) for line in lines if line.startswith("trial ")] == [5]
+    row = next(line.split() for line in lines if line.split()[:1] == ["0"])
+    assert row[1:5] == ["complete", "2", "100.0", "%"]
+
+
 # -------------------------------------------------------------------------------------------------------- study files
 
 
@@ -522,6 +551,12 @@ def test_a_relative_data_set_is_looked_for_beside_the_file(tmp_path: Path) -> No
     study = load_study(path)
     assert (study.name, study.experiment.dataset) == ("mine", str(tmp_path / "sounds"))
     assert study.search["drop_silent"].choices == (True, False)
+
+
+def test_choices_are_what_the_recipe_makes_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: cnn\nsearch: {learning_rate: {choices: [1e-3, 1]}}\n")  # 1e-3 is a text for YAML
+    assert repr(load_study(path).search["learning_rate"].choices) == "(0.001, 1.0)"
 
 
 @pytest.mark.parametrize("name", ["cnnn", "missing.yaml", "."])
@@ -547,6 +582,7 @@ def test_a_study_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytes
         ("{dropout: 0.5}", "name: value pairs"),
         ("{dropout: {choices: [0.1]}}", "choices = (0.1,) must be two or more different values"),
         ("{dropout: {choices: [0.1, 0.1]}}", "choices = (0.1, 0.1) must be two or more different values"),
+        ("{dropout: {choices: [0.1, 1e-1]}}", "choices = (0.1, 0.1) must be two or more different values"),
         ("{dropout: {choices: [0.1, high]}}", "dropout = 'high' is not possible"),
         ("{dropout: {choices: [0.1, 0.2], low: 0.1}}", "a setting has low and high, or choices; leave one out"),
         ("{batch_size: {low: 8.5, high: 16}}", "batch_size = 8.5 is not possible"),

@@ -23,7 +23,7 @@ from standins import Scene, wait_until
 from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.data import load_dataset
 from audioclf_lib.runs.store import Run, RunStore
-from audioclf_lib.suite.engine import Outcome
+from audioclf_lib.suite.jobs import Outcome
 from audioclf_lib.suite.plan import Plan, load_plan, save_plan
 from audioclf_lib.training.trainer import fit
 

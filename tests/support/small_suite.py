@@ -17,8 +17,7 @@ from nbformat import NotebookNode
 
 from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.runs.store import Run, RunStore
-from audioclf_lib.suite.engine import Outcome, outcome
-from audioclf_lib.suite.jobs import suite_jobs
+from audioclf_lib.suite.jobs import Outcome, outcome, suite_jobs
 from audioclf_lib.suite.plan import Plan, load_plan
 
 CLASSES = ("low_hum", "mid * tone", "high | $x$ note")  # users' names hold what Markdown and TeX take for markup
