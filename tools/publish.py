@@ -33,7 +33,7 @@ from audioclf_lib.suite.ablation import RESCORED, TRACE, ablation_experiments
 from audioclf_lib.suite.plan import Plan, last_plan_path, load_plan, save_plan
 
 RESULTS, README = "results.csv", PROJECT_ROOT / "README.md"
-START, END = "<!-- results: written by tools/publish.py from results.csv -->", "<!-- end of results -->"
+START, END = "<!-- results: written by tools/publish.py -->", "<!-- end of results -->"
 
 
 def publish(plan: Plan, *, runs_dir: Path, to: Path, weights: bool = True, readme: Path | None = None) -> pd.DataFrame:

@@ -243,7 +243,7 @@ class RunStore:
 
     def find(self, dataset: str | None = None, **criteria: Any) -> list[Run]:
         """All finished fits whose configuration has these values, ordered by fit id; see ``scan`` for damaged ones."""
-        runs, _ = self.scan(dataset)
+        runs = self.scan(dataset)[0]
         return [run for run in runs if all(getattr(run.config, key) == value for key, value in criteria.items())]
 
     def known_datasets(self, slug: str) -> list[KnownDataset]:
@@ -344,10 +344,9 @@ class RunStore:
             DamagedRunError: it is not what was written.
         """
         path = self._partial(config) / CHECKPOINT
-        try:
-            content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        if not path.exists():
             return None
+        content = _read_bytes(path)
         return _parsed(path, lambda: _parse_checkpoint(content))
 
     def drop_checkpoint(self, config: FitConfig) -> None:
@@ -489,8 +488,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _damaged(path: Path, reason: object) -> DamagedRunError:
-    said = " ".join(str(reason).split())[:300]
-    return DamagedRunError(f"{path} is damaged ({said})")
+    return DamagedRunError(f"{path} is damaged ({' '.join(str(reason).split())[:300]})")
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
