@@ -129,18 +129,18 @@ class ExperimentResult:
         for run in self.runs:
             scores, test = run.metrics["scores"], run.metrics["scores"]["test"][level]
             rows[f"fold {run.config.val_fold}"] = {
-                "Epoch": float(run.metrics["chosen"]["epoch"]),
+                "Epoch": run.metrics["chosen"]["epoch"],
                 **{title: scores[split][level]["accuracy"] for split, title in SPLIT_TITLES.items()},
                 **{f"{title} loss": run.metrics["losses"][split] for split, title in SPLIT_TITLES.items()},
                 "Balanced": test["balanced_accuracy"],
                 "Macro F1": test["macro_f1"],
                 "AUC": test["auc"]["macro"],
             }
-        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("Validated on")
-        if len(rows) == 1:
-            return table
-        summary = table.drop(columns="Epoch").agg(["mean", "std"]).rename({"std": "deviation"})
-        return pd.concat([table, summary]).rename_axis("Validated on")
+        table = pd.DataFrame.from_dict(rows, orient="index")
+        if len(rows) > 1:
+            summary = table.drop(columns="Epoch").agg(["mean", "std"]).rename({"std": "deviation"})
+            table = pd.concat([table, summary])
+        return table.astype({"Epoch": "Int64"}).rename_axis("Validated on")
 
     def values(self, level: Level, score: str = "accuracy") -> list[float]:
         """A score of every fit on the test fold."""

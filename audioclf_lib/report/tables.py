@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from audioclf_lib.config import Experiment, Recipe
+from audioclf_lib.config import Recipe
 from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
 from audioclf_lib.metrics.results import ExperimentResult
 from audioclf_lib.metrics.scores import SPLITS, Scores, answers_to_windows
@@ -87,9 +87,9 @@ def data_numbers(run: Run) -> dict[str, int | str]:
     }
 
 
-def recipe_table(experiments: Sequence[Experiment]) -> pd.DataFrame:
-    """The settings of the recipe that are in use, a column for each architecture, and what each setting does."""
-    recipes = {each.entry.title: each.recipe_settings for each in experiments}
+def recipe_table(recipes: Recipe | Mapping[str, Recipe]) -> pd.DataFrame:
+    """The settings that are in use, with what each does; of several recipes a column for each name."""
+    recipes = {"Value": recipes} if isinstance(recipes, Recipe) else recipes
     rows = []
     for name, field in Recipe.model_fields.items():
         values = {title: getattr(recipe, name) for title, recipe in recipes.items()}

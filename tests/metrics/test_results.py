@@ -6,7 +6,6 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from synthetic import DEMO as TEN_CLASSES
 from synthetic import write_run
@@ -116,7 +115,3 @@ def test_all_pairs_are_one_family(tmp_path: Path) -> None:
     assert len({frozenset(test.names) for test in tests}) == len(tests) == 6
     lowest = min(tests, key=lambda test: test.p)
     assert lowest.p_holm == pytest.approx(min(1, 6 * lowest.p))
-
-
-def test_tables_are_data_frames_of_numbers(tmp_path: Path) -> None:
-    assert all(pd.api.types.is_float_dtype(column) for _, column in result_of(tmp_path).fits_table().items())

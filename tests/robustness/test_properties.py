@@ -25,7 +25,7 @@ from synthetic import DEMO_CLASSES, SPLITS
 
 from audioclf_lib._support.errors import InputError, one_line, quote, refuse_control_characters
 from audioclf_lib.cli import _parse_object, _parse_parameters, _parse_seeds
-from audioclf_lib.config import Experiment, FitConfig, Recipe, make_recipe
+from audioclf_lib.config import Experiment, FitConfig, KnownDataset, Recipe, make_recipe
 from audioclf_lib.data import load_dataset
 from audioclf_lib.data.windowing import (
     clip_probabilities,
@@ -34,7 +34,6 @@ from audioclf_lib.data.windowing import (
     find_silent_windows,
 )
 from audioclf_lib.metrics.scores import evaluate, score
-from audioclf_lib.report.results import KnownDataset, mean_and_std
 from audioclf_lib.runs.checksums import write_sums
 from audioclf_lib.runs.store import RunStore, load_run
 from audioclf_lib.suite.plan import Plan, load_plan
@@ -319,17 +318,6 @@ def test_a_perfect_ranking_has_full_marks(labels: list[int], n_classes: int) -> 
     scores = score(y_true, np.eye(n_classes)[y_true], DEMO_CLASSES[:n_classes], level="clip")
     assert scores.accuracy == 1
     assert all(area == 1 for area in scores.auc.values() if not np.isnan(area))
-
-
-@QUICK
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.randoms(use_true_random=False))
-def test_mean_and_deviation_do_not_depend_on_the_order(values: list[float], random: Any) -> None:
-    mean, deviation = mean_and_std(values)
-    assert mean == pytest.approx(np.mean(values))
-    assert (deviation is None) == (len(values) == 1)
-    if deviation is not None:
-        assert deviation == pytest.approx(np.std(values, ddof=1))
-        assert mean_and_std(random.sample(values, len(values)))[0] == pytest.approx(mean)
 
 
 # --- whatever users write ends in a value or in an InputError ------------------------------------------------------
