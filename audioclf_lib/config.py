@@ -147,9 +147,6 @@ class Recipe(StrictModel):
         "none", description="balanced: rare classes count as much in the loss as common ones"
     )
     drop_silent: bool = Field(False, description="leave silent windows out of training: they hold no class")
-    answer_silence: bool = Field(
-        False, description="add one silent window to each step, as all classes that silence has: chance answers it else"
-    )
     random_crops: bool = Field(False, description="shift each window by up to half a hop: position means nothing")
     speed_perturbation: float = Field(
         1.0, ge=1, le=4, description="play each window up to this much faster or slower (1: never): pitch and pace vary"
