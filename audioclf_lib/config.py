@@ -141,9 +141,6 @@ class Recipe(StrictModel):
     max_grad_norm: float = Field(0.0, ge=0, description="largest gradient norm (0: unlimited); guards the first steps")
     class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes count like others")
     drop_silent: bool = Field(False, description="leave silent windows out of training: they hold no class")
-    answer_silence: bool = Field(
-        False, description="add one silent window to each step, as all classes that silence has: chance answers it else"
-    )
     random_crops: bool = Field(False, description="shift each window by up to half a hop: position means nothing")
     speed_perturbation: float = Field(
         1.0, ge=1, le=4, description="play each window up to this much faster or slower (1: never): pitch and pace vary"

@@ -78,7 +78,6 @@ REJECTED_SETTINGS: dict[str, tuple[Any, str]] = {
     "max_grad_norm": (-1, "greater than or equal to 0"),
     "class_weights": ("rare", "'none' or 'balanced'"),
     "drop_silent": ("perhaps", "boolean"),
-    "answer_silence": (0.5, "boolean"),
     "random_crops": (2, "boolean"),
     "gain_db": (41, "less than or equal to 40"),
     "flip_polarity": (None, "boolean"),
