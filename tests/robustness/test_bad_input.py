@@ -24,7 +24,6 @@ import pytest
 import soundfile as sf
 from archives import Server, make_zip
 from audio_files import make_esc50, make_folder, tone
-from audioclf_lib.report.results import KnownDataset
 from commands import call, snapshot
 from small_suite import notebook_path
 from synthetic import write_run
