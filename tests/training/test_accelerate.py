@@ -462,7 +462,7 @@ def test_every_special_value_passes_activation_dropout_and_pool_as_in_torch(rate
     z = z.reshape(1, 2, -1, 16).permute(0, 2, 1, 3).reshape(1, -1, 16).contiguous().requires_grad_()  # (1, 72, 16)
     one, zero = torch.ones(16), torch.zeros(16)
     dropout = Dropout(rate, key=5) if rate else NO_DROPOUT
-    y = NormPool.apply(z, one, zero, zero, one, 0.0, False, dropout, relu, average)
+    y = NormPool.apply(z, one, zero, (zero.double(), one.double(), False), dropout, relu, average)
     (gradient,) = torch.autograd.grad(y.nan_to_num(0, 0, 0).sum(), z)
 
     reference = z.detach().clone().requires_grad_()
