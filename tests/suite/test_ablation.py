@@ -146,7 +146,7 @@ def test_the_observer_sees_the_gradients_that_autograd_gives(dataset: Dataset) -
     seen: list[dict[str, float]] = []
     losses: list[Tensor] = []
 
-    def observe(loss: Tensor) -> None:
+    def observe(loss: Tensor, _share: float) -> None:
         losses.append(loss)
         seen.append(gradient_norms(model))
 
