@@ -18,7 +18,7 @@ SUITE_OPTIONS += --epochs "$(EPOCHS)"
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report test faults bench audit lab clean lock system-packages
+.PHONY: help setup report check test faults bench audit lab clean lock system-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -42,12 +42,15 @@ report: setup ## run the suite, then make report/report.pdf and report/report.ht
 		if [ $$code -gt 1 ]; then exit $$code; fi; \
 		$(BIN)/audioclf report && exit $$code
 
-test: setup ## check style, types, layers and notebooks, then run all tests
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy --strict audioclf_lib
-	$(BIN)/lint-imports
-	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+style = $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy --strict audioclf_lib && $(BIN)/lint-imports \
+	&& $(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+
+check: setup ## check style, types, import direction and notebooks, and run the quick tests
+	$(style)
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not slow and not faults and not cluster"
+
+test: setup ## what `make check` does, and all other tests but those of `make faults`
+	$(style)
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not faults"
 
 faults: setup ## kill, fill, damage and interrupt suites at many moments, half an hour; as root, nothing is skipped
@@ -68,7 +71,7 @@ clean: ## remove reports, figures and caches of tools; runs, data and .venv stay
 	@rm -rf report/report.pdf report/report.html build dist *.egg-info
 	@find figures -mindepth 1 ! -name README.md -delete
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	@find audioclf_lib tests benchmarks notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	@find audioclf_lib tests benchmarks notebooks examples tools \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 lock: setup ## pin the newest versions that pyproject.toml allows, with hashes
 	@$(BIN)/python -m pip install -q uv

@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.report.build import build_report
-from audioclf_lib.suite.execution import NotebookError
+from audioclf_lib.suite.notebooks import NotebookError
 
 
 def write_notebook(path: Path, *cells: str, parameters: str = 'title = "Mine"') -> Path:

@@ -58,7 +58,7 @@ class Built:
 
     @property
     def text(self) -> str:
-        return " ".join(self.page.get_text(" ").split())
+        return " ".join(self.page.get_text(" ").replace("\N{NO-BREAK SPACE}", " ").split())
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -105,6 +105,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 @pytest.fixture(scope="module")
+def incomplete(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Half of the fits of the last suite, on a data set called esc10, with classes named by somebody who means ill."""
+    folder = tmp_path_factory.mktemp("incomplete")
+    plan = Plan(name="part", dataset="esc10", epochs=2, experiments=({"model": "cnn", "protocol": ["kfold", "split"]},))
+    sounds = replace(DEMO, name="esc10", class_names=(*HOSTILE, *DEMO.class_names[3:]))
+    for run in write_runs(RunStore(folder / "runs"), plan, sounds):
+        if run.config.val_fold in (2, 5):
+            shutil.rmtree(run.path)
+    save_plan(plan, folder / "runs" / "plan.yaml")
+    return build(folder, "pdf", "html")
+
+
+@pytest.fixture(scope="module")
 def pdf(built: Built) -> Path:
     for program in ("pdftotext", "pdfimages", "pdffonts"):
         if shutil.which(program) is None:
@@ -131,9 +144,9 @@ def test_title_page(pdf: Path) -> None:
         assert words in text
 
 
-def test_the_abstract_has_the_key_numbers(built: Built, pdf: Path) -> None:
+def test_the_abstract_has_the_key_numbers(built: Built) -> None:
     best = max((each for each in built.found.results if len(each.runs) > 1), key=lambda each: each.mean("clip"))
-    text = text_of(pdf, "-l", "2").replace("\N{NO-BREAK SPACE}", " ")
+    text = built.text
     assert f"{best.title} has the highest clip accuracy, {100 * best.mean('clip'):.1f} %" in text
     assert f"gives {100 * best.scores('clip').chance:.1f} %" in text
     assert "5 experiments with 13 fits of 3 epochs" in text, "checks are not counted"
@@ -172,7 +185,7 @@ def test_every_architecture_has_its_derivation_under_its_own_title(built: Built)
 
 
 def test_the_comparison_holds_means_intervals_and_calibration_errors(built: Built) -> None:
-    text = built.text.partition("Test scores: mean")[2].replace("\N{NO-BREAK SPACE}", " ")
+    text = built.text.partition("Test scores: mean")[2]
     for result in built.found.experiments:
         for level in ("window", "clip"):
             low, high = result.intervals[level]
@@ -205,14 +218,10 @@ def test_checks_and_the_ablation_have_sections_of_their_own(built: Built) -> Non
     assert "Inside the Transformer" in built.text
 
 
-def test_the_original_is_compared_on_its_data_set_alone(built: Built, tmp_path: Path) -> None:
-    assert "The original report" not in [heading.get_text() for heading in built.page.select("h1, h2")]
-    plan = Plan(name="one", dataset="esc10", epochs=2, experiments=({"model": "cnn", "protocol": "kfold"},))
-    write_runs(RunStore(tmp_path / "runs"), plan, replace(DEMO, name="esc10"))
-    report = build(tmp_path, "html")
-    assert table_rows(report, "as the original states them")[0][1].replace("\N{NO-BREAK SPACE}", " ") == "42.4 %"
-    assert len(table_rows(report, "F1 of windows per class")) == 10
-    assert DEMO_NOTICE not in report.text
+def test_the_original_is_compared_on_its_data_set_alone(built: Built, incomplete: Built) -> None:
+    assert "as the original states them" not in built.text
+    assert table_rows(incomplete, "as the original states them")[0][1].replace("\N{NO-BREAK SPACE}", " ") == "42.4 %"
+    assert len(table_rows(incomplete, "F1 of windows per class")) == 10
 
 
 # --------------------------------------------------------------------------------------------------- what it must not
@@ -228,14 +237,14 @@ def test_no_code_and_no_markup_is_seen(pdf: Path) -> None:
     assert [trace for trace in CODE_AND_MARKUP if trace in text] == []
 
 
-def test_names_of_users_are_shown_as_they_are(tmp_path: Path) -> None:
-    sounds = replace(DEMO, name="my-sounds-0123abcd", class_names=HOSTILE)
-    plan = Plan(name="own", epochs=2, experiments=({"model": "cnn", "protocol": "kfold"},))
-    write_runs(RunStore(tmp_path / "runs"), plan, sounds)
-    report = build(tmp_path, "html")
+def test_names_of_users_are_shown_as_they_are(incomplete: Built) -> None:
     for name in HOSTILE:
-        assert name in report.text
-    assert "my-sounds-0123abcd: 15 clips" in report.text
+        assert name in incomplete.text
+
+
+def test_other_data_is_not_called_the_demo_set(incomplete: Built) -> None:
+    assert "50 clips from 50 source recordings" in incomplete.text
+    assert DEMO_NOTICE not in incomplete.text
 
 
 # ------------------------------------------------------------------------------------------------------ how it looks
@@ -271,7 +280,7 @@ def test_captions_count_from_one_without_a_gap(pdf: Path, built: Built) -> None:
     text = text_of(pdf)
     for name, kind in (("Figure", "figure"), ("Table", "table")):
         numbers = [int(number) for number in re.findall(rf"{name} (\d+)\. [A-Z]", text)]
-        assert numbers == list(range(1, kinds.count(kind) + 1))
+        assert sorted(set(numbers)) == list(range(1, kinds.count(kind) + 1))
     drawn = "three architectures, four for each experiment, the comparison, reliability, and two of the ablation"
     assert kinds.count("figure") == 3 + 4 * 5 + 2 + 2, drawn
 
@@ -294,30 +303,20 @@ def test_figures_of_experiments_lie_in_folders_of_their_own(built: Built, figure
 # -------------------------------------------------------------------------------------------------------- what lacks
 
 
-def test_missing_fits_are_named_in_the_report_and_on_the_terminal(tmp_path: Path) -> None:
-    plan = Plan(name="part", epochs=2, experiments=({"model": "cnn", "protocol": ["kfold", "split"]},))
-    runs = write_runs(RunStore(tmp_path / "runs"), plan)
-    for run in runs:
-        if run.config.val_fold in (2, 5):
-            shutil.rmtree(run.path)
-    save_plan(plan, tmp_path / "runs" / "plan.yaml")
-    report = build(tmp_path, "html")
+def test_missing_fits_are_named_in_the_report_and_on_the_terminal(incomplete: Built) -> None:
     missing = [
         "missing of CNN: 4-fold cross-validation: validation folds 2, 5",
         "missing of CNN: train-test split: validation fold 2",
     ]
-    assert report.said == ["plan part on demo: 2 of 4 fits are there", *missing]
-    assert all(line in report.text for line in missing)
-    assert ["CNN, split", "0", "missing"] in [row[:3] for row in table_rows(report, "Test scores: mean")]
-    assert "no difference is tested" in report.text
+    assert incomplete.said == ["plan part on esc10: 2 of 4 fits are there", *missing]
+    assert all(line in incomplete.text for line in missing)
+    assert ["CNN, split", "0", "missing"] in [row[:3] for row in table_rows(incomplete, "Test scores: mean")]
+    assert "no difference is tested" in incomplete.text
 
 
-def test_same_runs_make_the_same_pdf(tmp_path: Path) -> None:
-    write_runs(
-        RunStore(tmp_path / "runs"), Plan(name="x", epochs=2, experiments=({"model": "cnn", "protocol": "split"},))
-    )
-    first = build(tmp_path, "pdf").pdf.read_bytes()
-    assert build(tmp_path, "pdf").pdf.read_bytes() == first
+def test_same_runs_make_the_same_pdf(incomplete: Built) -> None:
+    before = incomplete.pdf.read_bytes()
+    assert build(incomplete.folder, "pdf").pdf.read_bytes() == before
 
 
 def test_without_any_run_nothing_is_made(tmp_path: Path) -> None:

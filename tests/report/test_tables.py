@@ -71,9 +71,11 @@ def test_data_are_counted_by_class(kfold: ExperimentResult) -> None:
 
 
 def test_the_recipe_lists_what_is_in_use_and_nothing_else() -> None:
-    as_written = tables.recipe_table([Experiment(model="cnn", recipe="as-written")])
+    as_written = tables.recipe_table(Experiment(model="cnn", recipe="as-written").recipe_settings)
+    assert as_written.iloc[0].tolist()[:2] == ["dropout", "0.5"]
     assert as_written["Setting"].tolist() == ["dropout", "optimizer", "learning rate", "batch size", "schedule"]
-    both = tables.recipe_table([Experiment(model="cnn"), Experiment(model="transformer")]).set_index("Setting")
+    recipes = {name: Experiment(model=name.lower()).recipe_settings for name in ("CNN", "Transformer")}
+    both = tables.recipe_table(recipes).set_index("Setting")
     assert both.loc["encoder lr scale", ["CNN", "Transformer"]].tolist() == [None, "0.1"]
     assert both.loc["drop silent", "CNN"] == "yes"
     assert "label smoothing" not in both.index

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from audioclf_lib.report.results import ExperimentResult, KnownDataset
 from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,18 +31,14 @@ from shown import executed_cell, outputs_of
 from synthetic import write_run
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.config import Experiment
+from audioclf_lib.config import Experiment, KnownDataset
 from audioclf_lib.data import Dataset
-from audioclf_lib.report import (
-    escape_markdown,
-    observations,
-    sections,
-    show,
-    show_text,
-    show_title_page,
-)
+from audioclf_lib.figures import plot_confusion, plot_f1_bars, plot_roc, plot_waveform
+from audioclf_lib.metrics import ExperimentResult
+from audioclf_lib.report import escape_markdown, show, show_text, show_title_page, tables
 from audioclf_lib.report.exporters import ReportHTMLExporter, TypstPDFExporter
 from audioclf_lib.report.pandoc import elements, read_markdown
+from audioclf_lib.report.prose import text as prose
 from audioclf_lib.runs.store import Run, RunStore
 
 HOSTILE = (
@@ -74,16 +69,21 @@ PLAIN = tuple(re.sub("[^A-Za-z0-9 ]", "x", name) for name in HOSTILE)  # as long
 DRAWN = (3, 0, 9, 11, 12, 15)  # of these names, clips are drawn
 
 
+def quote(name: str) -> str:
+    return f"*{escape_markdown(name)}*"
+
+
 def report_with(names: Sequence[str], folder: Path) -> NotebookNode:
     """A notebook that shows ``names`` wherever the report has texts of users."""
     experiment = Experiment(model="cnn", epochs=2)
     known = KnownDataset("sounds", "0" * 16, (1, 2, 3), PLAIN)
     runs = [write_run(RunStore(folder), config, n_windows=2, silent_windows=1) for config in experiment.fits(known)]
     named = [Run(run.path, run.config.model_copy(update={"class_names": tuple(names)})) for run in runs]  # same numbers
-    results = [ExperimentResult(experiment, tuple(named))]
+    result = ExperimentResult(experiment, tuple(named))
+    scores = result.scores("clip")
     dataset = dataset_with([names[number] for number in DRAWN])
     table = pd.DataFrame({"Class": names, names[0]: range(len(names))})
-    caption = f"Of {', '.join(map(observations.quote, names))} and {' '.join(map(escape_markdown, names))}."
+    caption = f"Of {', '.join(map(quote, names))} and {' '.join(map(escape_markdown, names))}."
     shows: list[Callable[[], None]] = [
         lambda: show_title_page(
             title=" ".join(names),
@@ -91,18 +91,27 @@ def report_with(names: Sequence[str], folder: Path) -> NotebookNode:
             authors=list(names),
             course=" ".join(names),
             date=" ".join(names),
-            abstract=f"On {' '.join(map(escape_markdown, names))}.",
+            abstract=f"On {escape_markdown(names[3])}.",
             notice=names[9],
             roll_numbers=names,
             submitted_to=names[2],
             motto=names[3],
         ),
-        lambda: sections.show_data_of_runs(results),
-        lambda: sections.show_dataset_summary(dataset),
-        lambda: sections.show_example_clips(dataset),
-        lambda: sections.show_confusion(results[0]),
-        lambda: sections.show_roc(results[0]),
-        lambda: sections.show_f1(results[0]),
+        lambda: show_text(prose("data", **tables.data_numbers(result.best) | {"dataset": names[4]})),
+        lambda: show(tables.data_table(result.best), caption="Of the runs.", label="tbl:data"),
+        lambda: show(dataset.class_table(), caption=f"Of {escape_markdown(dataset.clip_ids[0])}.", label="tbl:classes"),
+        *[
+            lambda clip=clip: show(
+                plot_waveform(dataset.waveforms[clip]),
+                caption=f"{escape_markdown(dataset.class_names[clip])}: {escape_markdown(dataset.clip_ids[clip])}.",
+                label=f"fig:clip-{clip}",
+            )
+            for clip in range(len(DRAWN))
+        ],
+        lambda: show(plot_confusion(result.confusion("clip")), caption="Clips.", label="fig:confusion"),
+        lambda: show(plot_roc(scores.roc, scores.auc), caption="Curves.", label="fig:roc"),
+        lambda: show(plot_f1_bars(scores.per_class), caption="F1.", label="fig:f1"),
+        lambda: show(scores.per_class, caption="Scores.", label="tbl:scores"),
         lambda: show(table, caption=caption, label="tbl:hostile"),
         *[lambda name=name: show_text(f"### {escape_markdown(name)}\n\n{escape_markdown(name)}") for name in names],
     ]
@@ -288,7 +297,7 @@ def test_escaped_text_is_text_wherever_it_stands(texts: list[str]) -> None:
     (output,) = outputs_of(lambda: show(pd.DataFrame({"A": texts, texts[0]: texts}), caption=escaped[0], label="tbl:a"))
     parts = [output.data["text/markdown"]]
     parts += [f"# x {text}\n\n{text}\n\nx {text} y" for text in escaped]
-    parts += [f"x {observations.quote(text)} y" for text in texts if text.strip()]
+    parts += [f"x {quote(text)} y" for text in texts if text.strip()]
     blocks = read_markdown("\n\n".join(parts))
     assert {element["t"] for element in elements(blocks)} <= TEXT
 
