@@ -129,8 +129,8 @@ def forward_calls(model: nn.Module, input_shape: Shape) -> list[Call]:
         kind = type(module).__name__
         if kind in formulas.FORMULAS:
             covered += (f"{path}.",)
-        does_nothing = kind in ("Identity", "Sequential")  # Sequential: with nothing in it
-        if kind in formulas.FORMULAS or not (list(module.children()) or does_nothing):
+        # A Sequential without children does nothing.
+        if kind in formulas.FORMULAS or not (list(module.children()) or kind in ("Identity", "Sequential")):
             module.register_forward_hook(partial(record, path))
         for child, step in getattr(module, "functional_steps", {}).items():
             module.get_submodule(child).register_forward_pre_hook(partial(record_step, f"{path}.{step}".lstrip(".")))

@@ -13,6 +13,7 @@ from typing import Any
 
 PACKAGE = "audioclf_lib.models"
 Definitions = dict[str, ast.stmt]
+NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # Fields that newer Pythons add to every node, or that say how a constant was written.
 IGNORED_FIELDS = {"type_params", "type_comment", "kind"}
 
@@ -52,13 +53,11 @@ def _definitions(tree: ast.Module) -> Definitions:
     """Top-level statement by each name that it defines."""
     found: Definitions = {}
     for statement in tree.body:
-        if isinstance(statement, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        if isinstance(statement, NAMED):
             found[statement.name] = statement
         elif isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            found |= {
-                node.id: statement for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)
-            }
+            found |= {name: statement for target in targets for name in _names_in(target)}
     return found
 
 
@@ -82,10 +81,7 @@ def _canonical(node: Any) -> str:
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = {name: value for name, value in ast.iter_fields(node) if name not in IGNORED_FIELDS}
-    if (
-        isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-        and ast.get_docstring(node, clean=False) is not None
-    ):
+    if isinstance(node, NAMED) and ast.get_docstring(node, clean=False) is not None:
         fields["body"] = node.body[1:]
     if isinstance(node, ast.ClassDef):
         fields.pop("decorator_list")

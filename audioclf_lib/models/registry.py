@@ -25,7 +25,7 @@ from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -42,8 +42,7 @@ OWN_FOLDER = PROJECT_ROOT / "examples"  # files in it are found by the names tha
 _Class = TypeVar("_Class", bound=type)
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """A keyword argument of an architecture: its type, as an annotation, and its default."""
 
     annotation: Any
@@ -142,13 +141,11 @@ class ModelEntry:
 
     def label(self, settings: Mapping[str, Any]) -> str:
         """Name with the settings that are not the defaults, for folders: ``cnn``, ``transformer-h4``."""
-        parts = [_short(name, value) for name, value in self._shown(settings).items()]
-        return "-".join([self.name, *parts])
+        return "-".join([self.name, *(_short(name, value) for name, value in self._shown(settings).items())])
 
     def full_title(self, settings: Mapping[str, Any]) -> str:
         """Title with the settings that are not the defaults: ``Transformer, 4 heads``, ``My net, width 32``."""
-        parts = [_in_words(name, value) for name, value in self._shown(settings).items()]
-        return ", ".join([self.title, *parts])
+        return ", ".join([self.title, *(_in_words(name, value) for name, value in self._shown(settings).items())])
 
     def _shown(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -288,8 +285,9 @@ def model_in_file(file: Path, name: str | None = None) -> ModelEntry:
     try:
         content = file.read_bytes()
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"cannot read the model's file {file}: {reason}; give the path of a .py file") from None
+        raise InputError(
+            f"cannot read the model's file {file}: {error.strerror}; give the path of a .py file"
+        ) from None
     own = _import_models(file.resolve(), content)
     if not own:
         raise InputError(f"{file} registers no model; put @register_model(name, title=...) in front of its class")
@@ -347,8 +345,7 @@ def made_with(
     if "activation" in entry.arguments:
         values["activation"] = of_recipe.get("activation", entry.arguments["activation"].default)
     values |= {"digest": entry.digest} if entry.is_own and entry.text else {}
-    plain: dict[str, Any] = json.loads(json.dumps(values, default=str))  # as a run folder has them: lists, no tuples
-    return plain
+    return dict(json.loads(json.dumps(values, default=str)))  # as a run folder has them: lists, no tuples
 
 
 def _refuse_other_weights(model: nn.Module, settings: Mapping[str, Any]) -> None:

@@ -90,7 +90,7 @@ class _Recorder:
     device: torch.device
     rows: list[dict[str, float]] = field(default_factory=list)
 
-    def __call__(self, loss: Tensor) -> None:
+    def __call__(self, loss: Tensor, _share: float) -> None:
         batch_size = self.config.recipe_settings.batch_size
         steps = math.ceil(len(self.training) / batch_size)  # of an epoch
         epoch, step = divmod(len(self.rows), steps)
@@ -150,6 +150,6 @@ def mean_similarity(x: Tensor) -> float:
     n = len(x)
     if n < 2:
         return float("nan")
-    directions = nn.functional.normalize(x.double(), dim=1)
+    directions = nn.functional.normalize(x.cpu().double(), dim=1)  # Apple's GPU has no float64
     # the squared length of the sum is n cosines of a row with itself, and those of all pairs
     return float((directions.sum(0).square().sum() - n) / (n * (n - 1)))

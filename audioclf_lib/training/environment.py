@@ -25,13 +25,11 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises:
         InputError: the device is not present.
     """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(device for device, there in present.items() if there))
-    if not present.get(name, False):
-        available = ", ".join(device for device, there in present.items() if there)
-        raise InputError(f"device {name!r} is not present; choose auto or one of {available}")
-    return torch.device(name)
+    known = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    present = [device for device, there in known.items() if there]
+    if name not in ("auto", *present):
+        raise InputError(f"device {name!r} is not present; choose auto or one of {', '.join(present)}")
+    return torch.device(present[0] if name == "auto" else name)
 
 
 def describe_process(device: torch.device, path: str, *, first_epoch: int) -> dict[str, Any]:

@@ -20,10 +20,9 @@ from audioclf_lib.training.optimisation import learning_rate
 
 EVALUATION_BATCH = 64
 
-# Called in every step between the backward pass and the clipping of gradients, with the step's loss.
-Observer = Callable[[Tensor], None]
-# Called after every step with the share of the epoch that is done.
-StepProgress = Callable[[float], None]
+# Called in every step between the backward pass and the clipping of gradients, with the step's loss and the share of
+# the epoch that is done with it.
+Observer = Callable[[Tensor, float], None]
 
 
 class DivergedError(InputError):
@@ -66,9 +65,8 @@ class Epoch:
 
     def _clip_accuracy(self, labels: Tensor) -> float:
         """Windows that are not among these (silent ones in training) have no vote."""
-        n_clips, n_windows = self.windows.silent.shape
-        votes = torch.zeros(n_clips, n_windows, self.n_classes)
-        mute = torch.ones(n_clips, n_windows, dtype=torch.bool)
+        votes = torch.zeros(*self.windows.silent.shape, self.n_classes)
+        mute = torch.ones_like(self.windows.silent)
         where = (self.windows.clips, self.windows.window_index)
         votes[where] = self.probabilities
         mute[where] = self.windows.is_silent
@@ -94,7 +92,6 @@ def train_epoch(
     epochs: int,
     average: AveragedModel | None = None,
     observe: Observer | None = None,
-    on_step: StepProgress | None = None,
 ) -> Epoch:
     """One pass over the training windows in random order.
 
@@ -104,7 +101,6 @@ def train_epoch(
         network: what computes them: ``model`` itself, or its fast path.
         average: running mean of the weights to update after every step.
         observe: called in every step, when gradients are there and not yet clipped.
-        on_step: called after every step with the share of the epoch that is done.
 
     Raises:
         DivergedError: the loss is no longer a finite number.
@@ -124,7 +120,7 @@ def train_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if observe is not None:
-            observe(loss.detach())
+            observe(loss.detach(), (index + 1) / len(order))
         if recipe.max_grad_norm > 0:
             nn.utils.clip_grad_norm_(network.parameters(), recipe.max_grad_norm)
         optimizer.step()
@@ -133,8 +129,6 @@ def train_epoch(
         if average is not None:
             average.update_parameters(model)
         result.add(chosen, logits, loss * len(chosen))
-        if on_step is not None:
-            on_step((index + 1) / len(order))
     result.refuse_divergence("training", epoch, recipe)
     return result
 

@@ -60,18 +60,15 @@ def fit_all(
         processes = int(os.environ.get(PROCESSES) or (max(1, shares) if on_cpu else 1))
     train = partial(fit, dataset=dataset, runs_dir=runs_dir, device=device, progress=progress)
     if min(processes, len(missing)) > 1:
-        failed = _train_side_by_side(missing, dataset, (Path(runs_dir), device), progress, processes)
+        options = {"dataset": dataset, "runs_dir": Path(runs_dir), "device": device}
+        failed = _train_side_by_side(missing, options, progress, processes)
         if failed is not None:
             train(failed)  # raises its error here
     return [train(config) for config in configs]
 
 
 def _train_side_by_side(
-    configs: Sequence[FitConfig],
-    dataset: Dataset,
-    options: tuple[Path, str],
-    progress: Progress | None,
-    processes: int,
+    configs: Sequence[FitConfig], options: dict[str, Any], progress: Progress | None, processes: int
 ) -> FitConfig | None:
     """Train all fits; the first whose process fails or is killed ends the others and is returned."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
@@ -86,7 +83,7 @@ def _train_side_by_side(
                 entry = model_of(config)
                 source = f"{entry.source}:{entry.name}" if entry.is_own else entry.name
                 process: BaseProcess = context.Process(
-                    target=_work, args=(config, dataset, source, options, sender), daemon=True
+                    target=_work, args=(config, source, options, sender), daemon=True
                 )
                 process.start()
                 sender.close()
@@ -114,7 +111,7 @@ def _train_side_by_side(
             process.join()
 
 
-def _work(config: FitConfig, dataset: Dataset, source: str, options: tuple[Path, str], sender: Connection) -> None:
+def _work(config: FitConfig, source: str, options: dict[str, Any], sender: Connection) -> None:
     """One fit in its own process, which ends with the one that started it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -126,10 +123,9 @@ def _work(config: FitConfig, dataset: Dataset, source: str, options: tuple[Path,
 
         step = __call__
 
-    runs_dir, device = options
     try:
         find_model(source)
-        fit(config, dataset, runs_dir=runs_dir, device=device, progress=Report())
+        fit(config, progress=Report(), **options)
     except BaseException:  # raised and shown where the fit goes on
         sys.exit(1)
 

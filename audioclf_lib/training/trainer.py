@@ -36,7 +36,7 @@ CHOICE_RULE = "highest window accuracy on the validation fold; among equals, low
 
 # Called after every epoch, when its checkpoint is written, with the fit's configuration and its history so far (a dict
 # per epoch). An exception that it raises ends the fit, which goes on from there when it is asked for again. If it has
-# a method ``step(config, history, share)``, that is called after every step, with the share of the epoch that is done.
+# a method ``step(config, history, share)``, that is called in every step, with the share of the epoch that is done.
 Progress = Callable[[FitConfig, list[dict[str, float]]], None]
 
 
@@ -94,7 +94,7 @@ def fit(
     store = RunStore(runs_dir)
     if store.is_whole(config) and not store.has_leftovers(config):
         return store.load(config)
-    entry = model_of(config)
+    model_of(config)  # refused before anything is written
     chosen = choose_device(device)
     with store.lock(config, on_wait=lambda holder: print(f"{config.fit_id} is being trained by {holder}; waiting")):
         if damage := store.damage(config):
@@ -104,7 +104,7 @@ def fit(
             return store.load(config)
         try:
             with torch_threads(config.threads):
-                return _train(config, entry, dataset, store, chosen, progress)
+                return _train(config, dataset, store, chosen, progress)
         except torch.OutOfMemoryError:
             raise InputError(
                 f"the memory of {chosen} is too small for fit {config.fit_id}; lower batch_size in recipe_changes, run "
@@ -139,13 +139,9 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 def _train(
-    config: FitConfig,
-    entry: ModelEntry,
-    dataset: Dataset,
-    store: RunStore,
-    device: torch.device,
-    progress: Progress | None,
+    config: FitConfig, dataset: Dataset, store: RunStore, device: torch.device, progress: Progress | None
 ) -> Run:
+    entry = model_of(config)
     recipe, n_classes = config.recipe_settings, len(config.class_names)
     model = fresh_model(config, device)
     optimizer = make_optimizer(model, recipe)
@@ -176,12 +172,9 @@ def _train(
         start = time.perf_counter()
         # One number per epoch seeds all that is random in it, so resuming needs no generator's state.
         torch.manual_seed(epoch_seed(config.seed, state.epoch))
-        tell = (lambda share: on_step(config, state.history, share)) if on_step else None
-        row = train_epoch(
-            *(model, network, optimizer, training, recipe, n_classes, state.epoch, config.epochs),
-            average=average,
-            on_step=tell,
-        ).scores("train")
+        tell = (lambda _loss, share: on_step(config, state.history, share)) if on_step else None
+        what = model, network, optimizer, training, recipe, n_classes, state.epoch, config.epochs
+        row = train_epoch(*what, average=average, observe=tell).scores("train")
         if recipe.reestimate_windows:
             reestimate_statistics(kept, scorer, training, recipe, config.seed)
         for split in scored:
@@ -222,10 +215,8 @@ def _train(
 def fresh_model(config: FitConfig, device: torch.device) -> nn.Module:
     """The model with the weights that the fit begins with."""
     torch.manual_seed(config.seed)
-    model = model_of(config).create_for(
-        config.recipe_settings, num_classes=len(config.class_names), **config.model_settings
-    )
-    return model.to(device)
+    settings = {"num_classes": len(config.class_names)} | config.model_settings
+    return model_of(config).create_for(config.recipe_settings, **settings).to(device)
 
 
 def windows_by_split(config: FitConfig, dataset: Dataset, device: torch.device) -> dict[str, Windows]:

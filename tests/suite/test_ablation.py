@@ -154,7 +154,7 @@ def test_the_observer_sees_the_gradients_that_autograd_gives(dataset: Dataset) -
     seen: list[dict[str, float]] = []
     losses: list[Tensor] = []
 
-    def observe(loss: Tensor) -> None:
+    def observe(loss: Tensor, _share: float) -> None:
         losses.append(loss)
         seen.append(gradient_norms(model))
 
@@ -229,6 +229,21 @@ def test_similarity_is_the_mean_cosine_over_all_pairs(n: int, seed: int) -> None
     assert mean_similarity(x) == pytest.approx(np.mean(pairs), abs=1e-5)
     assert mean_similarity(x[:1].repeat(n, 1) * torch.arange(1, n + 1)[:, None]) == pytest.approx(1)
     assert math.isnan(mean_similarity(x[:1]))
+
+
+class OnAppleGpu(Tensor):
+    """A tensor that refuses float64, as those on Apple's GPU do."""
+
+    def double(self) -> Tensor:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+
+    def cpu(self) -> Tensor:
+        return self.as_subclass(Tensor)
+
+
+def test_similarity_takes_no_float64_on_the_device() -> None:
+    x = torch.eye(3)
+    assert mean_similarity(x.as_subclass(OnAppleGpu)) == pytest.approx(0)
 
 
 def test_a_transformer_whose_cls_sees_nothing_gives_every_window_the_same() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import make_dataset
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from audioclf_lib.config import Recipe
 from audioclf_lib.data import Dataset
@@ -313,3 +316,24 @@ def test_the_seed_decides_all_that_is_random() -> None:
     for first, again in zip(batch(3), batch(3), strict=True):
         assert torch.equal(first, again)
     assert not torch.equal(batch(3)[0], batch(4)[0])
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses what Apple's GPU cannot hold: a tensor of float64 on another device than the CPU."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.device.type != "cpu":
+                assert tensor.dtype != torch.float64, func
+        return result
+
+
+def test_a_batch_takes_no_float64_on_the_device() -> None:
+    """The device is torch's ``meta``, which computes shapes and types alone."""
+    levers = {"speed_perturbation": 1.25, "tilt_db": 6.0, "mixup_alpha": 0.2, "gain_db": 6.0, "label_smoothing": 0.1}
+    recipe = Recipe(**levers, random_crops=True, flip_polarity=True, peak_normalise=True)
+    windows = all_windows(make_dataset(), torch.device("meta"))
+    with NoFloat64():
+        x, target, _ = training_batch(windows, torch.arange(4), recipe, 3)
+    assert (x.dtype, target.dtype, x.device.type) == (torch.float32, torch.float32, "meta")

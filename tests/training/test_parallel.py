@@ -29,15 +29,21 @@ def fits_of(dataset: Dataset, **settings: object) -> list[FitConfig]:
 def test_fits_side_by_side_have_the_numbers_of_fits_one_after_another(dataset: Dataset, tmp_path: Path) -> None:
     configs = fits_of(dataset)
     told: list[tuple[str, int]] = []
-    together = fit_all(
-        *(configs, dataset),
-        runs_dir=tmp_path / "together",
-        device="cpu",
-        processes=2,
-        progress=lambda config, history: told.append((config.fit_id, len(history))),
-    )
+    steps: dict[str, list[float]] = {config.fit_id: [] for config in configs}
+
+    class Progress:
+        def __call__(self, config: FitConfig, history: list[dict[str, float]]) -> None:
+            told.append((config.fit_id, len(history)))
+
+        def step(self, config: FitConfig, history: list[dict[str, float]], share: float) -> None:
+            steps[config.fit_id].append(len(history) + share)
+
+    runs_dir = tmp_path / "together"
+    together = fit_all(configs, dataset, runs_dir=runs_dir, device="cpu", processes=2, progress=Progress())
     assert [run.config for run in together] == configs
     assert sorted(told) == sorted((config.fit_id, epochs) for config in configs for epochs in (1, 2))
+    for shares in steps.values():
+        assert shares == sorted(shares) and {1, 2} <= set(shares)
     for run in together:
         alone = fit(run.config, dataset, runs_dir=tmp_path / "alone", device="cpu")
         pd.testing.assert_frame_equal(run.predictions, alone.predictions, check_exact=True)
