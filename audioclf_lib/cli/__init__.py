@@ -287,6 +287,7 @@ def tune(
         from audioclf_lib.data import load_dataset
         from audioclf_lib.suite.plan import resolve_dataset
         from audioclf_lib.suite.search import load_study, run_study
+        from audioclf_lib.training.environment import choose_device
 
         chosen = load_study(study).changed(
             dataset=resolve_dataset(dataset) if dataset else None,
@@ -296,6 +297,7 @@ def tune(
             device=device,
             runs_dir=runs_dir,
         )
+        choose_device(chosen.experiment.device)  # raises if it is not present
         recordings = load_dataset(chosen.experiment.dataset, with_folds=chosen.experiment.named_folds)
         _say(f"study {chosen.study_id(recordings)} on {recordings.name}, {chosen.trials} trials")
         found = run_study(chosen, recordings, say=_say)
@@ -390,7 +392,8 @@ def _find_notebook(target: str, folder: Path) -> Path:
 
 def _told_apart(parameters: dict[str, Any]) -> str:
     """Part of a file's name that tells runs with other parameters apart: ``-epochs5-seed1``."""
-    return re.sub(r"[^\w.]+", "-", "".join(f"-{name}{value}" for name, value in parameters.items()))[:100].rstrip("-")
+    parts = "".join(f"-{name}{value}" for name, value in parameters.items() if name != "runs_dir")
+    return re.sub(r"[^\w.]+", "-", parts)[:100].rstrip("-")
 
 
 def _parse_parameters(texts: Sequence[str]) -> dict[str, Any]:

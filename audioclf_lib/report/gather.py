@@ -168,9 +168,11 @@ def _gather_plan(plan: Plan, store: RunStore) -> Gathered | None:
 
 def _describe_nothing(plan: Plan, store: RunStore, gathered: Gathered | None) -> str:
     """One sentence: no fit of a plan can be shown, and what is there instead."""
-    if gathered and gathered.problems:
-        return f"no fit of plan {plan.name} can be read: {gathered.problems[0]}"
-    counts = Counter(run.config.dataset for run in store.scan()[0])
+    found, errors = store.scan()
+    problems = gathered.problems if gathered and gathered.problems else () if found else errors
+    if problems:
+        return f"no fit of plan {plan.name} can be read: {problems[0]}"
+    counts = Counter(run.config.dataset for run in found)
     if not counts:
         return f"{store.runs_dir} holds no finished fit; train some with `audioclf suite --plan {plan.name}`"
     there = " and ".join(f"{number} of {name}" for name, number in counts.items())

@@ -74,14 +74,15 @@ def change_experiments(
 
 
 def ablation_parameters(plan: Plan, device: DeviceName = "auto", runs_dir: Path | str = "") -> dict[str, Any]:
-    """A plan's ablation as arguments of ``change_experiments``; on the first of its test folds."""
+    """A plan's ablation as arguments of ``change_experiments``: on its first test fold, no longer than its fits."""
     if plan.ablation is None:
         return {}
+    first = plan.experiments_list()[0]
     return {
         "dataset": plan.dataset,
-        "epochs": plan.ablation.epochs,
+        "epochs": min(plan.ablation.epochs, first.epochs),
         "seeds": list(plan.ablation.seeds),
-        "test_fold": plan.experiments_list()[0].test_fold,
+        "test_fold": first.test_fold,
         "device": device,
         "threads": plan.threads,
         "runs_dir": str(runs_dir),

@@ -10,11 +10,13 @@ import hashlib
 import json
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from audioclf_lib._support.cores import usable_cores
+from audioclf_lib._support.errors import DamagedRunError
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT
 from audioclf_lib.config import DatasetFacts, DeviceName, Experiment, FitConfig
 from audioclf_lib.data import dataset_facts, load_dataset
@@ -176,7 +178,7 @@ def plan_jobs(
     if plan.ablation:
         fits = tuple(each.fits(dataset)[0] for each in ablation_experiments(plan, device, runs_dir))
         last = Job(
-            id=f"ablation-e{plan.ablation.epochs}-{digest_of(fits)}",
+            id=f"ablation-e{fits[0].epochs}-{digest_of(fits)}",
             title="ablation",
             folder=first.folder,
             notebook=notebooks_dir / ABLATION_NOTEBOOK,
@@ -403,10 +405,11 @@ def _seconds_left(fits: Mapping[str, FitConfig], trained: Collection[str], store
     for key in sorted(trained):
         found = paces.setdefault((fits[key].dataset, fits[key].model), [])
         if len(found) < SAMPLE:
-            found.append(float(store.load(fits[key]).history["seconds"].median()))
+            with suppress(DamagedRunError):
+                found.append(float(store.load(fits[key]).history["seconds"].median()))
     left = [fit for key, fit in fits.items() if key not in trained]
-    if not left or not paces:
+    known = {what: statistics.median(found) for what, found in paces.items() if found}
+    if not left or not known:
         return None if left else 0.0
-    mean = {what: statistics.median(found) for what, found in paces.items()}
-    anything = statistics.median(mean.values())
-    return sum(fit.epochs * mean.get((fit.dataset, fit.model), anything) for fit in left)
+    anything = statistics.median(known.values())
+    return sum(fit.epochs * known.get((fit.dataset, fit.model), anything) for fit in left)

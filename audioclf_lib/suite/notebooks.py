@@ -242,7 +242,8 @@ def _own_kernel(environment: dict[str, str]) -> type:
     class OwnKernelManager(AsyncKernelManager):
         @property
         def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(**get_kernel_dict(), env=environment)
+            # Its log tells of Ctrl-C only: that the sockets were closed while a cell was ended.
+            return KernelSpec(**get_kernel_dict(["--log-level=CRITICAL"]), env=environment)
 
     return OwnKernelManager
 

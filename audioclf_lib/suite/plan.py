@@ -6,7 +6,6 @@ plan for each data set; any other list stands for one experiment per value.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -92,11 +91,11 @@ class Plan(StrictModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Plan:
-        spelled = [_key(each) for settings in self.experiments for each in _spell_out(settings)]
-        for values in (spelled, list(self.seeds)):
-            repeated = next((value for index, value in enumerate(values) if value in values[:index]), None)
-            if repeated is not None:
-                raise ValueError(f"{repeated} is named twice; name each once")
+        spelled = [each for settings in self.experiments for each in _spell_out(settings)]
+        if repeated := [each for index, each in enumerate(spelled) if each in spelled[:index]]:
+            raise ValueError(f"{repeated[0]['model']}-{repeated[0].get('protocol')} is named twice; name each once")
+        if repeated_seeds := [seed for index, seed in enumerate(self.seeds) if seed in self.seeds[:index]]:
+            raise ValueError(f"seed {repeated_seeds[0]} is named twice; name each once")
         _ = self.experiments_list()  # an Experiment rejects what cannot be run
         return self
 
@@ -113,13 +112,14 @@ class Plan(StrictModel):
         own = [{name: value for name, value in each.items() if name not in replaced} for each in self.experiments]
         values = self.model_dump() | given
         if "experiments" not in given:
-            values["experiments"] = list({_key(each): each for each in own}.values())
+            values["experiments"] = _unique(own)
         if recipe_changes is not None:
-            added = Experiment(model="cnn", recipe_changes=recipe_changes).recipe_changes
+            checked: dict[str, Any] = {"model": "cnn", "recipe_changes": recipe_changes}
+            added = Experiment(**checked).recipe_changes
             for settings in [values, *values["experiments"]]:
                 if "recipe_changes" in settings:
                     changed = [before | added for before in _values(settings, "recipe_changes")]
-                    settings["recipe_changes"] = list({_key(each): each for each in changed}.values())
+                    settings["recipe_changes"] = _unique(changed)
         return Plan(**values)
 
     def experiments_list(
@@ -133,23 +133,21 @@ class Plan(StrictModel):
         return [each for each, is_check in self._all_experiments(device, runs_dir) if is_check]
 
     def _all_experiments(self, device: DeviceName, runs_dir: Path | str) -> list[tuple[Experiment, bool]]:
+        """Every experiment once, and True if it is a check."""
         fixed = {"dataset": self.dataset, "threads": self.threads, "device": device, "runs_dir": runs_dir}
         folds = _values(self.model_dump(), "test_fold")
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, Experiment] = {}
         for seed in self.seeds:
             for shared in _spell_out({name: getattr(self, name) for name in SHARED}):
                 for settings in self.experiments:
-                    for each in _spell_out(settings):
-                        values = {"seed": seed} | shared | each
-                        found.setdefault(_key(values), values)
-        return [(Experiment(**values | fixed), values["test_fold"] not in folds) for values in found.values()]
+                    for own in _spell_out(settings):
+                        experiment = Experiment(**{"seed": seed} | shared | own | fixed)
+                        found.setdefault(experiment.model_dump_json(), experiment)
+        return [(each, each.test_fold not in folds) for each in found.values()]
 
 
-def _key(settings: Mapping[str, Any]) -> str:
-    """Equal for equal settings, and readable: ``cnn-split``, with whatever else is given."""
-    rest = {name: value for name, value in settings.items() if name not in ("model", "protocol")}
-    name = f"{settings.get('model')}-{settings.get('protocol')}"
-    return f"{name} {json.dumps(rest, sort_keys=True, default=str)}" if rest else name
+def _unique(values: Sequence[Any]) -> list[Any]:
+    return [value for index, value in enumerate(values) if value not in values[:index]]
 
 
 def _spell_out(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -192,19 +190,11 @@ def _is_single(name: str, value: Any) -> bool:
 
 
 def distinctions(experiments: Sequence[Experiment]) -> list[str]:
-    """What tells each experiment from those of the same name: ``as-written, dropout 0.3``; empty where nothing does."""
-    parts = [
-        [each.recipe, f"{each.epochs} epochs", *(f"{name} {value}" for name, value in each.recipe_changes.items())]
-        for each in experiments
-    ]
-    names = [each.full_name for each in experiments]
-    common = {
-        name: set.intersection(*(set(part) for part, other in zip(parts, names, strict=True) if other == name))
-        for name in set(names)
-    }
-    return [
-        ", ".join(text for text in part if text not in common[name]) for part, name in zip(parts, names, strict=True)
-    ]
+    """What tells each experiment from those of the same name: ``8 epochs``; empty where nothing does."""
+    epochs: dict[str, set[int]] = {}
+    for each in experiments:
+        epochs.setdefault(each.full_name, set()).add(each.epochs)
+    return [f"{each.epochs} epochs" if len(epochs[each.full_name]) > 1 else "" for each in experiments]
 
 
 def load_plans(name_or_path: str | Path) -> list[Plan]:

@@ -91,7 +91,7 @@ def report_with(names: Sequence[str], folder: Path) -> NotebookNode:
             authors=list(names),
             course=" ".join(names),
             date=" ".join(names),
-            abstract=f"On {' '.join(map(escape_markdown, names))}.",
+            abstract=f"On {escape_markdown(names[3])}.",
             notice=names[9],
             roll_numbers=names,
             submitted_to=names[2],

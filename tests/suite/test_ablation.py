@@ -1,4 +1,4 @@
-"""The diagnosis changes what it names and nothing else, and looks at a training without touching it."""
+"""The ablation changes what it names and nothing else; tracing records a training without touching it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,6 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from audioclf_lib.suite.diagnosis import (
-    attention_entropy,
-    examine_cases,
-    gradient_norms,
-    mean_similarity,
-    probe,
-    rescore,
-    trace_fit,
-)
-from audioclf_lib.suite.variants import (
-    ALL_REMEDIES,
-    AS_WRITTEN,
-    HIGH_RATE,
-    REMEDIES,
-    TRACE,
-    VARIANTS,
-    Diagnosis,
-    planned_diagnosis,
-    read_cases,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import make_dataset, make_fit
@@ -41,11 +21,35 @@ from torch import Tensor, nn
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import Experiment, Recipe
 from audioclf_lib.data import Dataset
-from audioclf_lib.models import ConvTransformer, create_model
+from audioclf_lib.models import create_model
+from audioclf_lib.models.conv_transformer import ConvTransformer
 from audioclf_lib.runs.store import Run, RunStore
-from audioclf_lib.suite.plan import load_plan
+from audioclf_lib.suite.ablation import (
+    AS_WRITTEN,
+    CHANGES,
+    HIGH_RATE,
+    TRACE,
+    ablation_experiments,
+    ablation_table,
+    change_experiments,
+    change_of,
+    examine,
+    load_traces,
+)
+from audioclf_lib.suite.plan import Plan
+from audioclf_lib.suite.tracing import (
+    REESTIMATE_WINDOWS,
+    attention_entropy,
+    gradient_norms,
+    mean_similarity,
+    probe,
+    rescore,
+    trace_fit,
+)
+from audioclf_lib.training import fit
 from audioclf_lib.training.batches import all_windows, training_batch
-from audioclf_lib.training.trainer import fit, make_optimizer, train_epoch
+from audioclf_lib.training.epochs import train_epoch
+from audioclf_lib.training.optimisation import make_optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -74,63 +78,67 @@ def differences(recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in recipe.model_dump().items() if value != written[key]}
 
 
-def test_every_variant_differs_from_as_written_in_exactly_what_it_names(dataset: Dataset) -> None:
-    cases = Diagnosis(dataset="tiny").cases(dataset)
-    for case in cases:
-        assert (case.config.recipe, differences(case.config.recipe_settings)) == ("as-written", case.variant.changes)
-        assert case.variant.reason
-    assert differences(Recipe()) == AS_WRITTEN.changes == {}
+def test_every_experiment_differs_from_as_written_in_exactly_what_its_change_names(dataset: Dataset) -> None:
+    for experiment in change_experiments(dataset="tiny"):
+        (config,) = experiment.fits(dataset)
+        changes = CHANGES[change_of(experiment)]
+        assert (config.recipe, differences(config.recipe_settings)) == ("as-written", changes)
+    assert differences(Recipe()) == CHANGES[AS_WRITTEN] == {}
 
 
-def test_the_remedies_are_those_asked_about_and_no_two_change_the_same_setting() -> None:
-    expected = ["statistics re-estimated", "silent windows left out", "warm-up", "augmentation", "mixup_alpha"]
-    assert [remedy.name for remedy in REMEDIES] == expected
-    changed = [setting for remedy in REMEDIES for setting in remedy.changes]
+def test_the_changes_are_those_asked_about_and_no_two_change_the_same_setting() -> None:
+    remedies = ["statistics re-estimated", "silent windows dropped", "warm-up", "augmentation", "mixup"]
+    assert list(CHANGES) == [AS_WRITTEN, *remedies, "all of these", HIGH_RATE]
+    changed = [setting for remedy in remedies for setting in CHANGES[remedy]]
     assert len(changed) == len(set(changed))
-    assert ALL_REMEDIES.changes.keys() == set(changed)
+    assert CHANGES["all of these"].keys() == set(changed)
+    assert CHANGES["statistics re-estimated"] == {"reestimate_windows": REESTIMATE_WINDOWS}
 
 
-def test_every_case_is_a_fit_of_the_split_and_of_no_other_folds(dataset: Dataset) -> None:
-    diagnosis = Diagnosis(dataset="tiny", epochs=3, seed=5, num_heads=4)
-    cases = diagnosis.cases(dataset)
+def test_every_experiment_is_a_fit_of_the_split_and_of_no_other_folds(dataset: Dataset) -> None:
+    experiments = change_experiments(dataset="tiny", epochs=3, seeds=[5, 6])
+    configs = [experiment.fits(dataset)[0] for experiment in experiments]
     split = Experiment(model="cnn", protocol="split", recipe="as-written", epochs=3, seed=5).fits(dataset)
-    assert [cases[0].config] == split
-    assert {(case.config.val_fold, case.config.test_fold, case.config.epochs) for case in cases} == {(2, 1, 3)}
-    assert len({case.config.fit_id for case in cases}) == len(cases) == 2 * len(VARIANTS) - 1
-    assert [case.model for case in cases if case.variant is HIGH_RATE] == ["transformer"]
-    assert {case.config.num_heads for case in cases} == {None, 4}
+    assert [configs[0]] == split
+    assert {(config.val_fold, config.test_fold, config.epochs) for config in configs} == {(2, 1, 3)}
+    assert len({config.fit_id for config in configs}) == len(configs) == 2 * (2 * len(CHANGES) - 1)
+    assert {each.model for each in experiments if change_of(each) == HIGH_RATE} == {"transformer"}
 
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
         ({"epochs": 0}, "epochs = 0 is not possible"),
+        ({"seeds": [-1]}, "seed = -1 is not possible"),
         ({"num_heads": 900}, "num_heads = 900 is not possible"),
-        ({"seed": -1}, "seed = -1 is not possible"),
-        ({"epoch": 3}, "diagnosis: unknown setting 'epoch'; known are dataset, epochs"),
         ({"device": "tpu"}, "device = 'tpu' is not possible"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_sentence(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError) as error:
-        Diagnosis(**wrong)
+        change_experiments(**wrong)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_home_in_runs_dir_is_the_users_as_for_experiments() -> None:
-    diagnosis = Diagnosis(runs_dir="~/my runs")
-    assert diagnosis.runs_dir == Path.home() / "my runs"
-    assert diagnosis.runs_dir == diagnosis.experiment("cnn", AS_WRITTEN).runs_dir
+    assert {each.runs_dir for each in change_experiments(runs_dir="~/my runs")} == {Path.home() / "my runs"}
 
 
-def test_a_plans_diagnosis_is_never_longer_than_its_fits() -> None:
-    plan = load_plan("full").changed(diagnosis_epochs=8, seeds=(3, 4))
-    for epochs, expected in ((100, 8), (2, 2)):
-        diagnosis = planned_diagnosis(plan.changed(epochs=epochs))
-        assert diagnosis is not None
-        assert (diagnosis.epochs, diagnosis.seed, diagnosis.dataset) == (expected, 3, "esc10")
-    assert planned_diagnosis(plan.changed(diagnosis_epochs=0)) is None
+def test_a_plans_ablation_is_on_its_data_set_and_test_fold() -> None:
+    plan = Plan(
+        name="mine",
+        dataset="esc10",
+        test_fold=[2, 3],
+        ablation={"epochs": 4, "seeds": [3]},
+        threads=2,
+        experiments=[{"model": "cnn", "protocol": "split"}],
+    )
+    experiments = ablation_experiments(plan, runs_dir="somewhere")
+    shared = {(each.dataset, each.test_fold, each.epochs, each.seed, each.threads) for each in experiments}
+    assert shared == {("esc10", 2, 4, 3, 2)}
+    assert {each.epochs for each in ablation_experiments(plan.changed(epochs=2))} == {2}, "no longer than its fits"
+    assert ablation_experiments(Plan(**plan.model_dump() | {"ablation": None})) == []
 
 
 # --- inside the training -------------------------------------------------------------------------------------------
@@ -250,7 +258,7 @@ def test_probing_is_that_of_the_attention_weights_of_the_model(dataset: Dataset)
 
 def test_rescoring_the_fit_with_statistics_re_estimated_gives_its_own_scores(dataset: Dataset, tmp_path: Path) -> None:
     """That fit's statistics are re-estimated already, from the same windows."""
-    config = make_fit(dataset, recipe="as-written", recipe_changes=REMEDIES[0].changes)
+    config = make_fit(dataset, recipe="as-written", recipe_changes=CHANGES["statistics re-estimated"])
     run = fit(config, dataset, runs_dir=tmp_path, device="cpu")
     again = rescore(run, dataset, CPU)
     for split in ("validation", "test"):
@@ -263,8 +271,8 @@ def test_rescoring_the_fit_with_statistics_re_estimated_gives_its_own_scores(dat
 
 def test_re_estimation_changes_the_evaluation_and_nothing_of_the_training(dataset: Dataset, tmp_path: Path) -> None:
     runs = [
-        fit(make_fit(dataset, recipe="as-written", recipe_changes=variant.changes), dataset, runs_dir=tmp_path)
-        for variant in (AS_WRITTEN, REMEDIES[0])
+        fit(make_fit(dataset, recipe="as-written", recipe_changes=CHANGES[change]), dataset, runs_dir=tmp_path)
+        for change in (AS_WRITTEN, "statistics re-estimated")
     ]
     train, validation = ([run.history[f"{split}_loss"] for run in runs] for split in ("train", "validation"))
     pd.testing.assert_series_equal(*train, check_exact=True)
@@ -274,62 +282,77 @@ def test_re_estimation_changes_the_evaluation_and_nothing_of_the_training(datase
 # --- what is kept --------------------------------------------------------------------------------------------------
 
 
+Examined = tuple[list[Experiment], Dataset]
+
+
 @pytest.fixture(scope="module")
-def examined(tmp_path_factory: pytest.TempPathFactory) -> tuple[Diagnosis, Dataset]:
-    """A diagnosis of one epoch on twelve clips with one window each, trained and examined."""
+def examined(tmp_path_factory: pytest.TempPathFactory) -> Examined:
+    """An ablation of one epoch on twelve clips with one window each, trained and examined."""
     dataset = make_dataset(clips_per_class=2, n_windows=1)
-    diagnosis = Diagnosis(dataset="tiny", epochs=1, device="cpu", runs_dir=tmp_path_factory.mktemp("diagnosis"))
-    for case in diagnosis.cases(dataset):
-        fit(case.config, dataset, runs_dir=diagnosis.runs_dir, device="cpu")
-    assert all(case.is_complete for case in examine_cases(diagnosis, dataset))
-    return diagnosis, dataset
+    runs_dir = tmp_path_factory.mktemp("ablation")
+    experiments = change_experiments(dataset="tiny", epochs=1, device="cpu", runs_dir=runs_dir)
+    for experiment in experiments:
+        fit(experiment.fits(dataset)[0], dataset, runs_dir=runs_dir, device="cpu")
+    examine(experiments, dataset)
+    return experiments, dataset
 
 
-def test_what_was_looked_at_is_kept_beside_the_runs_and_not_computed_again(
-    examined: tuple[Diagnosis, Dataset],
-) -> None:
-    diagnosis, dataset = examined
-    folder = diagnosis.runs_dir / "tiny" / "traces"
+def test_tables_are_kept_beside_the_runs_and_not_computed_anew(examined: Examined) -> None:
+    experiments, dataset = examined
+    folder = experiments[0].runs_dir / "tiny" / "traces"
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    traced = [case for case in read_cases(diagnosis, dataset) if case.trace is not None]
-    assert [(case.model, case.variant.name) for case in traced] == [
-        ("transformer", name) for name in ("as written", "warm-up", "rate ten times as high")
-    ]
-    assert len(before) == 2 * len(VARIANTS) - 1 + len(traced)
-    examine_cases(diagnosis, dataset)
+    assert list(load_traces(experiments, dataset)) == [AS_WRITTEN, "warm-up", HIGH_RATE]
+    assert len(before) == len(experiments) + 3
+    examine(experiments, dataset)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_a_kept_table_is_the_one_that_was_computed(examined: tuple[Diagnosis, Dataset]) -> None:
-    diagnosis, dataset = examined
-    case = next(case for case in read_cases(diagnosis, dataset) if case.trace is not None)
-    assert case.run is not None and case.trace is not None and case.rescored is not None
-    pd.testing.assert_frame_equal(case.trace, trace_fit(case.run, dataset, CPU), check_exact=True)
-    pd.testing.assert_frame_equal(case.rescored, rescore(case.run, dataset, CPU), check_exact=True)
+def test_a_kept_trace_is_the_one_that_was_computed(examined: Examined) -> None:
+    experiments, dataset = examined
+    experiment = next(each for each in experiments if each.model == "transformer")
+    run = RunStore(experiment.runs_dir).load(experiment.fits(dataset)[0])
+    kept = load_traces(experiments, dataset)[AS_WRITTEN]
+    pd.testing.assert_frame_equal(kept, trace_fit(run, dataset, CPU), check_exact=True)
 
 
-def test_run_folders_are_found_whatever_lies_beside_them(examined: tuple[Diagnosis, Dataset]) -> None:
-    diagnosis, dataset = examined
-    assert len(RunStore(diagnosis.runs_dir).find(dataset="tiny")) == len(diagnosis.cases(dataset))
+def test_the_table_has_a_row_for_each_experiment_with_its_kept_epoch_and_the_scores_anew(examined: Examined) -> None:
+    experiments, dataset = examined
+    table = ablation_table(experiments, dataset)
+    assert list(table["change"]) == [change_of(each) for each in experiments]
+    assert set(table["model"]) == {"CNN", "Transformer, 1 head"}
+    for experiment, row in zip(experiments, table.to_dict(orient="records"), strict=True):
+        run = RunStore(experiment.runs_dir).load(experiment.fits(dataset)[0])
+        kept = run.history.iloc[run.metrics["chosen"]["epoch"] - 1]
+        anew = rescore(run, dataset, CPU)
+        for split in ("validation", "test"):
+            for score in ("loss", "accuracy", "clip_accuracy"):
+                assert row[f"{split}_{score}"] == kept[f"{split}_{score}"]
+                assert row[f"rescored_{split}_{score}"] == anew.loc[split, score]
+    assert not table.isna().any(axis=None)
 
 
-def test_a_damaged_or_missing_trace_is_made_anew(examined: tuple[Diagnosis, Dataset], tmp_path: Path) -> None:
-    diagnosis, dataset = examined
-    moved = diagnosis.model_copy(update={"runs_dir": tmp_path / "runs"})
-    shutil.copytree(diagnosis.runs_dir, moved.runs_dir)
-    damaged, missing = sorted((moved.runs_dir / "tiny" / "traces").glob(f"*{TRACE}.parquet"))[:2]
-    expected = damaged.read_bytes()
-    damaged.write_bytes(expected[:100])
+def test_run_folders_are_found_whatever_lies_beside_them(examined: Examined) -> None:
+    experiments, _ = examined
+    assert len(RunStore(experiments[0].runs_dir).find(dataset="tiny")) == len(experiments)
+
+
+def test_a_damaged_or_missing_table_is_made_anew(examined: Examined, tmp_path: Path) -> None:
+    experiments, dataset = examined
+    shutil.copytree(experiments[0].runs_dir, tmp_path / "runs")
+    moved = [each.changed(runs_dir=tmp_path / "runs") for each in experiments]
+    damaged, missing = sorted((tmp_path / "runs" / "tiny" / "traces").glob(f"*{TRACE}.parquet"))[:2]
+    expected = pd.read_parquet(damaged)
+    damaged.write_bytes(damaged.read_bytes()[:100])
     missing.unlink()
-    assert sum(not case.is_complete for case in read_cases(moved, dataset)) == 2
-    assert all(case.is_complete for case in examine_cases(moved, dataset))
-    pd.testing.assert_frame_equal(pd.read_parquet(damaged), pd.read_parquet(damaged))
-    assert len(damaged.read_bytes()) > 100
+    assert len(load_traces(moved, dataset)) == 1
+    examine(moved, dataset)
+    assert len(load_traces(moved, dataset)) == 3
+    pd.testing.assert_frame_equal(pd.read_parquet(damaged), expected)
 
 
-def test_a_fit_that_is_not_trained_is_named(dataset: Dataset, tmp_path: Path) -> None:
-    diagnosis = Diagnosis(dataset="tiny", epochs=1, runs_dir=tmp_path)
-    assert not any(case.is_complete or case.run for case in read_cases(diagnosis, dataset))
+def test_a_fit_that_is_not_trained_is_named_and_has_no_numbers_in_the_table(dataset: Dataset, tmp_path: Path) -> None:
+    experiments = change_experiments(dataset="tiny", epochs=1, runs_dir=tmp_path)
+    assert list(ablation_table(experiments, dataset)) == ["model", "change", "seed"]
     with pytest.raises(InputError, match=r"^fit cnn-val2-test1-seed0-as-written-e1-\w{8} is not in"):
-        examine_cases(diagnosis, dataset)
+        examine(experiments, dataset)
     assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,8 @@ from audioclf_lib.suite.notebooks import (
     failed_path,
     is_made_from,
     part_path,
+    progress_path,
+    read_progress,
     read_status,
     run_notebook,
     status_path,
@@ -136,7 +138,7 @@ def test_unknown_parameters_and_notebooks_are_refused_before_anything_runs(noteb
     assert not output.parent.exists()
 
 
-def start(notebook: Path, output: Path) -> subprocess.Popen[str]:
+def start(notebook: Path, output: Path, **options: bool) -> subprocess.Popen[str]:
     """Run the notebook as a job of a suite; it waits for the release in its own folder."""
     job = {
         "notebook": str(notebook),
@@ -146,7 +148,7 @@ def start(notebook: Path, output: Path) -> subprocess.Popen[str]:
     jobs = notebook.with_name("jobs.json")
     jobs.write_text(json.dumps({"one": job}))
     command = [sys.executable, "-m", "audioclf_lib.suite.notebooks", str(jobs), "one"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -176,3 +178,83 @@ def test_two_at_once_run_it_once(notebook: Path, output: Path) -> None:
     second.communicate()
     assert (notebook.parent / "calls").read_text() == "x"
     assert output.exists()
+
+
+def test_whoever_waits_runs_a_notebook_with_other_parameters_itself(notebook: Path, output: Path) -> None:
+    first = start(notebook, output)
+    wait_until((notebook.parent / "running").exists, "the notebook to run")
+    waits: list[str] = []
+
+    def release(who: str) -> None:
+        waits.append(who)
+        (notebook.parent / "release").touch()
+
+    run_notebook(notebook, output, {"deed": "nothing"}, on_wait=release)
+    assert first.wait(timeout=60) == 0
+    first.communicate()
+    assert waits == [f"process {first.pid} on {os.uname().nodename}"]
+    assert nbformat.read(output, as_version=4).metadata.papermill.parameters == {"deed": "nothing"}
+
+
+def test_parameters_with_an_equals_sign_in_their_value_or_comment_are_given(tmp_path: Path) -> None:
+    cell = 'title = "a = b"  # of the page\nepochs = 1  # as in x = y'
+    notebook = write_notebook(tmp_path / "mine.ipynb", cell, "print(title, epochs)")
+    executed = run_notebook(notebook, tmp_path / "out.ipynb", {"title": "c = d", "epochs": 2})
+    assert nbformat.read(executed, as_version=4).cells[2].outputs[0].text == "c = d 2\n"
+
+
+@pytest.mark.parametrize("name", ["{deed}", "a {b", "}{"])
+def test_braces_in_a_path_are_only_braces(notebook: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    moved = notebook.rename(folder / notebook.name)
+    assert run_notebook(moved, folder / "out" / f"{name}.ipynb", {"deed": "none"}).is_file()
+
+
+def test_an_installed_kernel_of_another_environment_is_not_used(
+    notebook: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the project's folder was renamed, or copied."""
+    for name in ("audioclf", "python3"):
+        spec = tmp_path / "jupyter" / "kernels" / name / "kernel.json"
+        spec.parent.mkdir(parents=True)
+        spec.write_text(json.dumps({"argv": ["/no/such/python"], "display_name": name, "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
+    run_notebook(notebook, output, {"deed": "nothing"})
+    facts = json.loads(nbformat.read(output, as_version=4).cells[2].outputs[0].text)
+    assert facts["python"] == sys.executable
+
+
+def test_ctrl_c_leaves_no_traceback(notebook: Path, output: Path) -> None:
+    """To the whole group, as a terminal sends it."""
+    process = start(notebook, output, start_new_session=True)
+    wait_until((notebook.parent / "running").exists, "the notebook to run")
+    os.killpg(process.pid, signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (130, "")
+    status = read_status(output)
+    assert status is not None
+    assert status.state == "stopped"
+
+
+def test_one_notebook_of_a_suite_trains_one_fit_at_a_time(tmp_path: Path) -> None:
+    code = "import os\nfrom audioclf_lib.training.parallel import PROCESSES\nprint(os.environ.get(PROCESSES))"
+    notebook = write_notebook(tmp_path / "mine.ipynb", 'deed = ""\nmeeting_point = ""', code)
+    start(notebook, tmp_path / "out.ipynb").communicate(timeout=120)
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[2].outputs[-1].text == "1\n"
+
+
+def test_the_progress_of_the_training_is_read_while_the_notebook_runs_and_then_removed(
+    tmp_path: Path, output: Path
+) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from audioclf_lib.suite.parameters import PROGRESS_FILE
+Path(os.environ[PROGRESS_FILE]).write_text("epoch 3 of 10")
+print(read := Path(os.environ[PROGRESS_FILE]) == Path({str(progress_path(output))!r}))
+"""
+    run_notebook(write_notebook(tmp_path / "mine.ipynb", "epochs = 1", code), output, {})
+    assert nbformat.read(output, as_version=4).cells[1].outputs[0].text == "True\n"
+    assert read_progress(output) == ""

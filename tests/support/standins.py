@@ -111,7 +111,7 @@ class Scene:
                 score = {"accuracy": fit.val_fold / 10, "macro_f1": 0.5, "auc": {"micro": 0.5, "macro": 0.5}}
                 store.save(
                     fit,
-                    history=pd.DataFrame({"epoch": [1]}),
+                    history=pd.DataFrame({"epoch": [1], "seconds": [1.0]}),
                     predictions=pd.DataFrame({"split": ["test"]}),
                     metrics={"scores": {"test": {"window": score, "clip": score}}},
                     weights={"weight": torch.zeros(1)},
