@@ -188,7 +188,7 @@ def _describe_nothing(plan: Plan, store: RunStore, gathered: Gathered | None) ->
 def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
     """The experiments that run folders belong to: of one data set, the one that was trained last unless it is named.
 
-    Of fits with one name and different settings, only those with the settings trained last are shown.
+    Of fits that differ in their epochs, threads or version of the architecture, only those trained last are shown.
     """
     named = identify_dataset(dataset, store) if dataset else None
     found, errors = store.scan(named.name if named else None)
@@ -204,12 +204,14 @@ def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
     known = KnownDataset(last.dataset, last.fingerprint, tuple(folds), last.class_names)
     by_name: dict[str, list[Run]] = {}
     for run in own:
-        by_name.setdefault(f"{run.config.model_label}-{run.config.test_fold}-{run.config.seed}", []).append(run)
+        config = run.config
+        name = f"{config.model_label}-{config.test_fold}-{config.seed}-{config.recipe_settings.model_dump_json()}"
+        by_name.setdefault(name, []).append(run)
     groups = [[run for run in group if _alike(run, group[-1])] for _, group in sorted(by_name.items())]
     others = {run.config.dataset for run in runs if _dataset_of(run) != _dataset_of(runs[-1])}
     problems = [f"runs of {name} are there too" for name in sorted(others)]
     if older := len(own) - sum(map(len, groups)):
-        problems.append(f"fits with other settings than the last of their name are not shown: {older}")
+        problems.append(f"fits of other epochs, threads or versions than the last are not shown: {older}")
     experiments = [_experiment_of(group, store, folds) for group in groups]
     ((test_fold, _),) = Counter(each.test_fold for each in experiments).most_common(1)
     shown, checks = (

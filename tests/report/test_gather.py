@@ -249,10 +249,10 @@ def test_experiments_are_found_from_their_runs(store: RunStore) -> None:
     runs = write_runs(store, plan, replace(DEMO, name="frogs-00000000"))
     shutil.rmtree(next(run.path for run in runs if run.config.val_fold == 4 and run.config.test_fold == 1))
     found = gather("", store.runs_dir)
-    changed = "seed7-dropout-0-3-mixup-alpha-0"
-    assert found_by(found) == {f"cnn-kfold-{changed}": [2, 3, 5], f"transformer-h4-split-{changed}": [2]}
+    names = [experiment.full_name for experiment in plan.experiments_list()]
+    assert found_by(found) == {names[0]: [2, 3, 5], names[1]: [2]}
     assert [config.val_fold for config in found.experiments[0].missing] == [4]
-    assert [result.name for result in found.checks] == [f"cnn-split-test3-{changed}"]
+    assert [result.name for result in found.checks] == [experiment.full_name for experiment in plan.checks_list()]
     assert found.experiments[0].experiment.recipe_changes == changes
     assert describe_findings(found)[0] == "the experiments found on frogs-00000000: 5 of 6 fits are there"
 
@@ -266,9 +266,19 @@ def test_of_several_trainings_and_data_sets_the_last_is_shown_and_the_others_are
     assert [run.config.epochs for run in found.experiments[0].runs] == [3]
     assert found.problems == (
         "runs of frogs-00000000 are there too",
-        "fits with other settings than the last of their name are not shown: 1",
+        "fits of other epochs, threads or versions than the last are not shown: 1",
     )
     assert gather("", store.runs_dir, "frogs-00000000").dataset.name == "frogs-00000000"
+
+
+def test_other_recipes_are_other_experiments(store: RunStore) -> None:
+    for rate in (0.002, 0.004):
+        plan = Plan(name="x", epochs=2, recipe_changes={"learning_rate": rate}, experiments=(SPLIT,))
+        write_runs(store, plan, DEMO)
+    found = gather("", store.runs_dir)
+    rates = [result.experiment.recipe_settings.learning_rate for result in found.experiments]
+    assert sorted(rates) == [0.002, 0.004]
+    assert len(found_by(found)) == 2
 
 
 def test_the_plan_of_the_last_suite_counts_unless_none_of_its_fits_is_there(store: RunStore) -> None:
