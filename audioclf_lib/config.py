@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args
 
@@ -18,7 +20,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -36,7 +37,6 @@ ProtocolName = Literal["kfold", "split"]
 RecipeName = Literal["as-written", "tuned"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
-PROTOCOLS: tuple[str, ...] = get_args(ProtocolName)
 RECIPES: tuple[str, ...] = get_args(RecipeName)
 
 # Part of every fit id: raise it when the same configuration would train to other numbers than before, and when the
@@ -46,6 +46,9 @@ SCHEMA_VERSION = 2
 MAX_FOLD = 999_999  # numbers of folds, not how many there are
 Fold = Annotated[int, Field(ge=0, le=MAX_FOLD)]
 MAX_THREADS = 1024
+Share = Annotated[float, Field(ge=0, lt=1)]
+Decibels = Annotated[float, Field(ge=0, le=40)]
+MAX_NAMED_CHANGES = 3  # changed settings that an experiment's name and title spell out
 
 
 def _runs_dir(value: Any) -> Any:
@@ -124,55 +127,34 @@ class Recipe(StrictModel):
     The defaults are what the original report describes; see ``RECIPE_CHANGES`` for ``tuned``.
     """
 
-    dropout: float = Field(0.5, ge=0, lt=1, description="rate of the convolutional base's dropout")
-    activation: Literal["none", "relu"] = Field(
-        "none", description="behind each batch norm; without one the base is nearly linear"
-    )
+    dropout: Share = Field(0.5, description="rate of the convolutional base's dropout")
+    activation: Literal["none", "relu"] = Field("none", description="after batch norms; none: the base is near linear")
     optimizer: Literal["adam", "adamw"] = Field("adam", description="AdamW decays weights apart from the gradient")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="constant, or the peak of the schedule")
     encoder_lr_scale: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="share of the learning rate for the Transformer's encoder: it bears less than the base",
+        1.0, gt=0, le=1, description="share of the learning rate for the Transformer's encoder: it bears less"
     )
     weight_decay: float = Field(0.0, ge=0, le=10, description="pulls weights to zero: few clips, many weights")
     batch_size: int = Field(32, ge=1, le=4096, description="windows in a step")
     schedule: Literal["constant", "one-cycle"] = Field("constant", description="one-cycle: warm-up, then cosine to 0")
-    warmup_fraction: float = Field(
-        0.0, ge=0, lt=1, description="share of the steps with rising rate; Transformers need it"
-    )
+    warmup_fraction: Share = Field(0.0, description="share of the steps with rising rate; Transformers need it")
     max_grad_norm: float = Field(0.0, ge=0, description="largest gradient norm (0: unlimited); guards the first steps")
-    class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: rare classes count as much in the loss as common ones"
-    )
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes count like others")
     drop_silent: bool = Field(False, description="leave silent windows out of training: they hold no class")
-    answer_silence: bool = Field(
-        False, description="add one silent window to each step, as all classes that silence has: chance answers it else"
-    )
     random_crops: bool = Field(False, description="shift each window by up to half a hop: position means nothing")
     speed_perturbation: float = Field(
         1.0, ge=1, le=4, description="play each window up to this much faster or slower (1: never): pitch and pace vary"
     )
-    gain_db: float = Field(0.0, ge=0, le=40, description="random gain of up to ± this many dB: loudness means little")
-    tilt_db: float = Field(
-        0.0, ge=0, le=40, description="raise high tones against low by up to ± this many dB: microphones differ"
-    )
+    gain_db: Decibels = Field(0.0, description="random gain of up to ± this many dB: loudness means little")
+    tilt_db: Decibels = Field(0.0, description="tilt the spectrum by up to ± this many dB: microphones differ")
     flip_polarity: bool = Field(False, description="turn half of the windows upside down: the ear does not hear it")
     peak_normalise: bool = Field(False, description="scale each window to peak 1, in evaluation too")
     mixup_alpha: float = Field(0.0, ge=0, le=10, description="Beta parameter of between-class mixing (0: none)")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-    time_pull: float = Field(
-        0.0, ge=0, le=100, description="pulls the CNN's last layer to the same weights at every time step"
-    )
-    ema_decay: float = Field(
-        0.0, ge=0, lt=1, description="decay per step of the running mean of the weights that is scored and kept"
-    )
+    label_smoothing: Share = Field(0.0, description="share of the target spread over all classes")
+    time_pull: float = Field(0.0, ge=0, le=100, description="pulls the CNN's last layer to equal weights at all times")
+    ema_decay: Share = Field(0.0, description="decay per step of the mean of the weights that is scored and kept")
     reestimate_windows: int = Field(
-        0,
-        ge=0,
-        le=10**6,
-        description="training windows from which batch-norm statistics are re-estimated without dropout",
+        0, ge=0, le=10**6, description="training windows that batch-norm statistics are re-estimated from, no dropout"
     )
 
 
@@ -263,10 +245,9 @@ class FitConfig(StrictModel):
         would give two trainings one name: whoever changes one raises ``SCHEMA_VERSION``, which is always in the digest.
         """
         values = self.model_dump(mode="json", exclude_defaults=True, exclude={"model_title"})
-        values |= {"schema_version": self.schema_version}
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+        values["schema_version"] = self.schema_version
         folds = f"val{self.val_fold}-test{self.test_fold}"
-        return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{digest}"
+        return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{_digest(values)}"
 
 
 class Experiment(StrictModel):
@@ -305,20 +286,17 @@ class Experiment(StrictModel):
     threads: int = Field(1, ge=1, le=MAX_THREADS)
     runs_dir: RunsDir = DEFAULT_RUNS_DIR
 
-    _entry: ModelEntry = PrivateAttr()
-
     @model_validator(mode="before")
     @classmethod
     def _gather_model_settings(cls, values: Any) -> Any:
         """What is no setting of an experiment is one of its architecture."""
         if not isinstance(values, dict):
             return values
-        own = {key: value for key, value in values.items() if key not in cls.model_fields}
         given = values.get("model_settings") or {}
+        own = {key: value for key, value in values.items() if key not in cls.model_fields}
         if not own or not isinstance(given, dict):
             return values
-        kept = {key: value for key, value in values.items() if key in cls.model_fields}
-        return kept | {"model_settings": given | own}
+        return {key: value for key, value in values.items() if key not in own} | {"model_settings": given | own}
 
     @field_validator("dataset", "model", mode="before")
     @classmethod
@@ -358,39 +336,36 @@ class Experiment(StrictModel):
             raise ValueError(f"val_folds = {list(self.val_folds)} holds the test fold {self.test_fold}; take it out")
         if self.val_folds is not None and len(set(self.val_folds)) != len(self.val_folds):
             raise ValueError(f"val_folds = {list(self.val_folds)} names a fold twice; name each once")
-        self._entry = find_model(self.model)
         for name in self.model_settings:
-            if name not in self._entry.setting_names:
-                known = [*Experiment.model_fields, *self._entry.setting_names]
-                raise ValueError(
-                    f"unknown setting {quote(name)} for model {self._entry.name}; known are {', '.join(known)}"
-                )
-        object.__setattr__(self, "model_settings", self._entry.settings(self.model_settings))
+            if name not in self.entry.setting_names:
+                known = ", ".join([*Experiment.model_fields, *self.entry.setting_names])
+                raise ValueError(f"unknown setting {quote(name)} for model {self.entry.name}; known are {known}")
+        object.__setattr__(self, "model_settings", self.entry.settings(self.model_settings))
         _ = self.recipe_settings  # raises on unknown or impossible settings
         return self
 
-    @property
+    @cached_property
     def entry(self) -> ModelEntry:
-        """The architecture as it is registered."""
-        return self._entry
+        """The architecture as it was registered when this experiment was made."""
+        return find_model(self.model)
 
     @property
     def recipe_settings(self) -> Recipe:
-        return make_recipe(self.recipe, self._entry, self.recipe_changes)
+        return make_recipe(self.recipe, self.entry, self.recipe_changes)
 
     def create_model(self, num_classes: int) -> nn.Module:
         """A freshly initialised model, with the recipe's dropout and activation where the architecture takes them."""
-        return self._entry.create_for(self.recipe_settings, num_classes=num_classes, **self.model_settings)
+        return self.entry.create_for(self.recipe_settings, num_classes=num_classes, **self.model_settings)
 
     @property
     def title(self) -> str:
         """The architecture with its settings, for headings: ``CNN``, ``Transformer, 2 heads``."""
-        return self._entry.full_title(self.model_settings)
+        return self.entry.full_title(self.model_settings)
 
     @property
     def label(self) -> str:
         """Short name of the architecture with its settings: ``cnn``, ``transformer-h4``."""
-        return self._entry.label(self.model_settings)
+        return self.entry.label(self.model_settings)
 
     @property
     def name(self) -> str:
@@ -398,15 +373,23 @@ class Experiment(StrictModel):
         return f"{self.label}-{self.protocol}"
 
     @property
-    def differences(self) -> dict[str, int]:
-        """Test fold and seed where they are not the defaults."""
-        values = {"test_fold": self.test_fold, "seed": self.seed}
-        return {key: value for key, value in values.items() if value != Experiment.model_fields[key].default}
+    def differences(self) -> list[str]:
+        """What is not the default, but for the epochs: ``["test fold 3", "as-written", "learning rate 0.003"]``.
+
+        More than three changed settings are counted, with a digest of their values.
+        """
+        texts = {"test_fold": f"test fold {self.test_fold}", "seed": f"seed {self.seed}", "recipe": self.recipe}
+        found = [text for name, text in texts.items() if getattr(self, name) != Experiment.model_fields[name].default]
+        usual = make_recipe(self.recipe, self.entry)
+        changes = {name: value for name, value in self.recipe_settings if value != getattr(usual, name)}
+        if len(changes) <= MAX_NAMED_CHANGES:
+            return found + [f"{name.replace('_', ' ')} {in_words(value)}" for name, value in changes.items()]
+        return [*found, f"{len(changes)} changes {_digest(changes)[:4]}"]
 
     @property
     def full_name(self) -> str:
-        """The name with test fold and seed where they are not the defaults: ``cnn-split-test3``."""
-        return self.name + "".join(f"-{key.removesuffix('_fold')}{value}" for key, value in self.differences.items())
+        """The name with what is not the default: ``cnn-split-test3``, ``cnn-split-as-written-learning-rate-0-003``."""
+        return slug(self.name, *(re.sub(r"^(test|seed)( fold)? ", r"\1", each) for each in self.differences))
 
     @property
     def named_folds(self) -> list[int]:
@@ -440,19 +423,14 @@ class Experiment(StrictModel):
                 dataset=dataset.name,
                 fingerprint=dataset.fingerprint,
                 class_names=tuple(dataset.class_names),
-                model=self._entry.name,
-                model_settings=self.model_settings,
-                model_digest=self._entry.digest,
+                model=self.entry.name,
+                model_digest=self.entry.digest,
                 model_title=self.title,
                 model_label=self.label,
-                recipe=self.recipe,
                 recipe_settings=self.recipe_settings,
                 train_folds=tuple(fold for fold in folds if fold not in (val_fold, self.test_fold)),
                 val_fold=val_fold,
-                test_fold=self.test_fold,
-                seed=self.seed,
-                epochs=self.epochs,
-                threads=self.threads,
+                **self.model_dump(include={"model_settings", "recipe", "test_fold", "seed", "epochs", "threads"}),
             )
             for val_fold in self.validation_folds(folds)
         ]
@@ -468,3 +446,19 @@ def refuse_missing_folds(dataset: str, folds: Sequence[int], wanted: Iterable[in
     for fold in wanted:
         if fold not in folds:
             raise InputError(f"fold {fold} is not in data set {dataset!r}; its folds are {list(folds)}")
+
+
+def slug(name: str, *differences: str) -> str:
+    """A name with what tells it from others, for files and labels: ``cnn-kfold-learning-rate-0-003``."""
+    return "-".join([name, *(re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-") for text in differences if text)])
+
+
+def in_words(value: bool | float | str) -> str:
+    """The value of a setting: ``yes``, ``0.003``, ``adamw``."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

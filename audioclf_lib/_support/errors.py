@@ -65,18 +65,8 @@ def is_control(character: str) -> bool:
     These are control characters, among them tabs and line breaks, halves of surrogate pairs, and those that embed or
     override the direction of writing, by which one text can be shown as another (Unicode TR 36, section 2.8).
     """
-    is_steering = unicodedata.bidirectional(character) in (
-        "LRE",
-        "RLE",
-        "LRO",
-        "RLO",
-        "PDF",
-        "LRI",
-        "RLI",
-        "FSI",
-        "PDI",
-    )
-    return is_steering or unicodedata.category(character) in ("Cc", "Cs")
+    steering = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return unicodedata.bidirectional(character) in steering or unicodedata.category(character) in ("Cc", "Cs")
 
 
 def refuse_control_characters(what: str, text: str) -> None:

@@ -15,7 +15,6 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_RUNS_DIR = PROJECT_ROOT / "report" / "runs"
 PUBLISHED_DIR = PROJECT_ROOT / "report" / "published"
 DEFAULT_DATA_DIR = PROJECT_ROOT / "data"
-FIGURES_DIR = Path(os.environ.get("AUDIOCLF_FIGURES") or PROJECT_ROOT / "figures")
 
 
 def user_path(text: str | Path) -> Path:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -72,37 +73,33 @@ def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
     return np.pad(mono.numpy(), (0, n_samples - len(mono)))
 
 
-def check_file(path: Path) -> None:
-    """Raise InputError if ``path`` is missing or not a regular file: reading a pipe could block for ever."""
+@contextmanager
+def open_file(path: Path) -> Iterator[BufferedReader]:
+    """Open a regular file; anything else is refused, since reading a pipe could block for ever.
+
+    Raises:
+        InputError: missing, not a regular file, or not readable.
+    """
     try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path} is missing; restore the file or take it out of the list") from None
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path} is no file; put a sound file in its place or take it out of the list")
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
-        reason = error.strerror
-        raise InputError(f"{quote(str(path))} cannot be opened ({reason}); correct its name or rights") from None
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{path} is no file; put a sound file in its place or take it out of the list")
+        remedy = "restore the file, correct its name or rights, or take it out of the list"
+        raise InputError(f"{quote(str(path))} cannot be opened ({error.strerror or error}); {remedy}") from None
 
 
 @contextmanager
 def _open_sound(path: Path) -> Iterator[sf.SoundFile]:
-    check_file(path)
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes); export it anew or leave it out")
     try:
-        with _quiet_decoder(), sf.SoundFile(path) as sound:
+        with open_file(path), _quiet_decoder(), sf.SoundFile(path) as sound:
             if sound.samplerate < MIN_SAMPLE_RATE:
-                rate = sound.samplerate
-                raise InputError(f"{path} has a sample rate of {rate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
-            if sound.frames <= 0:
-                raise InputError(f"{path} holds no samples; export it anew or leave it out")
+                raise InputError(f"{path} has a rate of {sound.samplerate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
             yield sound
-    except (sf.SoundFileError, TypeError, OSError) as error:  # TypeError: formats without a header, by their suffix
-        reason = getattr(error, "error_string", None) or str(error)
-        raise InputError(
-            f"{path} cannot be read as sound ({reason.rstrip('.')}); give a WAV, FLAC, Ogg or MP3 file"
-        ) from None
+    except (sf.SoundFileError, TypeError) as error:  # TypeError: formats without a header, by their suffix
+        reason = getattr(error, "error_string", str(error)).rstrip(".")
+        raise InputError(f"{path} cannot be read as sound ({reason}); give a WAV, FLAC, Ogg or MP3 file") from None
 
 
 @contextmanager

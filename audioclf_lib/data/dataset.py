@@ -21,9 +21,8 @@ import soundfile as sf
 from tqdm import tqdm
 
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
-from audioclf_lib._support.paths import explained
 from audioclf_lib.data import cache
-from audioclf_lib.data.audio import PREPARATION_VERSION, check_file, decoded_length, read_clip
+from audioclf_lib.data.audio import PREPARATION_VERSION, decoded_length, open_file, read_clip
 from audioclf_lib.data.windowing import HOP_SIZE, SAMPLE_RATE, WINDOW_SIZE, count_windows, find_silent_windows
 
 MIN_FOLDS = 3  # for training, validation and test
@@ -79,10 +78,9 @@ class Dataset:
         if self.waveforms.ndim != 2 or self.waveforms.dtype != np.float32 or self.waveforms.shape[1] < WINDOW_SIZE:
             given = f"{self.waveforms.dtype} {self.waveforms.shape}"
             raise ValueError(f"waveforms must be float32 (n_clips, at least {WINDOW_SIZE}), not {given}")
-        columns = {"clip_id": self.clip_ids, "label": self.labels, "fold": self.folds, "source": self.sources}
-        if any(len(column) != len(self.waveforms) for column in columns.values()):
-            raise ValueError(f"one entry for each of the {len(self.waveforms)} clips is needed in {', '.join(columns)}")
-        check_clips(self.name, pd.DataFrame({name: list(column) for name, column in columns.items()}), self.class_names)
+        clips = {"clip_id": self.clip_ids, "label": self.labels, "fold": self.folds, "source": self.sources}
+        # pandas raises ValueError if a column has another length than the index.
+        check_clips(self.name, pd.DataFrame(clips, index=range(len(self.waveforms))), self.class_names)
         if not np.isfinite(self.waveforms).all():
             raise InputError(f"data set {self.name!r} has samples that are NaN or infinite; leave their clips out")
 
@@ -120,8 +118,7 @@ def check_clips(name: str, clips: pd.DataFrame, class_names: Sequence[str]) -> N
     for kind, texts in (("class", class_names), ("clip", clips["clip_id"])):
         for text in texts:
             refuse_control_characters(f"data set {name!r}: {kind} {quote(text)}", text)
-    fault = next(_faults(clips, class_names), None)
-    if fault is not None:
+    for fault in _faults(clips, class_names):
         raise InputError(f"data set {name!r} {fault}")
 
 
@@ -142,23 +139,23 @@ def _faults(clips: pd.DataFrame, class_names: Sequence[str]) -> Iterator[str]:
     folds = sorted(clips["fold"].unique().tolist())
     if len(folds) < MIN_FOLDS:
         yield f"has only the folds {folds}; use {MIN_FOLDS} or more, for training, validation and test"
-    for source, folds_of_source in clips.groupby("source")["fold"].unique().items():
-        if len(folds_of_source) > 1:
-            listed = sorted(folds_of_source.tolist())
-            yield f"has clips of the recording {source!r} in folds {listed}; put all clips of one recording in one fold"
+    for source, used in clips.groupby("source")["fold"].unique().items():
+        if len(used) > 1:
+            yield f"has clips of the recording {source!r} in folds {sorted(used.tolist())}; put them all in one fold"
     counts = pd.crosstab(clips["fold"], clips["label"]).reindex(columns=range(len(class_names)), fill_value=0)
     for row, label in np.argwhere(counts.to_numpy() == 0):
         fold, name = counts.index[row], class_names[label]
         yield f"has no clip of class {name!r} in fold {fold}; every fold needs one of each class"
 
 
+@dataclass(eq=False)
 class Listing:
     """Sound files that make a data set, checked and hashed but not decoded.
 
     Args:
         slug: what the data set's name begins with.
-        clips: a row for each clip, with ``path``, ``clip_id``, ``label`` (one of ``class_names``), ``fold``,
-            ``source`` and, where they are known already, the files' ``sha256``.
+        clips: a row for each clip, with ``path``, ``clip_id``, ``label`` (one of ``class_names``), ``fold`` and
+            ``source``.
         class_names: in the order of the models' outputs.
         clip_seconds: length to which every clip is trimmed or zero-padded; by default the whole windows of the
             longest clip, at least one window (1 s) and at most 30 s.
@@ -168,36 +165,23 @@ class Listing:
         InputError: a file, the list as a whole or the length cannot be used.
     """
 
-    def __init__(
-        self,
-        slug: str,
-        clips: pd.DataFrame,
-        class_names: Sequence[str],
-        *,
-        clip_seconds: float | None,
-        description: str,
-        licence: str,
-    ) -> None:
-        clips = clips.assign(label=[class_names.index(label) for label in clips["label"]])
-        check_clips(slug, clips, class_names)
-        self.n_samples = _clip_samples(clips["path"], clip_seconds)
-        self.clips = clips if "sha256" in clips else clips.assign(sha256=hash_files(clips["path"]))
-        self.slug, self.class_names = slug, tuple(class_names)
-        self.description, self.licence = description, licence
+    slug: str
+    clips: pd.DataFrame
+    class_names: Sequence[str]
+    clip_seconds: float | None
+    description: str
+    licence: str
 
-    @property
-    def name(self) -> str:
-        return self.slug if self.slug in FIXED_CONTENT else f"{self.slug}-{self.fingerprint[:8]}"
-
-    @cached_property
-    def fingerprint(self) -> str:
+    def __post_init__(self) -> None:
+        self.clips = self.clips.assign(label=[self.class_names.index(label) for label in self.clips["label"]])
+        check_clips(self.slug, self.clips, self.class_names)
+        self.n_samples = _clip_samples(self.clips["path"], self.clip_seconds)
+        self.clips["sha256"] = hash_files(self.clips["path"])
+        self.folds = self.clips["fold"].to_numpy(np.int64)
         rows = self.clips[["clip_id", "label", "fold", "source"]].to_numpy().tolist()
         checksums = self.clips["sha256"].tolist()
-        return digest([rows, checksums, list(self.class_names), self.n_samples, PREPARATION_VERSION])
-
-    @property
-    def folds(self) -> npt.NDArray[np.int64]:
-        return self.clips["fold"].to_numpy(np.int64)
+        self.fingerprint = digest([rows, checksums, list(self.class_names), self.n_samples, PREPARATION_VERSION])
+        self.name = self.slug if self.slug in FIXED_CONTENT else f"{self.slug}-{self.fingerprint[:8]}"
 
     def decode(self, data_dir: Path) -> Dataset:
         """Decode the files, or take them from the cache.
@@ -218,7 +202,7 @@ class Listing:
             labels=self.clips["label"].to_numpy(np.int64),
             folds=self.folds,
             clip_ids=tuple(self.clips["clip_id"]),
-            class_names=self.class_names,
+            class_names=tuple(self.class_names),
             sources=tuple(self.clips["source"]),
             fingerprint=self.fingerprint,
             description=self.description,
@@ -244,11 +228,10 @@ def _clip_samples(paths: Iterable[Path], clip_seconds: float | None) -> int:
     if clip_seconds is None:
         longest = min(max(map(decoded_length, paths)), MAX_DEFAULT_SECONDS * SAMPLE_RATE)
         return WINDOW_SIZE + (count_windows(max(longest, WINDOW_SIZE)) - 1) * HOP_SIZE
-    if not WINDOW_SIZE / SAMPLE_RATE <= clip_seconds <= MAX_SECONDS:
-        raise InputError(
-            f"clip_seconds = {clip_seconds} is not possible; "
-            f"choose {WINDOW_SIZE / SAMPLE_RATE:g} (one window) to {MAX_SECONDS} seconds"
-        )
+    shortest = WINDOW_SIZE / SAMPLE_RATE
+    if not shortest <= clip_seconds <= MAX_SECONDS:
+        choice = f"choose {shortest:g} (one window) to {MAX_SECONDS} seconds"
+        raise InputError(f"clips of {clip_seconds:g} s are not possible; {choice}")
     return round(clip_seconds * SAMPLE_RATE)
 
 
@@ -263,8 +246,7 @@ def hash_files(paths: Iterable[Path]) -> list[str]:
 
 
 def _hash_file(path: Path) -> str:
-    check_file(path)
-    with explained(path, "make it a readable sound file", fault="cannot open"), path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

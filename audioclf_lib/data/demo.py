@@ -1,7 +1,8 @@
 """The demo set: ten generated sound classes that imitate those of ESC-10, so that everything runs without a download.
 
-Each class has a function below; what varies from clip to clip (pitch, tempo, level, spectral tilt, background) is drawn
-from a generator seeded by class and fold. The functions return (CLIP_SAMPLES,) float64 of any level.
+Each class has a function below, named after it; what varies from clip to clip (pitch, tempo, level, spectral tilt,
+background) is drawn from a generator seeded by class and fold. The functions return (CLIP_SAMPLES,) float64 of any
+level.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def make_clip(label: int, fold: int) -> npt.NDArray[np.int16]:
     """One clip as 16-bit samples, since rounding hides the last digits in which machines may differ."""
     rng = np.random.default_rng([SEED, fold, label])
     name = ESC10_CLASSES[label]
-    sound = to_peak(colour(MAKERS[name](rng), rng.uniform(-3, 3)), 0)
+    maker: Callable[[Generator], Samples] = globals()[name.replace(" ", "_")]
+    sound = to_peak(colour(maker(rng), rng.uniform(-3, 3)), 0)
     clip = sound + to_peak(noise(rng, 30, 7000, rng.uniform(-7, -1)), rng.uniform(-60, -28))
     if rng.random() < PADDED_SHARE.get(name, 0.0):
         last = int(np.flatnonzero(np.abs(sound) > 0.02)[-1])
@@ -224,17 +226,3 @@ def fire_crackling(rng: Generator) -> Samples:
     sharp = ring(random_impulses(rng, rng.uniform(8, 50), 1.1), rng.uniform(2000, 6000), rng.uniform(0.0004, 0.0015))
     dull = ring(random_impulses(rng, rng.uniform(5, 30), 1.0), rng.uniform(600, 1800), rng.uniform(0.001, 0.004))
     return rumble + 2 * to_rms(sharp) + to_rms(dull)
-
-
-MAKERS: dict[str, Callable[[Generator], Samples]] = {
-    "dog bark": dog_bark,
-    "rain": rain,
-    "sea waves": sea_waves,
-    "baby cry": baby_cry,
-    "clock tick": clock_tick,
-    "person sneeze": person_sneeze,
-    "helicopter": helicopter,
-    "chainsaw": chainsaw,
-    "rooster": rooster,
-    "fire crackling": fire_crackling,
-}

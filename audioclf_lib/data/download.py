@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pooch
 import requests
@@ -17,10 +17,13 @@ from filelock import FileLock
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import explained, folder_for
+from audioclf_lib.data.tables import leaves_folder
 
 # ESC-10's archive holds 42 MB in about 400 files.
 MAX_BYTES = 200_000_000
 MAX_FILES = 2_000
+
+OTHER_SOURCE = "fetch the data set from its own site"
 
 
 def download_archive(
@@ -50,15 +53,13 @@ def download_archive(
                 return
             shutil.rmtree(parts, ignore_errors=True)
             folder = unpack(_fetch(url, parts, retries), parts / "unpacked")
-            fault = find_fault(folder)
-            if fault is not None:
+            if fault := find_fault(folder):
                 raise InputError(f"the archive from {url} is not the expected one: {fault}; {remedy}")
             os.replace(folder, target)
         except requests.RequestException as error:
             status = f"status {error.response.status_code}" if error.response is not None else type(error).__name__
-            raise InputError(
-                f"cannot download {url} ({status}); check the network and try again, or {remedy}"
-            ) from None
+            advice = f"check the network and try again, or {remedy}"
+            raise InputError(f"cannot download {url} ({status}); {advice}") from None
         finally:
             shutil.rmtree(parts, ignore_errors=True)
             with suppress(OSError):  # Windows removes no open file; a lock file that stays does no harm
@@ -66,12 +67,10 @@ def download_archive(
 
 
 def _fetch(url: str, folder: Path, retries: int) -> Path:
-    downloader = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16)
+    base, _, name = url.rpartition("/")
     # No checksum: GitHub makes the archive anew from time to time; the files in it are checked instead.
-    registry = pooch.create(
-        path=folder, base_url="", registry={"archive.zip": None}, urls={"archive.zip": url}, retry_if_failed=retries
-    )
-    return Path(registry.fetch("archive.zip", downloader=downloader))
+    archive = pooch.create(folder, f"{base}/", registry={name: None}, retry_if_failed=retries)
+    return Path(archive.fetch(name, progressbar=True))
 
 
 def unpack(archive: Path, folder: Path) -> Path:
@@ -82,28 +81,19 @@ def unpack(archive: Path, folder: Path) -> Path:
     """
     try:
         with zipfile.ZipFile(archive) as content:
-            files = [member for member in content.infolist() if not member.is_dir()]
-            size = sum(member.file_size for member in files)  # zipfile unpacks no more than this, even if it is wrong
-            if size > MAX_BYTES or len(files) > MAX_FILES:
-                given = f"{len(files):,} files of {size / 1e6:,.0f} MB"
-                raise InputError(
-                    f"the archive would unpack to {given}, more than ESC-10 has; fetch it from its own site"
-                )
-            for member in content.infolist():
-                _refuse_escape(member)
+            members = content.infolist()
+            size = sum(member.file_size for member in members)  # zipfile unpacks no more than this, even if it is wrong
+            if size > MAX_BYTES or len(members) > MAX_FILES:
+                given = f"{len(members):,} files of {size / 1e6:,.0f} MB"
+                raise InputError(f"the archive holds {given}, more than ESC-10 has; {OTHER_SOURCE}")
+            for member in members:
+                name, is_link = member.filename, stat.S_ISLNK(member.external_attr >> 16)
+                if is_link or ":" in name or leaves_folder(name):
+                    raise InputError(f"the archive holds {name!r}, which would leave its folder; {OTHER_SOURCE}")
             content.extractall(folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
         raise InputError(f"what was downloaded is no whole zip archive ({error}); try again later") from None
     tops = list(folder.glob("*"))
     if len(tops) != 1:
-        raise InputError(f"the archive holds {len(tops)} folders instead of one; fetch the data set from its own site")
+        raise InputError(f"the archive holds {len(tops)} folders instead of one; {OTHER_SOURCE}")
     return tops[0]
-
-
-def _refuse_escape(member: zipfile.ZipInfo) -> None:
-    path = PurePosixPath(member.filename.replace("\\", "/"))
-    is_link = stat.S_ISLNK(member.external_attr >> 16)
-    if is_link or path.is_absolute() or ".." in path.parts or ":" in member.filename:
-        raise InputError(
-            f"the archive holds {member.filename!r}, which would leave its folder; fetch the data set from its own site"
-        )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from audioclf_lib._support.errors import InputError
+from audioclf_lib._support.errors import InputError, quote
 from audioclf_lib._support.paths import PROJECT_ROOT, user_path
 from audioclf_lib.data.dataset import Listing, hash_files
 from audioclf_lib.data.download import download_archive
-from audioclf_lib.data.tables import check_column, file_column, fold_column, read_table
+from audioclf_lib.data.tables import file_column, number_column, read_table
 
 CLIP_SECONDS = 5
 
@@ -26,22 +26,6 @@ ESC10_CLASSES = (
 ESC10_FOLDERS = tuple(f"{number:03} - {name.capitalize()}" for number, name in enumerate(ESC10_CLASSES, start=1))
 
 ESC50_TABLE = Path("meta", "esc50.csv")
-# In the order of the column "target".
-# fmt: off
-ESC50_CLASSES = (
-    "dog", "rooster", "pig", "cow", "frog",
-    "cat", "hen", "insects", "sheep", "crow",
-    "rain", "sea_waves", "crackling_fire", "crickets", "chirping_birds",
-    "water_drops", "wind", "pouring_water", "toilet_flush", "thunderstorm",
-    "crying_baby", "sneezing", "clapping", "breathing", "coughing",
-    "footsteps", "laughing", "brushing_teeth", "snoring", "drinking_sipping",
-    "door_wood_knock", "mouse_click", "keyboard_typing", "door_wood_creaks", "can_opening",
-    "washing_machine", "vacuum_cleaner", "clock_alarm", "clock_tick", "glass_breaking",
-    "helicopter", "chainsaw", "siren", "car_horn", "engine",
-    "train", "church_bells", "airplane", "fireworks", "hand_saw",
-)
-# fmt: on
-ESC50_FOLDS = ("1", "2", "3", "4", "5")
 
 
 def read_registry() -> pd.DataFrame:
@@ -67,33 +51,26 @@ def locate_esc10(data_dir: Path, *, url: str | None = None, retries: int = 3) ->
         InputError: AUDIOCLF_DATA holds no ESC-10, or the download failed.
     """
     given = os.environ.get("AUDIOCLF_DATA")
-    if given:
-        places = [user_path(given), PROJECT_ROOT / given]
-        found = next((copy for place in places if (copy := find_esc10(place)) is not None), None)
-        if found is None:
-            raise InputError(f"AUDIOCLF_DATA = {given!r} holds no ESC-10; set it to a folder that does, or unset it")
-        return found
-    copy = find_esc10(data_dir)
+    copy = find_esc10(user_path(given)) or find_esc10(PROJECT_ROOT / given) if given else find_esc10(data_dir)
+    if given and copy is None:
+        raise InputError(f"AUDIOCLF_DATA = {given!r} holds no ESC-10; set it to a folder that does, or unset it")
     if copy is None:
-        copy = data_dir / "ESC-10"
-        remedy = "set AUDIOCLF_DATA to a folder with a copy of ESC-10"
+        copy, remedy = data_dir / "ESC-10", "set AUDIOCLF_DATA to a folder with a copy of ESC-10"
         download_archive(url or ESC10_URL, copy, find_fault, remedy=remedy, retries=retries)
     return copy
 
 
 def find_fault(folder: Path) -> str | None:
     """What is wrong with a copy of ESC-10, by the registry: a clip that is missing, altered or not part of it."""
-    registry = read_registry()
-    listed = set(registry["path"])
+    registry = read_registry().set_index("path")["sha256"]
     paths = (path for name in ESC10_FOLDERS for path in (folder / name).glob("[!.]*.ogg"))
     present = {path.relative_to(folder).as_posix() for path in paths}
-    if missing := sorted(listed - present):
+    if missing := sorted(set(registry.index) - present):
         return f"{missing[0]!r} is missing" + (f", with {len(missing) - 1} more" if len(missing) > 1 else "")
-    if extra := sorted(present - listed):
+    if extra := sorted(present - set(registry.index)):
         return f"{extra[0]!r} is no clip of ESC-10"
-    checksums = hash_files(folder / path for path in registry["path"])
-    altered = registry["path"][registry["sha256"] != checksums]
-    return f"{altered.iloc[0]!r} has the wrong checksum" if len(altered) else None
+    altered = registry.index[registry != hash_files(folder / path for path in registry.index)]
+    return f"{altered[0]!r} has the wrong checksum" if len(altered) else None
 
 
 def list_esc10(folder: Path) -> Listing:
@@ -106,14 +83,13 @@ def list_esc10(folder: Path) -> Listing:
         InputError: a clip is missing, altered or unknown.
     """
     folder = find_esc10(folder) or folder
-    fault = find_fault(folder)
-    if fault is not None:
+    if fault := find_fault(folder):
         raise InputError(f"the ESC-10 in {folder} is not as published: {fault}; replace the folder by a fresh copy")
     registry = read_registry()
-    clip_ids = [Path(path).stem for path in registry["path"]]
+    paths = [folder / path for path in registry["path"]]
     return Listing(
         "esc10",
-        registry.assign(path=[folder / path for path in registry["path"]], clip_id=clip_ids),
+        registry.assign(path=paths, clip_id=[path.stem for path in paths]),
         ESC10_CLASSES,
         clip_seconds=CLIP_SECONDS,
         description="ESC-10: 400 environmental recordings of 5 s in ten classes and five folds (Piczak 2015)",
@@ -122,36 +98,32 @@ def list_esc10(folder: Path) -> Listing:
 
 
 def list_esc50(folder: Path, *, esc10_only: bool = False) -> Listing:
-    """ESC-50 (``meta/esc50.csv``, ``audio/*.wav``): 2,000 clips of 5 s in 50 classes and five folds.
+    """ESC-50 (``meta/esc50.csv``, ``audio/*.wav``): 2,000 clips of 5 s in 50 classes, in the order of their targets.
 
     Args:
         folder: the ESC-50 folder.
         esc10_only: take only the ten classes that are marked as ESC-10.
 
     Raises:
-        InputError: the table lacks a column, names an unknown class or fold, or a clip is missing or unreadable.
+        InputError: the table lacks a column or gives a class two targets, or a clip is missing or unreadable.
     """
     path = folder / ESC50_TABLE
-    table = read_table(path, ("filename", "fold", "category", "esc10", "src_file"))
-    for column, known in (("fold", ESC50_FOLDS), ("category", ESC50_CLASSES)):
-        check_column(path, table[column], known.__contains__, f"unknown {{}}; known are {', '.join(known)}")
+    table = read_table(path, ("filename", "fold", "target", "category", "esc10", "src_file"))
     if esc10_only:
         table = table[table["esc10"].str.lower() == "true"]
-    filenames = file_column(path, table["filename"])
-    clips = pd.DataFrame(
-        {
-            "path": [folder / "audio" / name for name in filenames],
-            "clip_id": [Path(name).stem for name in filenames],
-            "label": table["category"].str.replace("_", " ").tolist(),
-            "fold": fold_column(path, table["fold"]),
-            "source": table["src_file"].tolist(),
-        }
-    )
+    labels, targets = table["category"].str.replace("_", " "), number_column(path, table["target"])
+    classes = labels.groupby(targets).first()  # sorted by target
+    for line in table.index[labels != targets.map(classes)]:
+        given = f"target {targets[line]} for {quote(labels[line])} and for {quote(classes[targets[line]])}"
+        raise InputError(f"{path}, line {line}: there is {given}; give each category a target of its own")
+    paths = file_column(path, table["filename"]).map(lambda file: folder / "audio" / file)
+    clips = pd.DataFrame({"label": labels, "fold": number_column(path, table["fold"]), "source": table["src_file"]})
+    clips = clips.assign(path=paths, clip_id=[path.stem for path in paths])
     part = " (the ten classes of ESC-10)" if esc10_only else ""
     return Listing(
         "esc50-esc10" if esc10_only else "esc50",
         clips,
-        [name.replace("_", " ") for name in ESC50_CLASSES if (table["category"] == name).any()],
+        classes.tolist(),
         clip_seconds=CLIP_SECONDS,
         description=f"ESC-50{part}: environmental recordings of 5 s in five folds (Piczak 2015)",
         licence="CC BY-NC 3.0; credits for every clip in the data set's README",

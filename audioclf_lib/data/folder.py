@@ -9,10 +9,9 @@ import pandas as pd
 
 from audioclf_lib._support.errors import one_line
 from audioclf_lib.data.dataset import Listing
-from audioclf_lib.data.tables import check_column, file_column, fold_column, read_table
+from audioclf_lib.data.tables import check_column, file_column, number_column, read_table
 
 TABLE = "labels.csv"
-REQUIRED = ("filename", "label", "fold")
 
 RESERVED_SLUGS = ("demo", "esc10", "esc50", "esc50-esc10")
 MAX_SLUG = 60  # characters; file systems allow names of 255 bytes, and a character takes up to four
@@ -32,20 +31,14 @@ def list_folder(folder: Path, *, clip_seconds: float | None = None) -> Listing:
         InputError: the table, a file or the length cannot be used.
     """
     path = folder / TABLE
-    table = read_table(path, REQUIRED)
+    table = read_table(path, ("filename", "label", "fold"))
     for column in ("filename", "label"):
         check_column(path, table[column], bool, "{} is empty; fill it in or drop the line")
-    filenames = file_column(path, table["filename"])
-    sources = table["source"] if "source" in table else [""] * len(table)
-    clips = pd.DataFrame(
-        {
-            "path": [folder / name for name in filenames],
-            "clip_id": filenames,
-            "label": table["label"].tolist(),
-            "fold": fold_column(path, table["fold"]),
-            "source": [source or name for source, name in zip(sources, filenames, strict=True)],
-        }
-    )
+    files = file_column(path, table["filename"])
+    sources = table.get("source", files)
+    clips = pd.DataFrame({"clip_id": files, "label": table["label"], "fold": number_column(path, table["fold"])})
+    clips["path"] = files.map(lambda file: folder / file)
+    clips["source"] = sources.where(sources != "", files)
     return Listing(
         folder_slug(folder),
         clips,

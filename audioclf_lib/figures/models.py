@@ -97,7 +97,7 @@ def draw_step(ax: Axes, left: float, middle: float, name: str) -> None:
     ax.annotate("", (left + GAP, middle), (left, middle), arrowprops=arrow)
     centre = left + GAP / 2
     ax.plot([centre, centre], [middle + 0.1, middle + 1.1], color=style.GREY, linewidth=0.6, linestyle=":")
-    lines = textwrap.fill(name, 9, break_long_words=False)
+    lines = textwrap.fill(name, 8, break_long_words=False)
     ax.text(centre, middle + 1.15, lines, ha="center", va="bottom", fontsize=6)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from audioclf_lib.config import Experiment, FitConfig
-from audioclf_lib.metrics.scores import LEVELS, Level, Scores, best_fit, evaluate, experiment_scores
+from audioclf_lib.config import Experiment, FitConfig, slug
+from audioclf_lib.metrics.scores import LEVELS, Level, Scores, best_fit, evaluate
 from audioclf_lib.metrics.uncertainty import (
     Answers,
     Calibration,
@@ -38,7 +37,7 @@ class ExperimentResult:
         experiment: what was asked for.
         runs: the finished fits, by validation fold.
         missing: configurations of fits that are not there.
-        mark: what tells it from other experiments of its name: ``as-written``, ``dropout 0.3``.
+        mark: what else tells it from other experiments: ``8 epochs``, the name of a change in an ablation.
     """
 
     experiment: Experiment
@@ -48,8 +47,8 @@ class ExperimentResult:
 
     @property
     def name(self) -> str:
-        """Short name with what differs from the defaults: ``cnn-kfold``, ``cnn-kfold-seed1``, ``cnn-split-test3``."""
-        return self.experiment.full_name + re.sub(r"[^A-Za-z0-9]+", "-", f" {self.mark}" if self.mark else "")
+        """Short name with what differs from the defaults: ``cnn-kfold``, ``cnn-split-test3-as-written``."""
+        return slug(self.experiment.full_name, self.mark)
 
     @property
     def architecture(self) -> str:
@@ -72,9 +71,8 @@ class ExperimentResult:
 
     @property
     def differences(self) -> list[str]:
-        """The mark, and test fold and seed where they are not the defaults, e.g. ``["test fold 3"]``."""
-        of_experiment = [f"{key.replace('_', ' ')} {value}" for key, value in self.experiment.differences.items()]
-        return of_experiment + ([self.mark] if self.mark else [])
+        """What is not the default, and the mark: ``["test fold 3", "as-written", "learning rate 0.003"]``."""
+        return list(dict.fromkeys(filter(None, [*self.experiment.differences, self.mark])))
 
     @property
     def configs(self) -> list[FitConfig]:
@@ -85,7 +83,7 @@ class ExperimentResult:
     def folder(self) -> str:
         """Folder of this result's figures: no other data set, recipe or setting has the same."""
         digest = hashlib.sha256(" ".join(config.fit_id for config in self.configs).encode()).hexdigest()[:8]
-        return f"{self.dataset}/{self.name}-{self.experiment.recipe}-e{self.experiment.epochs}-{digest}"
+        return f"{self.dataset}/{self.name}-e{self.experiment.epochs}-{digest}"
 
     @property
     def is_complete(self) -> bool:
@@ -103,11 +101,6 @@ class ExperimentResult:
     def best(self) -> Run:
         """The fit that is best on its own validation fold, shown in full."""
         return best_fit(self.runs)
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """Test scores of every fit at both levels, see :func:`audioclf_lib.metrics.scores.experiment_scores`."""
-        return experiment_scores(self.runs)
 
     def scores(self, level: Level = "window") -> Scores:
         """Test scores of the best fit."""
@@ -143,8 +136,10 @@ class ExperimentResult:
         return table.astype({"Epoch": "Int64"}).rename_axis("Validated on")
 
     def values(self, level: Level, score: str = "accuracy") -> list[float]:
-        """A score of every fit on the test fold."""
-        return [float(value) for value in self.table.loc[self.table["level"] == level, score]]
+        """A score of every fit on the test fold: ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``auc_macro``."""
+        tests = [run.metrics["scores"]["test"][level] for run in self.runs]
+        found = [test["auc"]["macro"] if score == "auc_macro" else test[score] for test in tests]
+        return [float("nan") if value is None else value for value in found]
 
     def mean(self, level: Level, score: str = "accuracy") -> float:
         """Mean of a score over the fits."""

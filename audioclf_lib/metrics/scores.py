@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -29,17 +30,13 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one split at one level.
+    """Scores of one split at one level; all follow from the labels and the class probabilities.
 
     Attributes:
         level: ``"window"`` or ``"clip"``.
         class_names: in label order.
         y_true: (n,) labels.
         probabilities: (n, n_classes).
-        confusion: (n_classes, n_classes) counts, rows are true classes.
-        per_class: index class names; columns precision, recall, f1, support, auc.
-        roc: false and true positive rates per class, and ``"micro"`` and ``"macro"``.
-        auc: area under each of those curves; NaN where a class is missing from the split.
         accuracy_without_silence: window accuracy over the windows that are not silent (None at clip level).
     """
 
@@ -47,16 +44,54 @@ class Scores:
     class_names: tuple[str, ...]
     y_true: IntArray
     probabilities: FloatArray
-    confusion: IntArray
-    per_class: pd.DataFrame
-    roc: dict[str, tuple[FloatArray, FloatArray]]
-    auc: dict[str, float]
     accuracy_without_silence: float | None = None
 
     @property
     def n(self) -> int:
         """Number of windows or clips."""
         return len(self.y_true)
+
+    @cached_property
+    def confusion(self) -> IntArray:
+        """(n_classes, n_classes) counts, rows are true classes."""
+        counts: IntArray = confusion_matrix(self.y_true, self.probabilities.argmax(1), labels=self._labels)
+        return counts
+
+    @cached_property
+    def per_class(self) -> pd.DataFrame:
+        """Index class names; columns precision, recall, f1, support, auc."""
+        answers = self.probabilities.argmax(1)
+        of_answers = precision_recall_fscore_support(self.y_true, answers, labels=self._labels, zero_division=0)
+        columns = dict(zip(("precision", "recall", "f1", "support"), of_answers, strict=True))
+        columns["auc"] = [self.auc[name] for name in self.class_names]
+        return pd.DataFrame(columns, index=pd.Index(self.class_names, name="class"))
+
+    @cached_property
+    def roc(self) -> dict[str, tuple[FloatArray, FloatArray]]:
+        """One-versus-rest ROC curves: false and true positive rates, per class and for ``"micro"`` and ``"macro"``.
+
+        ``micro`` pools every (sample, class) pair; ``macro`` averages the classes' curves at common false positive
+        rates (Fawcett 2006, section 7). Classes without positives or without negatives have no curve and are left out.
+        """
+        is_class = self.y_true[:, None] == self._labels
+        curves: dict[str, tuple[FloatArray, FloatArray]] = {}
+        for index, name in enumerate(self.class_names):
+            if 0 < is_class[:, index].sum() < self.n:
+                curves[name] = roc_curve(is_class[:, index], self.probabilities[:, index])[:2]
+        if curves:
+            macro = _mean_curve(list(curves.values()))
+            curves |= {"micro": roc_curve(is_class.ravel(), self.probabilities.ravel())[:2], "macro": macro}
+        return curves
+
+    @cached_property
+    def auc(self) -> dict[str, float]:
+        """Area under each ROC curve; NaN where a class is missing from the split."""
+        areas = {name: float(auc(*curve)) for name, curve in self.roc.items()}
+        return {name: areas.get(name, float("nan")) for name in (*self.class_names, "micro", "macro")}
+
+    @property
+    def _labels(self) -> IntArray:
+        return np.arange(len(self.class_names))
 
     @property
     def n_correct(self) -> int:
@@ -135,65 +170,7 @@ def evaluate(
             without_silence = float((probabilities.argmax(1) == y_true)[heard].mean())
     else:
         y_true, probabilities = to_clips(rows, len(class_names))
-    return score(y_true, probabilities, class_names, level=level, accuracy_without_silence=without_silence)
-
-
-def score(
-    y_true: IntArray,
-    probabilities: FloatArray,
-    class_names: Sequence[str],
-    *,
-    level: Level,
-    accuracy_without_silence: float | None = None,
-) -> Scores:
-    """Score class probabilities (n, n_classes) against labels (n,)."""
-    labels = np.arange(len(class_names))
-    y_pred = probabilities.argmax(1)
-    precision, recall, f1, support = precision_recall_fscore_support(y_true, y_pred, labels=labels, zero_division=0)
-    roc = roc_curves(y_true, probabilities, class_names)
-    areas = {name: float(auc(*curve)) for name, curve in roc.items()}
-    per_class = pd.DataFrame(
-        {
-            "precision": precision,
-            "recall": recall,
-            "f1": f1,
-            "support": support,
-            "auc": [areas.get(name, float("nan")) for name in class_names],
-        },
-        index=pd.Index(class_names, name="class"),
-    )
-    return Scores(
-        level=level,
-        class_names=tuple(class_names),
-        y_true=y_true,
-        probabilities=probabilities,
-        confusion=confusion_matrix(y_true, y_pred, labels=labels),
-        per_class=per_class,
-        roc=roc,
-        auc={name: areas.get(name, float("nan")) for name in (*class_names, "micro", "macro")},
-        accuracy_without_silence=accuracy_without_silence,
-    )
-
-
-def roc_curves(
-    y_true: IntArray, probabilities: FloatArray, class_names: Sequence[str]
-) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """One-versus-rest ROC curves: false and true positive rates.
-
-    ``micro`` pools every (sample, class) pair; ``macro`` averages the classes' curves at common false positive rates
-    (Fawcett 2006, section 7). Classes without positives or without negatives have no curve and are left out.
-    """
-    is_class = y_true[:, None] == np.arange(len(class_names))
-    curves: dict[str, tuple[FloatArray, FloatArray]] = {}
-    for index, name in enumerate(class_names):
-        if 0 < is_class[:, index].sum() < len(y_true):
-            fpr, tpr, _ = roc_curve(is_class[:, index], probabilities[:, index])
-            curves[name] = (fpr, tpr)
-    if curves:
-        macro = _mean_curve(list(curves.values()))
-        fpr, tpr, _ = roc_curve(is_class.ravel(), probabilities.ravel())
-        curves |= {"micro": (fpr, tpr), "macro": macro}
-    return curves
+    return Scores(level, tuple(class_names), y_true, probabilities, without_silence)
 
 
 def _mean_curve(curves: list[tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
@@ -237,28 +214,6 @@ def best_fit(runs: Sequence[Run]) -> Run:
     return max(runs, key=lambda run: (run.metrics["chosen"]["accuracy"], -run.metrics["chosen"]["loss"]))
 
 
-def experiment_scores(runs: Sequence[Run], *, split: str = "test") -> pd.DataFrame:
-    """Scores of an experiment's fits: a row per fit and level with accuracy, macro F1 and areas under the curve.
-
-    Returns:
-        DataFrame with columns fit, val_fold, level, accuracy, balanced_accuracy, macro_f1, auc_micro, auc_macro.
-    """
-    return pd.DataFrame(
-        {
-            "fit": run.config.fit_id,
-            "val_fold": run.config.val_fold,
-            "level": level,
-            "accuracy": scores["accuracy"],
-            "balanced_accuracy": scores["balanced_accuracy"],
-            "macro_f1": scores["macro_f1"],
-            "auc_micro": scores["auc"]["micro"],
-            "auc_macro": scores["auc"]["macro"],
-        }
-        for run in runs
-        for level, scores in run.metrics["scores"][split].items()
-    )
-
-
 def class_probabilities(rows: pd.DataFrame, n_classes: int) -> FloatArray:
     """The columns p_0 ... p_(classes-1) as an array (n, n_classes)."""
     return rows[[f"p_{index}" for index in range(n_classes)]].to_numpy(np.float64, copy=True)
@@ -270,7 +225,5 @@ def answers_to_windows(rows: pd.DataFrame) -> IntArray:
     return answers
 
 
-def _json_number(value: Any) -> float | int | None:
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    return None if np.isnan(value) else float(value)
+def _json_number(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
+from sklearn.metrics import confusion_matrix
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -27,7 +28,7 @@ from audioclf_lib.runs.store import Run
 BoolArray = NDArray[np.bool_]
 
 CONFIDENCE = 0.95
-ALPHA = 1 - CONFIDENCE  # a difference is called real when its corrected p is below this
+ALPHA = 0.05  # a difference is called real when its corrected p, as it is printed, is below this
 N_RESAMPLES = 9_999
 N_BINS = 15  # as in the tables of Guo et al. (2017)
 
@@ -58,22 +59,17 @@ class Answers:
     @cached_property
     def window_shares(self) -> FloatArray:
         """(n_clips,) share of right answers among a clip's windows in all fits; their mean is the window accuracy."""
-        right: BoolArray = self.windows.argmax(3) == self.y_true[:, None]
-        shares: FloatArray = right.mean(axis=(0, 2))
-        return shares
+        return np.asarray((self.windows.argmax(3) == self.y_true[:, None]).mean(axis=(0, 2)))
 
     @cached_property
     def clip_shares(self) -> FloatArray:
         """(n_clips,) share of the fits that classify a clip correctly; their mean is the clip accuracy."""
-        right: BoolArray = self.clips.argmax(2) == self.y_true
-        shares: FloatArray = right.mean(axis=0)
-        return shares
+        return np.asarray((self.clips.argmax(2) == self.y_true).mean(axis=0))
 
     @cached_property
     def averaged_right(self) -> BoolArray:
         """(n_clips,) whether a clip is classified correctly by the mean of the fits' probabilities."""
-        right: BoolArray = self.clips.mean(axis=0).argmax(1) == self.y_true
-        return right
+        return np.asarray(self.clips.mean(axis=0).argmax(1) == self.y_true)
 
 
 def gather_answers(runs: Sequence[Run]) -> Answers:
@@ -177,7 +173,8 @@ class PairTest:
 
     @property
     def is_real(self) -> bool:
-        return self.p_holm < ALPHA
+        """True if the corrected p, as it is printed, is below 0.05."""
+        return is_significant(self.p_holm)
 
     @property
     def ranked(self) -> tuple[str, str]:
@@ -185,10 +182,15 @@ class PairTest:
         first, second = self.names
         return (second, first) if self.right[1] > self.right[0] else (first, second)
 
-    @property
-    def difference(self) -> float:
-        """Accuracy of the first less that of the second."""
-        return (self.right[0] - self.right[1]) / self.n_clips
+
+def p_value(p: float) -> str:
+    """Two significant digits: ``0.046``, ``<0.001``."""
+    return f"{p:#.2g}" if p >= 0.001 else "<0.001"
+
+
+def is_significant(p: float) -> bool:
+    """True if p, rounded as ``p_value`` prints it, is below 0.05: 0.0496 prints as 0.050 and is not."""
+    return float(f"{p:.2g}") < ALPHA
 
 
 def compare_averages(answers: Mapping[str, Answers], pairs: Sequence[tuple[str, str]]) -> list[PairTest]:
@@ -230,10 +232,8 @@ def _contingency(answers: Mapping[str, Answers], pair: tuple[str, str]) -> IntAr
             f"{pair[0]} and {pair[1]} were scored on different test clips; compare experiments of one data set and one "
             "test fold"
         )
-    first, second = one.averaged_right, other.averaged_right
-    return np.array(
-        [[(first & second).sum(), (first & ~second).sum()], [(~first & second).sum(), (~first & ~second).sum()]]
-    )
+    counts: IntArray = confusion_matrix(one.averaged_right, other.averaged_right, labels=[True, False])
+    return counts
 
 
 def exceeds_chance(n_correct: int, n: int, chance: float) -> bool:
@@ -243,7 +243,7 @@ def exceeds_chance(n_correct: int, n: int, chance: float) -> bool:
         n_correct: right answers among ``n`` clips.
         chance: accuracy of answering the commonest class always, see ``Scores.chance``.
     """
-    return bool(stats.binomtest(n_correct, n, min(1.0, chance), alternative="greater").pvalue < ALPHA)
+    return is_significant(stats.binomtest(n_correct, n, min(1.0, chance), alternative="greater").pvalue)
 
 
 def clips_needed(n_pairs: int) -> int:
@@ -251,7 +251,7 @@ def clips_needed(n_pairs: int) -> int:
 
     That is the smallest difference which the test can find at all: :math:`2 n_{pairs} / 2^d < 0.05`.
     """
-    return next(d for d in count(1) if n_pairs * mcnemar([[0, d], [0, 0]], exact=True).pvalue < ALPHA)
+    return next(d for d in count(1) if is_significant(n_pairs * mcnemar([[0, d], [0, 0]], exact=True).pvalue))
 
 
 # ---------------------------------------------------------------------------------------------------------- calibration
@@ -268,19 +268,6 @@ class Calibration:
 
     ece: float
     bins: pd.DataFrame
-
-    @property
-    def n(self) -> int:
-        return int(self.bins["count"].sum())
-
-    @property
-    def confidence(self) -> float:
-        """Mean over all answers."""
-        return float((self.bins["confidence"] * self.bins["count"]).sum() / self.n)
-
-    @property
-    def accuracy(self) -> float:
-        return float((self.bins["accuracy"] * self.bins["count"]).sum() / self.n)
 
 
 def calibrate(y_true: IntArray, probabilities: FloatArray, n_bins: int = N_BINS) -> Calibration:

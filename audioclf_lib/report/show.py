@@ -114,7 +114,7 @@ def show(
     if label:
         _write_figure(Path(folder), label.removeprefix("fig:"), files)
     bundle = {
-        "text/html": _figure_html(files["svg"], caption or label or "figure", caption),
+        "text/html": _figure_html(files["svg"], caption or label or "figure", caption, width),
         "image/svg+xml": files["svg"].decode(),
         "application/pdf": base64.b64encode(files["pdf"]).decode(),
         "text/plain": caption,
@@ -206,14 +206,13 @@ def _readable(markdown: str) -> str:
     return re.sub(r"\[(@[^\]\n]+)\]", words, re.sub(r" \{#[\w:-]+\}(?=\n|$)", "", markdown))
 
 
-def _figure_html(svg: bytes, description: str, caption: str) -> str:
+def _figure_html(svg: bytes, description: str, caption: str, width: str) -> str:
     """The figure as JupyterLab and nbconvert's HTML show it: with alternative text, and its caption under it."""
     plain = html.unescape(re.sub(r"<[^>]+>", "", str(_caption_html(_readable(description)))))
-    image = (
-        f'<img alt="{html.escape(_one_line(plain))}" src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}">'
-    )
+    look, source = f"width: {html.escape(width)}", f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    image = f'<img alt="{html.escape(_one_line(plain))}" style="{look}" src="{source}">'
     text = f"<figcaption>{_caption_html(_readable(caption))}</figcaption>" if caption else ""
-    return f"<figure>{image}{text}</figure>"
+    return f'<figure style="margin: 1em 0; max-width: 900px">{image}{text}</figure>'
 
 
 def _whole_figure(item: object) -> Figure:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audioclf_lib.config import Recipe
+from audioclf_lib.config import Recipe, in_words
 from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
 from audioclf_lib.metrics.results import ExperimentResult
 from audioclf_lib.metrics.scores import SPLITS, Scores, answers_to_windows
-from audioclf_lib.metrics.uncertainty import Interval, PairTest, clips_needed
+from audioclf_lib.metrics.uncertainty import Interval, PairTest, clips_needed, p_value
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.ablation import RESCORED
 
@@ -38,11 +38,6 @@ def percent(mean: float, std: float = float("nan"), interval: Interval | None = 
     spread = "" if np.isnan(std) else f"{NBSP}±{NBSP}{100 * std:.1f}"
     between = f" ({100 * interval.low:.1f}{NBSP}to{NBSP}{100 * interval.high:.1f})" if interval else ""
     return f"{100 * mean:.1f}{spread}{NBSP}%{between}"
-
-
-def p_value(p: float) -> str:
-    """Two significant digits: ``0.046``, ``<0.001``."""
-    return f"{p:#.2g}" if p >= 0.001 else "<0.001"
 
 
 def accuracy_latex(scores: Scores) -> str:
@@ -93,15 +88,11 @@ def recipe_table(recipes: Recipe | Mapping[str, Recipe]) -> pd.DataFrame:
     rows = []
     for name, field in Recipe.model_fields.items():
         values = {title: getattr(recipe, name) for title, recipe in recipes.items()}
-        used = {title: _in_words(value) for title, value in values.items() if value not in OFF[name]}
+        used = {title: in_words(value) for title, value in values.items() if value not in OFF[name]}
         if used:
             rows.append({"Setting": name.replace("_", " "), **used, "What it does": field.description})
     columns = ["Setting", *recipes, "What it does"]
     return pd.DataFrame(rows, columns=columns).astype(object).where(lambda table: table.notna(), None)
-
-
-def _in_words(value: bool | float | str) -> str:
-    return "yes" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def environment_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
@@ -221,16 +212,21 @@ def original_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     rows = [
         {
             "Experiment": result.short_title,
-            "Original": stated.loc[result.experiment.full_name, "accuracy"],
+            "Original": stated.loc[_original_name(result), "accuracy"],
             "Ours": percent(result.mean("window"), result.std("window"), result.intervals["window"]),
-            "Original AUC": stated.loc[result.experiment.full_name, "auc"],
+            "Original AUC": stated.loc[_original_name(result), "auc"],
             "Our AUC": result.mean("window", "auc_macro"),
-            "In the original": stated.loc[result.experiment.full_name, "remark"],
+            "In the original": stated.loc[_original_name(result), "remark"],
         }
         for result in results
-        if result.dataset == ORIGINAL_DATASET and result.experiment.full_name in stated.index
+        if result.dataset == ORIGINAL_DATASET and _original_name(result) in stated.index
     ]
     return pd.DataFrame(rows)
+
+
+def _original_name(result: ExperimentResult) -> str:
+    """What the experiment is called in the table of the original's numbers, with whichever recipe it was trained."""
+    return result.experiment.changed(recipe="tuned", recipe_changes={}).full_name
 
 
 def original_f1_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
@@ -239,12 +235,12 @@ def original_f1_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     tables = [
         pd.DataFrame(
             {
-                "Original": [float(value) for value in stated[result.experiment.full_name].split()],
+                "Original": [float(value) for value in stated[_original_name(result)].split()],
                 "Ours": result.scores("window").per_class["f1"],
             }
         ).rename_axis("Class")
         for result in results
-        if result.dataset == ORIGINAL_DATASET and result.experiment.full_name in stated.index
+        if result.dataset == ORIGINAL_DATASET and _original_name(result) in stated.index
     ]
     return tables[0] if tables else pd.DataFrame()
 

@@ -243,7 +243,7 @@ class RunStore:
 
     def find(self, dataset: str | None = None, **criteria: Any) -> list[Run]:
         """All finished fits whose configuration has these values, ordered by fit id; see ``scan`` for damaged ones."""
-        runs, _ = self.scan(dataset)
+        runs = self.scan(dataset)[0]
         return [run for run in runs if all(getattr(run.config, key) == value for key, value in criteria.items())]
 
     def known_datasets(self, slug: str) -> list[KnownDataset]:
@@ -252,8 +252,7 @@ class RunStore:
         for config in (run.config for run in self.find()):
             if re.fullmatch(rf"{re.escape(slug)}(-[0-9a-f]{{8}})?", config.dataset):
                 folds = tuple(sorted({*config.train_folds, config.val_fold, config.test_fold}))
-                entry = KnownDataset(config.dataset, config.fingerprint, folds, config.class_names)
-                known.setdefault(config.fingerprint, entry)
+                known[config.fingerprint] = KnownDataset(config.dataset, config.fingerprint, folds, config.class_names)
         return list(known.values())
 
     def _folders(self, dataset: str = "*") -> list[Path]:
@@ -286,32 +285,24 @@ class RunStore:
         made = made_with(find_model(config.model), len(config.class_names), config.model_settings, recipe_values)
         tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
         target = self.path(config)
-        with self._drafted(target) as draft:
-            _write_json(draft / CONFIG, config.model_dump(mode="json"))
-            history.to_csv(draft / HISTORY, index=False)
-            # Probabilities are all different: a dictionary of them makes the file a third larger.
-            repetitive = [name for name in map(str, predictions) if not name.startswith("p_")]
-            # By way of memory, also in checkpoints: a full disk is a plain OSError only where Python writes.
-            (draft / PREDICTIONS).write_bytes(
-                predictions.to_parquet(None, index=False, compression="zstd", use_dictionary=repetitive)
-            )
-            _write_json(draft / METRICS, metrics)
-            (draft / WEIGHTS).write_bytes(safetensors.save(tensors, {"audioclf": json.dumps(made)}))
-            _write_json(draft / ENVIRONMENT, environment)
-            if model_source is not None:
-                (draft / MODEL).write_bytes(model_source.encode())
-            write_sums(draft, ARTEFACTS if model_source is None else (*ARTEFACTS, MODEL))
-        self.drop_checkpoint(config)
-        return _read_in_place(target)
-
-    @contextmanager
-    def _drafted(self, target: Path) -> Iterator[Path]:
-        """A folder under a temporary name for the block to fill; it becomes ``target`` when the block is through."""
         draft = target.with_name(f".{target.name}.{uuid.uuid4().hex}.draft")
         with _explained(target):
             try:
                 draft.mkdir(parents=True)
-                yield draft
+                _write_json(draft / CONFIG, config.model_dump(mode="json"))
+                history.to_csv(draft / HISTORY, index=False)
+                # Probabilities are all different: a dictionary of them makes the file a third larger.
+                repetitive = [name for name in map(str, predictions) if not name.startswith("p_")]
+                # By way of memory, also in checkpoints: a full disk is a plain OSError only where Python writes.
+                (draft / PREDICTIONS).write_bytes(
+                    predictions.to_parquet(None, index=False, compression="zstd", use_dictionary=repetitive)
+                )
+                _write_json(draft / METRICS, metrics)
+                (draft / WEIGHTS).write_bytes(safetensors.save(tensors, {"audioclf": json.dumps(made)}))
+                _write_json(draft / ENVIRONMENT, environment)
+                if model_source is not None:
+                    (draft / MODEL).write_bytes(model_source.encode())
+                write_sums(draft, ARTEFACTS if model_source is None else (*ARTEFACTS, MODEL))
                 os.rename(draft, target)
             except OSError:
                 if not (target / CONFIG).exists():
@@ -319,6 +310,8 @@ class RunStore:
                 # A process that lost its lock, say on NFS, was overtaken: the same fit, the same numbers.
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
+        self.drop_checkpoint(config)
+        return _read_in_place(target)
 
     @contextmanager
     def lock(self, config: FitConfig, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
@@ -351,10 +344,9 @@ class RunStore:
             DamagedRunError: it is not what was written.
         """
         path = self._partial(config) / CHECKPOINT
-        try:
-            content = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        if not path.exists():
             return None
+        content = _read_bytes(path)
         return _parsed(path, lambda: _parse_checkpoint(content))
 
     def drop_checkpoint(self, config: FitConfig) -> None:
@@ -496,8 +488,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _damaged(path: Path, reason: object) -> DamagedRunError:
-    said = " ".join(str(reason).split())[:300]
-    return DamagedRunError(f"{path} is damaged ({said})")
+    return DamagedRunError(f"{path} is damaged ({' '.join(str(reason).split())[:300]})")
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

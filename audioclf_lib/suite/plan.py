@@ -190,19 +190,11 @@ def _is_single(name: str, value: Any) -> bool:
 
 
 def distinctions(experiments: Sequence[Experiment]) -> list[str]:
-    """What tells each experiment from those of the same name: ``as-written, dropout 0.3``; empty where nothing does."""
-    parts = [
-        [each.recipe, f"{each.epochs} epochs", *(f"{name} {value}" for name, value in each.recipe_changes.items())]
-        for each in experiments
-    ]
-    names = [each.full_name for each in experiments]
-    common = {
-        name: set.intersection(*(set(part) for part, other in zip(parts, names, strict=True) if other == name))
-        for name in set(names)
-    }
-    return [
-        ", ".join(text for text in part if text not in common[name]) for part, name in zip(parts, names, strict=True)
-    ]
+    """What tells each experiment from those of the same name: ``8 epochs``; empty where nothing does."""
+    epochs: dict[str, set[int]] = {}
+    for each in experiments:
+        epochs.setdefault(each.full_name, set()).add(each.epochs)
+    return [f"{each.epochs} epochs" if len(epochs[each.full_name]) > 1 else "" for each in experiments]
 
 
 def load_plans(name_or_path: str | Path) -> list[Plan]:

@@ -129,21 +129,6 @@ def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: 
     return x, target, labels
 
 
-def silence_example(windows: Windows, n_classes: int) -> tuple[Tensor, Tensor] | None:
-    """Silence, and what it means: the shares of the classes among all silent windows of the clips of ``windows``.
-
-    Returns:
-        a window of zeros (1, 1, 16000) and its target (1, n_classes); None where no clip has a silent window.
-    """
-    clips = windows.clips.unique()
-    silent = windows.silent[clips].sum(1).float()  # of each clip
-    if not silent.any():
-        return None
-    target = torch.zeros(n_classes).index_add(0, windows.labels.cpu()[clips], silent) / silent.sum()
-    device = windows.waveforms.device
-    return torch.zeros(1, 1, WINDOW_SIZE, device=device), target.to(device).unsqueeze(0)
-
-
 def tilt(x: Tensor, decibels: Tensor) -> Tensor:
     """Raise the highest frequency of windows (B, 1, 16000) by ``decibels`` (B,) against the lowest.
 

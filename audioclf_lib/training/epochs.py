@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import Recipe
 from audioclf_lib.data.windowing import clip_probabilities
-from audioclf_lib.training.batches import Windows, normalise, silence_example, training_batch
+from audioclf_lib.training.batches import Windows, normalise, training_batch
 from audioclf_lib.training.optimisation import learning_rate
 
 EVALUATION_BATCH = 64
@@ -111,7 +111,6 @@ def train_epoch(
     """
     network.train()
     result = Epoch(windows, n_classes)
-    silence = silence_example(windows, n_classes) if recipe.answer_silence else None
     weights = class_weights(windows, n_classes) if recipe.class_weights == "balanced" else None
     pull = getattr(model, "pull_over_time", None) if recipe.time_pull > 0 else None
     order = torch.randperm(len(windows)).split(recipe.batch_size)
@@ -120,8 +119,6 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
         x, target, _ = training_batch(windows, chosen, recipe, n_classes)
-        if silence is not None:
-            x, target = torch.cat([x, silence[0]]), torch.cat([target, silence[1]])
         logits = network(x)
         loss = F.cross_entropy(logits, target, weight=weights)
         optimizer.zero_grad(set_to_none=True)
@@ -135,7 +132,7 @@ def train_epoch(
             pull(rate * recipe.time_pull)
         if average is not None:
             average.update_parameters(model)
-        result.add(chosen, logits[: len(chosen)], loss * len(chosen))
+        result.add(chosen, logits, loss * len(chosen))
         if on_step is not None:
             on_step((index + 1) / len(order))
     result.refuse_divergence("training", epoch, recipe)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
+import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -57,9 +58,12 @@ def fit_all(
         on_cpu = choose_device(device).type == "cpu"
         shares = usable_cores() // max((config.threads for config in missing), default=1)
         processes = int(os.environ.get(PROCESSES) or (max(1, shares) if on_cpu else 1))
+    train = partial(fit, dataset=dataset, runs_dir=runs_dir, device=device, progress=progress)
     if min(processes, len(missing)) > 1:
-        _train_side_by_side(missing, dataset, (Path(runs_dir), device), progress, processes)
-    return [fit(config, dataset, runs_dir=runs_dir, device=device, progress=progress) for config in configs]
+        failed = _train_side_by_side(missing, dataset, (Path(runs_dir), device), progress, processes)
+        if failed is not None:
+            train(failed)  # raises its error here
+    return [train(config) for config in configs]
 
 
 def _train_side_by_side(
@@ -68,7 +72,8 @@ def _train_side_by_side(
     options: tuple[Path, str],
     progress: Progress | None,
     processes: int,
-) -> None:
+) -> FitConfig | None:
+    """Train all fits; the first whose process fails or is killed ends the others and is returned."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     waiting = list(configs)
     running: dict[Any, tuple[FitConfig, BaseProcess]] = {}
@@ -77,79 +82,56 @@ def _train_side_by_side(
         while waiting or running:
             while waiting and len(running) < processes:
                 config = waiting.pop(0)
+                receiver, sender = context.Pipe(duplex=False)
                 entry = model_of(config)
-                source = f"{entry.source}:{entry.name}" if entry.is_own else None
-                end, sender = context.Pipe(duplex=False)
-                work = (config, dataset, source, options, sender)
-                started = context.Process(target=_work, args=work, daemon=True, name=config.fit_id)
-                started.start()
+                source = f"{entry.source}:{entry.name}" if entry.is_own else entry.name
+                process: BaseProcess = context.Process(
+                    target=_work, args=(config, dataset, source, options, sender), daemon=True
+                )
+                process.start()
                 sender.close()
-                running[end] = (config, started)
+                running[receiver] = (config, process)
             ready: list[Any] = wait(list(running))
-            for receiver in ready:
-                config, process = running[receiver]
+            for end in ready:
+                config, process = running[end]
                 try:
-                    message = receiver.recv()
-                except EOFError:  # its end, or a process that was killed: the caller's own fit() goes on with it
+                    history, share = end.recv()
+                except EOFError:
                     process.join()
-                    del running[receiver]
+                    del running[end]
+                    if process.exitcode != 0:
+                        return config
                     continue
-                if isinstance(message, BaseException):
-                    raise message
-                history, share = message
                 if share is None and progress is not None:
                     progress(config, history)
                 elif share is not None and on_step is not None:
                     on_step(config, history, share)
+        return None
     finally:
-        _stop([process for _, process in running.values()])
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
 
 
-def _stop(processes: Sequence[BaseProcess]) -> None:
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join()
-
-
-def _work(
-    config: FitConfig, dataset: Dataset, source: str | None, options: tuple[Path, str], sender: Connection
-) -> None:
+def _work(config: FitConfig, dataset: Dataset, source: str, options: tuple[Path, str], sender: Connection) -> None:
     """One fit in its own process, which ends with the one that started it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if source is not None:
-        find_model(source)
-    runs_dir, device = options
 
     class Report:
         """Sends to the starting process what ``progress`` would be told here."""
 
-        def __call__(self, _: FitConfig, history: list[dict[str, float]]) -> None:
-            self.send(history, None)
-
-        def step(self, _: FitConfig, history: list[dict[str, float]], share: float) -> None:
-            self.send(history, share)
-
-        def send(self, history: list[dict[str, float]], share: float | None) -> None:
+        def __call__(self, _: FitConfig, history: list[dict[str, float]], share: float | None = None) -> None:
             sender.send((history, share))
 
+        step = __call__
+
+    runs_dir, device = options
     try:
+        find_model(source)
         fit(config, dataset, runs_dir=runs_dir, device=device, progress=Report())
-    except KeyboardInterrupt:
-        pass
-    except BaseException as error:
-        sender.send(_sendable(error))
-    finally:
-        sender.close()
-
-
-def _sendable(error: BaseException) -> BaseException:
-    """The error, or one with its text where it cannot be sent."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+    except BaseException:  # raised and shown where the fit goes on
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:

@@ -23,7 +23,7 @@ from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
 from audioclf_lib.config import FitConfig
 from audioclf_lib.data import Dataset
-from audioclf_lib.metrics.scores import evaluate_all
+from audioclf_lib.metrics.scores import SPLITS, evaluate_all
 from audioclf_lib.models import ModelEntry, find_model
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.training.accelerate import accelerate
@@ -33,7 +33,6 @@ from audioclf_lib.training.epochs import Epoch, reestimate_statistics, score_win
 from audioclf_lib.training.optimisation import make_average, make_optimizer
 
 CHOICE_RULE = "highest window accuracy on the validation fold; among equals, lowest validation loss"
-SPLITS = ("train", "validation", "test")
 
 # Called after every epoch, when its checkpoint is written, with the fit's configuration and its history so far (a dict
 # per epoch). An exception that it raises ends the fit, which goes on from there when it is asked for again. If it has
@@ -43,7 +42,7 @@ Progress = Callable[[FitConfig, list[dict[str, float]]], None]
 
 @dataclass
 class FitState:
-    """What an interrupted fit needs to go on: all of it goes into the checkpoint."""
+    """How far a fit is: goes into its checkpoint, with the model, the optimizer and the running mean of the weights."""
 
     epoch: int = 0
     path: str = ""
@@ -151,14 +150,12 @@ def _train(
     model = fresh_model(config, device)
     optimizer = make_optimizer(model, recipe)
     average = make_average(model, recipe.ema_decay) if recipe.ema_decay > 0 else None
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer} | ({} if average is None else {"average": average})
     state = FitState()
     if checkpoint := store.load_checkpoint(config):
-        model.load_state_dict(checkpoint.pop("model"))
-        optimizer.load_state_dict(checkpoint.pop("optimizer"))
-        if average is not None:
-            average.load_state_dict(checkpoint["average"])
-        checkpoint.pop("average")
-        state = FitState(**checkpoint)
+        state = FitState(**checkpoint["state"])
+        for name, part in parts.items():
+            part.load_state_dict(checkpoint[name])
     # A fit that began on the reference modules ends on them: the fast path drops other elements.
     network = model if state.path == REFERENCE else accelerate(model, device)
     path = REFERENCE if network is model else COMPILED
@@ -197,21 +194,19 @@ def _train(
         state.history.append({"epoch": state.epoch, "seconds": seconds, "learning_rate": rate} | row)
         state.keep_best(kept)
         state.processes[-1]["last_epoch"] = state.epoch
-        weights = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "average": None if average is None else average.state_dict(),
-        }
-        store.save_checkpoint(config, vars(state) | weights)
+        store.save_checkpoint(
+            config, {"state": vars(state)} | {name: part.state_dict() for name, part in parts.items()}
+        )
         if progress is not None:
             progress(config, state.history)
 
+    seconds = sum(row["seconds"] for row in state.history)
     kept.load_state_dict(state.best_weights)
     predicted = {name: score_windows(scorer, windows[name], recipe, n_classes) for name in ["train", *scored]}
     predictions = pd.concat([prediction_rows(name, result, dataset) for name, result in predicted.items()])
     return store.save(
         config,
-        history=pd.DataFrame(state.history, columns=history_columns(scored)),
+        history=pd.DataFrame(state.history),
         predictions=predictions,
         metrics={
             "chosen": state.best | {"rule": CHOICE_RULE},
@@ -219,11 +214,7 @@ def _train(
             "scores": evaluate_all(predictions, config.class_names),
         },
         weights={name: tensor.cpu() for name, tensor in state.best_weights.items()},
-        environment=state.processes[-1]
-        | {
-            "wall_seconds": round(sum(row["seconds"] for row in state.history), 3),
-            "processes": state.processes,
-        },
+        environment=state.processes[-1] | {"wall_seconds": round(seconds, 3), "processes": state.processes},
         model_source=entry.text if entry.is_own else None,
     )
 
@@ -257,12 +248,6 @@ def training_windows(config: FitConfig, windows: Windows) -> Windows:
             "drop_silent of the recipe to false"
         )
     return training
-
-
-def history_columns(scored: list[str]) -> list[str]:
-    """Columns of ``history.csv``, in order."""
-    kinds = ("loss", "accuracy", "clip_accuracy")
-    return ["epoch", "seconds", "learning_rate", *(f"{s}_{kind}" for s in ["train", *scored] for kind in kinds)]
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -78,7 +78,6 @@ REJECTED_SETTINGS: dict[str, tuple[Any, str]] = {
     "max_grad_norm": (-1, "greater than or equal to 0"),
     "class_weights": ("rare", "'none' or 'balanced'"),
     "drop_silent": ("perhaps", "boolean"),
-    "answer_silence": (0.5, "boolean"),
     "random_crops": (2, "boolean"),
     "gain_db": (41, "less than or equal to 40"),
     "flip_polarity": (None, "boolean"),
@@ -374,6 +373,23 @@ def test_a_full_name_tells_a_test_fold_and_a_seed_that_are_not_the_defaults() ->
     assert Experiment(model="cnn").full_name == Experiment(model="cnn").name == "cnn-kfold"
     assert Experiment(model="cnn", protocol="split", test_fold=3).full_name == "cnn-split-test3"
     assert Experiment(model="transformer", seed=1, test_fold=0).full_name == "transformer-h1-kfold-test0-seed1"
+
+
+def test_a_full_name_tells_the_recipe_and_its_changes_from_tuned_without_changes() -> None:
+    written = Experiment(model="cnn", recipe="as-written", recipe_changes={"learning_rate": 1e-05}, seed=1)
+    assert written.differences == ["seed 1", "as-written", "learning rate 1e-05"]
+    assert written.full_name == "cnn-kfold-seed1-as-written-learning-rate-1e-05"
+    usual = Experiment(model="cnn").recipe_settings.model_dump()
+    assert Experiment(model="cnn", recipe_changes=usual).differences == [], "values that it has anyway"
+    many = [{"dropout": 0.1, "batch_size": 8, "gain_db": 3, "weight_decay": decay} for decay in (0.1, 0.2)]
+    names = [Experiment(model="cnn", recipe_changes=each).full_name for each in many]
+    assert all(re.fullmatch(r"cnn-kfold-4-changes-[0-9a-f]{4}", name) for name in names)
+    assert len(set(names)) == 2
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Experiment(model="cnn", runs_dir="~/my runs").runs_dir == tmp_path / "my runs"
 
 
 def test_a_change_to_the_value_that_a_setting_has_anyway_is_no_change() -> None:

@@ -114,5 +114,5 @@ def test_a_set_is_decoded_again_only_if_what_is_decoded_changes(tmp_path: Path) 
     stamp = first.stat().st_mtime_ns
     load_dataset(folder, data_dir=tmp_path / "data")
     assert [file.stat().st_mtime_ns for file in kept.iterdir()] == [stamp]
-    load_dataset(folder, data_dir=tmp_path / "data", clip_seconds=2)
+    load_dataset(f"{folder}:2s", data_dir=tmp_path / "data")
     assert len(list(kept.iterdir())) == 2

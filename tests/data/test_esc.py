@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 from audio_files import make_esc50
 
+from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.data import Dataset, dataset_slug, load_dataset
 from audioclf_lib.data.audio import decoded_length
-from audioclf_lib.data.esc import ESC10_CLASSES, ESC10_FOLDERS, ESC50_CLASSES, locate_esc10, read_registry
+from audioclf_lib.data.esc import ESC10_CLASSES, ESC10_FOLDERS, locate_esc10, read_registry
 from audioclf_lib.data.windowing import cut_windows
 
 
@@ -137,11 +138,20 @@ def test_a_copy_in_the_data_folder_is_found(real_esc10: Path, tmp_path: Path, mo
     assert locate_esc10(tmp_path) == tmp_path / "ESC-10"
 
 
-def test_esc50_gives_all_its_classes_in_the_order_of_the_targets(tmp_path: Path) -> None:
+@pytest.fixture
+def esc50(tmp_path: Path) -> Path:
+    """A small ESC-50 with the targets of the real one."""
     folder = make_esc50(tmp_path / "ESC-50", {"clock_tick": True, "dog": True, "hand_saw": False})
-    dataset = load_dataset(folder, data_dir=tmp_path / "data")
+    table = pd.read_csv(folder / "meta" / "esc50.csv")
+    table["target"] = table["category"].map({"dog": 0, "clock_tick": 38, "hand_saw": 49})
+    table.to_csv(folder / "meta" / "esc50.csv", index=False)
+    return folder
+
+
+def test_esc50_gives_all_its_classes_in_the_order_of_the_targets(esc50: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(esc50, data_dir=tmp_path / "data")
     assert dataset.name == f"esc50-{dataset.fingerprint[:8]}"
-    assert dataset_slug(folder) == "esc50"
+    assert dataset_slug(esc50) == "esc50"
     assert dataset.class_names == ("dog", "clock tick", "hand saw")
     assert dataset.waveforms.shape == (15, 80_000)
     assert dataset.labels.tolist() == [1, 0, 2] * 5
@@ -150,15 +160,26 @@ def test_esc50_gives_all_its_classes_in_the_order_of_the_targets(tmp_path: Path)
     assert dataset.sources[:2] == ("1000", "1001")
 
 
-def test_esc50_can_be_narrowed_to_the_classes_of_esc10(tmp_path: Path) -> None:
-    folder = make_esc50(tmp_path / "ESC-50", {"clock_tick": True, "dog": True, "hand_saw": False})
-    dataset = load_dataset(folder, esc10_only=True, data_dir=tmp_path / "data")
+def test_esc50_can_be_narrowed_to_the_classes_of_esc10(esc50: Path, tmp_path: Path) -> None:
+    dataset = load_dataset(f"{esc50}:esc10", data_dir=tmp_path / "data")
     assert dataset.name == f"esc50-esc10-{dataset.fingerprint[:8]}"
-    assert dataset_slug(f"{folder}:esc10") == "esc50-esc10"
+    assert dataset_slug(f"{esc50}:esc10") == "esc50-esc10"
     assert dataset.class_names == ("dog", "clock tick")
-    by_name = load_dataset(f"{folder}:esc10", data_dir=tmp_path / "data")
-    assert by_name.fingerprint == dataset.fingerprint
+    assert len(dataset) == 10
 
 
-def test_there_are_fifty_classes_in_esc50() -> None:
-    assert len(set(ESC50_CLASSES)) == 50
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("category", "unicorn", r"esc50.csv, line 5: there is target 38 for 'unicorn' and for 'clock tick'"),
+        ("target", 0, r"esc50.csv, line 5: there is target 0 for 'clock tick' and for 'dog'"),
+        ("target", "none", r"esc50.csv, line 5: target 'none' is none of 0, 1, 2"),
+        ("target", 7, r"two or more different"),
+    ],
+)
+def test_every_class_of_esc50_has_a_target_of_its_own(esc50: Path, column: str, value: object, message: str) -> None:
+    table = pd.read_csv(esc50 / "meta" / "esc50.csv", dtype=object)
+    table.loc[3, column] = value
+    table.to_csv(esc50 / "meta" / "esc50.csv", index=False)
+    with pytest.raises(InputError, match=message):
+        load_dataset(esc50)

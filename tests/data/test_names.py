@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import unicodedata
 from pathlib import Path
@@ -14,7 +15,7 @@ from pydantic import BaseModel, Field
 from soundfile import write as write_sound
 
 from audioclf_lib.config import KnownDataset
-from audioclf_lib.data import dataset_facts, dataset_slug, has_slug, load_dataset
+from audioclf_lib.data import dataset_facts, dataset_slug, load_dataset
 from audioclf_lib.data.folder import folder_slug
 
 
@@ -35,7 +36,7 @@ def test_folders_of_one_base_name_with_different_content_have_different_names(tm
     here, there = make_folder(tmp_path / "a" / "birds"), make_other(tmp_path / "b" / "birds")
     names = {dataset_facts(here).name, dataset_facts(there).name}
     assert len(names) == 2
-    assert all(has_slug(name, "birds") for name in names)
+    assert all(re.fullmatch(r"birds-[0-9a-f]{8}", name) for name in names)
 
 
 def test_a_folder_and_the_same_with_another_clip_length_have_different_names(tmp_path: Path) -> None:
@@ -73,9 +74,13 @@ def test_the_same_content_has_the_same_name_wherever_it_lies(tmp_path: Path) -> 
     assert dataset_facts(moved) == dataset_facts(birds)
 
 
-@given(
-    st.text(alphabet=st.characters(exclude_characters="/\0"), min_size=1, max_size=80).filter(lambda n: n.strip("."))
+# What file systems allow; halves of surrogate pairs stand for bytes that are no UTF-8.
+CHARACTERS = st.characters(exclude_characters="/\0", exclude_categories=["Cs"]) | st.characters(
+    min_codepoint=0xDC80, max_codepoint=0xDCFF
 )
+
+
+@given(st.text(alphabet=CHARACTERS, min_size=1, max_size=80).filter(lambda name: name.strip(".")))
 def test_every_folder_name_gives_a_slug_that_can_name_a_folder(name: str) -> None:
     slug = folder_slug(Path("/nowhere") / name)
     assert Named(name=f"{slug}-1a2b3c4d")
@@ -88,7 +93,7 @@ def test_esc50_is_named_by_its_content_too(tmp_path: Path) -> None:
     one = make_esc50(tmp_path / "one", {"dog": True, "pig": False})
     other = make_esc50(tmp_path / "other", {"dog": True, "cow": False})
     assert dataset_facts(one).name != dataset_facts(other).name
-    assert has_slug(dataset_facts(one).name, dataset_slug(one))
+    assert re.fullmatch(dataset_slug(one) + r"-[0-9a-f]{8}", dataset_facts(one).name)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +115,6 @@ def test_the_slug_is_known_when_the_folder_is_gone(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert dataset_slug(name) == slug
-
-
-def test_a_slug_is_not_taken_for_the_beginning_of_a_longer_one() -> None:
-    assert has_slug("birds-1a2b3c4d", "birds")
-    assert not has_slug("birds-2-1a2b3c4d", "birds")
-    assert not has_slug("birds", "birds")
-    assert has_slug("demo", "demo")
-    assert not has_slug("demo-1a2b3c4d", "demo")
 
 
 def test_the_facts_of_a_data_set_are_those_of_the_loaded_one(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from synthetic import write_run
 
 from audioclf_lib.config import Experiment
 from audioclf_lib.metrics.results import ExperimentResult, compare_kfold, comparison_table
+from audioclf_lib.metrics.scores import evaluate
 from audioclf_lib.runs.store import RunStore
 
 DEMO = replace(TEN_CLASSES, class_names=TEN_CLASSES.class_names[:3])
@@ -89,9 +90,37 @@ def test_missing_fits_count_in_the_title(tmp_path: Path) -> None:
 
 
 def test_a_mark_is_part_of_names_and_titles(tmp_path: Path) -> None:
-    result = replace(result_of(tmp_path, protocol="split", seed=3), mark="as-written, dropout 0.3")
-    assert result.name == "cnn-split-seed3-as-written-dropout-0-3"
-    assert result.short_title == "CNN, split, seed 3, as-written, dropout 0.3"
+    result = replace(result_of(tmp_path, protocol="split", seed=3), mark="8 epochs")
+    assert result.name == "cnn-split-seed3-8-epochs"
+    assert result.short_title == "CNN, split, seed 3, 8 epochs"
+
+
+def test_names_titles_and_figure_folders_tell_recipes_and_their_changes_apart(tmp_path: Path) -> None:
+    settings: list[dict[str, object]] = [
+        {},
+        {"recipe": "as-written"},
+        {"recipe_changes": {"learning_rate": 0.002}},
+        {"recipe_changes": {"learning_rate": 0.01, "drop_silent": False}},
+        {"recipe": "as-written", "recipe_changes": {"optimizer": "adamw"}, "test_fold": 2},
+    ]
+    results = [result_of(tmp_path, **{"model": "transformer", "protocol": "split"} | each) for each in settings]
+    assert [result.short_title.removeprefix("Transformer, 1 head, ") for result in results] == [
+        "split",
+        "split, as-written",
+        "split, learning rate 0.002",
+        "split, learning rate 0.01, drop silent no",
+        "split, test fold 2, as-written, optimizer adamw",
+    ]
+    assert [result.name.removeprefix("transformer-h1-") for result in results] == [
+        "split",
+        "split-as-written",
+        "split-learning-rate-0-002",
+        "split-learning-rate-0-01-drop-silent-no",
+        "split-test2-as-written-optimizer-adamw",
+    ]
+    assert results[2].title == "Transformer, 1 head: train-test split (learning rate 0.002)"
+    assert len({result.folder for result in results}) == len(results)
+    assert len({replace(results[0], mark=mark).name for mark in ("", "8 epochs")}) == 2
 
 
 def test_complete_cross_validations_with_the_same_seed_are_compared_and_never_a_split(tmp_path: Path) -> None:
@@ -115,3 +144,13 @@ def test_all_pairs_are_one_family(tmp_path: Path) -> None:
     assert len({frozenset(test.names) for test in tests}) == len(tests) == 6
     lowest = min(tests, key=lambda test: test.p)
     assert lowest.p_holm == pytest.approx(min(1, 6 * lowest.p))
+
+
+def test_a_score_is_that_of_every_fit_on_the_test_fold(tmp_path: Path) -> None:
+    result = result_of(tmp_path)
+    for level in ("window", "clip"):
+        scores = [evaluate(run.predictions, run.config.class_names, level=level) for run in result.runs]
+        for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+            assert result.values(level, name) == pytest.approx([getattr(each, name) for each in scores])
+        assert result.values(level, "auc_macro") == pytest.approx([each.auc["macro"] for each in scores])
+        assert result.mean(level) == pytest.approx(statistics.mean(each.accuracy for each in scores))

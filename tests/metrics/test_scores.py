@@ -16,7 +16,8 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 from tiny import make_dataset, make_fit
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.metrics.scores import Scores, best_fit, evaluate, evaluate_all, experiment_scores, score
+from audioclf_lib.metrics.scores import Scores, best_fit, evaluate, evaluate_all
+from audioclf_lib.metrics.uncertainty import exceeds_chance
 from audioclf_lib.runs.store import Run, RunStore
 
 NAMES = ("dog", "rain", "rooster", "fire")
@@ -50,7 +51,7 @@ def probabilities_of(rows: pd.DataFrame) -> np.ndarray:
 
 
 def scored(y_true: Sequence[int], probabilities: Any, names: Sequence[str] = NAMES) -> Scores:
-    return score(np.asarray(y_true), np.asarray(probabilities, dtype=float), names, level="window")
+    return Scores("window", tuple(names), np.asarray(y_true), np.asarray(probabilities, dtype=float))
 
 
 # --- window level --------------------------------------------------------------------------------------------------
@@ -210,6 +211,25 @@ def test_a_class_that_is_never_predicted_has_no_precision_and_warns_nobody(recwa
     assert not recwarn.list
 
 
+# --- classes of different size -------------------------------------------------------------------------------------
+
+
+def test_chance_is_the_share_of_the_commonest_class_and_always_answering_it_is_no_better_than_chance() -> None:
+    """50 clips of one class, 1 of the other: 98 % right are worth nothing, and the balanced accuracy says so."""
+    scores = scored([0] * 50 + [1], [[0.9, 0.1]] * 51, ("rain", "dog"))
+    assert scores.accuracy == scores.chance == 50 / 51
+    assert scores.balanced_accuracy == 0.5
+    assert not exceeds_chance(scores.n_correct, scores.n, scores.chance)
+    assert exceeds_chance(scores.n_correct, scores.n, 1 / 2), "what one class in two would have said"
+    assert scores.summary()["balanced_accuracy"] == 0.5
+
+
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes_that_occur() -> None:
+    scores = scored([0, 0, 0, 1], np.eye(4)[[0, 0, 1, 1]])
+    assert scores.balanced_accuracy == pytest.approx((2 / 3 + 1) / 2)
+    assert scored([0, 1, 2, 3], np.eye(4)).balanced_accuracy == 1
+
+
 # --- clip level ----------------------------------------------------------------------------------------------------
 
 
@@ -320,19 +340,3 @@ def test_the_best_fit_is_best_on_its_validation_fold_whatever_the_test_fold_says
     assert best_fit(runs).config.val_fold == 4
     assert best_fit(runs[::-1]).config.val_fold == 4
     assert best_fit(runs[:2]).config.val_fold == 3
-
-
-@pytest.mark.parametrize("split", ["test", "validation"])
-def test_an_experiments_scores_are_a_row_per_fit_and_level(split: str, runs: list[Run]) -> None:
-    table = experiment_scores(runs, split=split)
-    columns = ["fit", "val_fold", "level", "accuracy", "macro_f1", "auc_micro", "auc_macro"]
-    assert list(table) == columns
-    assert table["level"].tolist() == ["window", "clip"] * 3
-    for row in table.to_dict(orient="records"):
-        run = next(run for run in runs if run.config.fit_id == row["fit"])
-        scores = evaluate(run.predictions, NAMES, level=row["level"], split=split)
-        assert row["val_fold"] == run.config.val_fold
-        assert row["accuracy"] == pytest.approx(scores.accuracy)
-        assert row["macro_f1"] == pytest.approx(scores.macro_f1)
-        assert row["auc_micro"] == pytest.approx(scores.auc["micro"])
-        assert row["auc_macro"] == pytest.approx(scores.auc["macro"])

@@ -1,4 +1,4 @@
-"""The eight notebooks: committed as the design says, and run by the suite, by papermill and from any folder."""
+"""The notebooks: committed as the design says, and run by the suite, by papermill and from any folder."""
 
 from __future__ import annotations
 
@@ -7,30 +7,39 @@ import re
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
 from conftest import PROJECT_ROOT
 from nbformat import NotebookNode
+from own_models import write_model
 from small_suite import CLASSES, DATASET, SmallSuite, make_sounds, notebook_path, run_program, small_suite
 
-from audioclf_lib.config import Recipe
+from audioclf_lib._support.errors import InputError
+from audioclf_lib.models import find_model
+from audioclf_lib.report import escape_markdown
 from audioclf_lib.runs.store import RunStore
-from audioclf_lib.suite.execution import run_notebook
-from audioclf_lib.suite.variants import VARIANTS
+from audioclf_lib.suite.ablation import CHANGES
+from audioclf_lib.suite.notebooks import run_notebook
+from audioclf_lib.suite.parameters import known_parameters
 
-COMMON = ["dataset", "epochs", "seed", "test_fold", "recipe", "recipe_changes", "device", "runs_dir"]
+COMMON = ["dataset", "epochs", "seed", "test_fold", "recipe", "recipe_changes", "device", "threads", "runs_dir"]
+TITLE_PAGE = ["title", "authors", "roll_numbers", "submitted_to", "course", "date", "motto"]
 PARAMETERS = {
     "01_dataset": ["dataset"],
     "10_cnn_kfold": [*COMMON, "val_folds"],
     "11_cnn_split": COMMON,
     "20_transformer_kfold": [*COMMON, "val_folds", "num_heads"],
     "21_transformer_split": [*COMMON, "num_heads"],
-    "30_diagnosis": ["dataset", "epochs", "seed", "test_fold", "num_heads", "device", "runs_dir"],
+    "30_own_model": [*COMMON, "val_folds", "model", "model_settings", "protocol"],
     "40_tuning": [*COMMON[:4], "study", "trials", "val_fold", "device", "threads", "runs_dir"],
-    "90_report": ["plan", "runs_dir", "title", "authors", "course", "date"],
+    "60_diagnosis": ["dataset", "epochs", "seeds", "test_fold", "num_heads", "device", "threads", "runs_dir"],
+    "90_report": ["plan", "runs_dir", "dataset", *TITLE_PAGE],
 }
-EXPERIMENTS = ["cnn-kfold", "cnn-split", "transformer-h4-split"]
-RESULT_FIGURES = ["curves", "confusion", "confusion-percent", "confusion-clips", "roc", "f1"]
+LISTS = ("seeds", "val_folds")  # parameters that may be no scalars
+EXPERIMENT_NOTEBOOKS = [name for name in PARAMETERS if name[0] in "123"]
+MAX_LINES = 15  # of a cell
+
+EXPERIMENTS = ["cnn-kfold", "cnn-split", "transformer-h4-split"]  # of the small suite
+RESULT_FIGURES = ["curves", "confusion-clips", "confusion-windows", "roc", "f1", "reliability"]
 
 
 # ------------------------------------------------------------------------------------------------------ as committed
@@ -66,7 +75,7 @@ def test_the_first_cell_says_what_is_answered_and_how_long_it_takes(committed: N
     assert first.cell_type == "markdown"
     assert first.source.startswith("# ")
     assert re.search(r"What it answers\W+\w", first.source)
-    assert re.search(r"How long it takes\W.*\b(seconds?|minutes?|hours?)\b", first.source)
+    assert re.search(r"How long it takes\W.*\b(seconds?|minutes?|hours?)\b", first.source, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -78,34 +87,51 @@ def test_one_cell_holds_the_known_parameters_as_scalars_with_a_comment_each(name
     for line in lines:
         code, _, comment = line.partition("  # ")
         assert comment.strip(), line
+        assert "=" not in comment, f"papermill overlooks the parameter: {line}"
         (assignment,) = ast.parse(code).body
         assert isinstance(assignment, ast.Assign)
         values[ast.unparse(assignment.targets[0])] = ast.literal_eval(assignment.value)
     assert sorted(values) == sorted(PARAMETERS[name])
-    assert all(value is None or isinstance(value, str | int | float) for value in values.values())
+    assert known_parameters(notebook_path(name)) == list(values)
+    assert all(isinstance(value, str | int | float) for key, value in values.items() if key not in LISTS)
+    assert all(value is None or isinstance(value, list) for key, value in values.items() if key in LISTS)
 
 
 def test_code_is_short_and_defines_nothing(committed: NotebookNode) -> None:
     forbidden = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
     for cell in code_cells(committed):
-        assert len(cell.source.splitlines()) <= 15, cell.source
+        assert len(cell.source.splitlines()) <= MAX_LINES, cell.source
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, forbidden)]
 
 
-@pytest.mark.parametrize("name", [name for name in PARAMETERS if name[0] in "1234"])
-def test_an_experiment_is_checked_before_anything_is_loaded(name: str) -> None:
+@pytest.mark.parametrize("name", [*EXPERIMENT_NOTEBOOKS, "40_tuning", "60_diagnosis"])
+def test_parameters_are_checked_before_anything_is_loaded(name: str) -> None:
+    if name == "01_dataset":
+        pytest.skip("its one parameter is checked where the data set is loaded")
     notebook = nbformat.read(notebook_path(name), as_version=4)
-    (parameters,) = parameters_cells(notebook)
     _, imports, experiment = code_cells(notebook)[:3]
     assert "check_parameters()" in imports.source
     (assignment,) = ast.parse(experiment.source).body
     assert isinstance(assignment, ast.Assign)
     assert isinstance(assignment.value, ast.Call)
-    made_by = {"30_diagnosis": "Diagnosis", "40_tuning": "load_study(study).changed"}.get(name, "Experiment")
-    assert ast.unparse(assignment.value.func) == made_by
+    made_by = {"60_diagnosis": "ablation.change_experiments", "40_tuning": "load_study(study).changed"}
+    assert ast.unparse(assignment.value.func) == made_by.get(name, "Experiment")
     given = {ast.unparse(keyword.value) for keyword in assignment.value.keywords}
     given |= {"study"} if name == "40_tuning" else set()
-    assert given >= {line.split(" =")[0] for line in parameters.source.splitlines()[1:]}
+    assert given >= set(PARAMETERS[name])
+
+
+@pytest.mark.parametrize("name", EXPERIMENT_NOTEBOOKS)
+def test_a_reader_sees_what_is_computed_and_drawn(name: str) -> None:
+    """Cells call the library's functions by name: models, training, metrics, figures."""
+    source = "\n".join(cell.source for cell in code_cells(nbformat.read(notebook_path(name), as_version=4)))
+    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
+    assert calls >= {"load_dataset", "show"}
+    if name == "01_dataset":
+        assert calls >= {"cut_windows", "figures.plot_waveform", "figures.plot_mel_spectrogram", "figures.plot_windows"}
+        return
+    assert calls >= {"derive_layers", "derivation.layer_table", "fit_all", "ExperimentResult", "result.scores"}
+    assert calls >= {f"figures.plot_{what}" for what in ("learning_curves", "confusion", "roc", "f1_bars")}
 
 
 # ---------------------------------------------------------------------------------------------------- run in a suite
@@ -118,6 +144,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> SmallSuite:
 
 @pytest.fixture(scope="module")
 def executed(suite: SmallSuite) -> dict[str, NotebookNode]:
+    assert suite.suite.returncode == 0, suite.suite.stderr
     return suite.notebooks()
 
 
@@ -126,40 +153,67 @@ def reports(cell: NotebookNode) -> list[dict[str, str]]:
     return [output.metadata["report"] for output in cell.outputs if "report" in output.get("metadata", {})]
 
 
+def labels_of(notebook: NotebookNode, kind: str) -> list[str]:
+    """Labels of everything of this kind that a notebook shows, in order."""
+    shown = [report for cell in code_cells(notebook) for report in reports(cell)]
+    return [report["label"] for report in shown if report["kind"] == kind and report.get("label")]
+
+
 def cell_with(notebook: NotebookNode, code: str) -> NotebookNode:
     return next(cell for cell in code_cells(notebook) if code in cell.source)
 
 
-@pytest.mark.parametrize("name", ["dataset", *EXPERIMENTS, "diagnosis"])
+def displayed(notebook: NotebookNode, label: str) -> NotebookNode:
+    """The output with this label."""
+    (output,) = [
+        output
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+        if output.get("metadata", {}).get("report", {}).get("label") == label
+    ]
+    return output
+
+
+def words_on_stderr(notebook: NotebookNode) -> list[str]:
+    """Warnings, progress bars of libraries."""
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    return [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
+
+
+@pytest.mark.parametrize("name", ["dataset", *EXPERIMENTS, "ablation"])
 def test_everything_shown_is_known_to_the_report_and_figures_are_vectors(
     executed: dict[str, NotebookNode], name: str
 ) -> None:
-    shown = [cell for cell in code_cells(executed[name]) if "sections.show_" in cell.source]
+    shown = [cell for cell in code_cells(executed[name]) if re.search(r"^ *show\(", cell.source, flags=re.M)]
     assert len(shown) >= 3
     for cell in shown:
-        displayed = [output for output in cell.outputs if output.output_type == "display_data"]
-        assert displayed, cell.source
-        for output in displayed:
-            report = output.metadata["report"]
-            assert report["kind"] in ("figure", "table", "text", "equation")
-            if report["kind"] == "figure":
+        assert reports(cell), cell.source
+        for output in cell.outputs:
+            if output.get("metadata", {}).get("report", {}).get("kind") == "figure":
                 assert output.data["image/svg+xml"].lstrip().startswith("<?xml")
                 assert "<image" not in output.data["image/svg+xml"]
-                assert report["caption"]
+        captioned = [report for report in reports(cell) if report["kind"] in ("figure", "table")]
+        assert all(report["caption"] for report in captioned)
+
+
+def test_nothing_is_written_to_stderr(executed: dict[str, NotebookNode]) -> None:
+    assert [text for notebook in executed.values() for text in words_on_stderr(notebook)] == []
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_shows_all_its_figures_each_followed_by_a_reading(
-    executed: dict[str, NotebookNode], name: str
-) -> None:
-    names = []
-    for call in ("show_curves", "show_confusion(result, row", "show_confusion(result, level", "show_roc", "show_f1"):
-        outputs = reports(cell_with(executed[name], f"sections.{call}"))
-        figures = [report["label"] for report in outputs if report["kind"] == "figure"]
-        assert figures
-        assert outputs[-1]["kind"] == "text"
-        names += [label.removeprefix(f"fig:{name}-") for label in figures]
-    assert names == RESULT_FIGURES
+def test_an_experiment_shows_all_its_figures_and_tables(executed: dict[str, NotebookNode], name: str) -> None:
+    attention = ["fig:attention"] if "transformer" in name else []
+    figures = [f"fig:{figure}" for figure in RESULT_FIGURES]
+    assert labels_of(executed[name], "figure") == ["fig:architecture", *figures[:-1], *attention, figures[-1]]
+    heads = ["tbl:heads"] if "transformer" in name else []
+    assert labels_of(executed[name], "table") == ["tbl:data", *heads, "tbl:recipe", "tbl:fits", "tbl:classes"]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_class_names_are_shown_letter_by_letter(executed: dict[str, NotebookNode], name: str) -> None:
+    for label in ("tbl:data", "tbl:classes"):
+        table = displayed(executed[name], label).data["text/markdown"]
+        assert all(escape_markdown(name) in table for name in CLASSES)
 
 
 def test_labels_are_used_once_in_a_notebook(executed: dict[str, NotebookNode]) -> None:
@@ -170,7 +224,7 @@ def test_labels_are_used_once_in_a_notebook(executed: dict[str, NotebookNode]) -
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_figures_are_also_files(suite: SmallSuite, executed: dict[str, NotebookNode], name: str) -> None:
-    folder = suite.folder / "figures" / DATASET / name
+    (folder,) = (suite.folder / "figures" / DATASET).glob(f"{name}-tuned-e1-*")
     for figure in RESULT_FIGURES:
         for kind in ("svg", "pdf", "png"):
             assert (folder / f"{figure}.{kind}").stat().st_size > 0
@@ -202,24 +256,23 @@ def test_batch_output_is_plain_lines(executed: dict[str, NotebookNode]) -> None:
         assert {output.output_type for output in outputs} <= {"stream"}
 
 
-def test_the_diagnosis_trains_looks_inside_and_finds_one_fit_for_both_protocols(
+def test_the_diagnosis_trains_every_change_looks_inside_and_finds_one_fit_for_both_protocols(
     suite: SmallSuite, executed: dict[str, NotebookNode]
 ) -> None:
-    notebook = executed["diagnosis"]
+    notebook = executed["ablation"]
     fits = [run for run in suite.runs() if run.config.recipe == "as-written"]
-    assert len(fits) == 2 * len(VARIANTS) - 1
-    inside = reports(cell_with(notebook, "show_internals"))
-    assert [report["kind"] for report in inside] == ["figure", "text"]
+    assert len(fits) == 2 * len(CHANGES) - 1
+    assert labels_of(notebook, "figure") == ["fig:ablation-curves", "fig:inside-training"]
     for kind in ("svg", "pdf", "png"):
-        for figure in ("curves", "inside"):
-            assert (suite.folder / "figures" / DATASET / "diagnosis" / f"{figure}.{kind}").stat().st_size > 0
-    table, reading = cell_with(notebook, "show_one_fit").outputs
-    for run in fits:
-        named = f"`{run.config.fit_id}`" in table.data["text/markdown"]
-        assert named == (run.config.recipe_settings == Recipe())
-        right = int(np.trace(run.metrics["scores"]["test"]["window"]["confusion"]))
-        assert not named or f"{right} of 12 test windows are right" in reading.data["text/markdown"]
-    assert "is not the k-fold fit" not in reading.data["text/markdown"]
+        for figure in ("ablation-curves", "inside-training"):
+            assert (suite.folder / "figures" / DATASET / "ablation-e1" / f"{figure}.{kind}").stat().st_size > 0
+    table = displayed(notebook, "tbl:ablation").data["text/markdown"]
+    assert len(re.findall(r"^\| (CNN|Transformer)", table, flags=re.M)) == len(fits)
+    assert "–" not in table, "every fit has been trained and scored again"
+    (printed,) = cell_with(notebook, "<- the split").outputs
+    (split,) = [line.split()[0] for line in printed.text.splitlines() if line.endswith("<- the split")]
+    assert len(printed.text.splitlines()) == 2
+    assert split in {run.config.fit_id for run in fits}
 
 
 # --------------------------------------------------------------------------------------------------- run by yourself
@@ -233,16 +286,17 @@ def test_another_working_directory_and_parameters_of_ones_own(
     parameters = {"dataset": str(suite.sounds), "epochs": 1, "val_folds": [3], "num_heads": 2, "runs_dir": "my runs"}
     run_notebook(notebook_path("20_transformer_kfold"), "out/mine.ipynb", parameters)
     (run,) = RunStore(tmp_path / "my runs").find()
-    assert (run.config.dataset, run.config.epochs, run.config.val_fold, run.config.num_heads) == (DATASET, 1, 3, 2)
+    assert (run.config.dataset, run.config.epochs, run.config.val_fold) == (DATASET, 1, 3)
+    assert run.config.model_settings == {"num_heads": 2}
     assert {path.name for path in run.path.iterdir()} >= {"config.json", "history.csv", "predictions.parquet"}
     notebook = nbformat.read(tmp_path / "out" / "mine.ipynb", as_version=4)
-    (attention,) = reports(cell_with(notebook, "show_attention"))[:1]
-    assert attention["kind"] == "figure"
-    shown = " ".join(output.data["text/markdown"] for output in cell_with(notebook, "show_fits").outputs)
-    assert f"{100 * run.metrics['scores']['test']['window']['accuracy']:.1f}" in shown
+    attention = displayed(notebook, "fig:attention").metadata["report"]
+    assert f"mean over {len(CLASSES)} test windows" in attention["caption"], "a window of every class"
+    row = displayed(notebook, "tbl:fits").data["text/markdown"]
+    assert f"{100 * run.metrics['scores']['test']['clip']['accuracy']:.1f}" in row
 
 
-def test_the_tuning_notebook_makes_a_study_and_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_is_made_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIOCLF_FIGURES", str(tmp_path / "figures"))
     make_sounds(tmp_path / "sounds")
     parameters = {"dataset": str(tmp_path / "sounds"), "epochs": 1, "trials": 2, "runs_dir": str(tmp_path / "runs")}
@@ -253,34 +307,46 @@ def test_the_tuning_notebook_makes_a_study_and_shows_it(tmp_path: Path, monkeypa
     notebook = nbformat.read(tmp_path / "tuning.ipynb", as_version=4)
     lines = "".join(output.text for output in cell_with(notebook, "run_study(").outputs).splitlines()
     assert [line.split(":")[0] for line in lines] == ["trial 0 (1 of 2 ended)", "trial 1 (2 of 2 ended)"]
-    shown = [report for cell in code_cells(notebook) for report in reports(cell)]
-    assert [report["label"] for report in shown if report["kind"] == "figure"] == [
-        "fig:study-history",
-        "fig:study-parallel",
-    ]
+    assert labels_of(notebook, "figure") == ["fig:study-history", "fig:study-parallel"]
     best = cell_with(notebook, "found.best").outputs[0].data["text/markdown"]
     assert '"learning_rate": ' in best
+    assert words_on_stderr(notebook) == []
 
 
-def papermill(suite: SmallSuite, folder: Path, *parameters: str | Path) -> tuple[int, str]:
-    """Run the CNN's split as a user does who knows papermill only; its exit code and what it wrote to stderr."""
-    arguments = [notebook_path("11_cnn_split"), "out.ipynb", "-p", "dataset", suite.sounds, "-p", "epochs", "1"]
-    arguments += ["-p", "runs_dir", suite.runs_dir, *parameters]
+def papermill(name: str, folder: Path, sounds: Path, *parameters: str | Path) -> tuple[int, str]:
+    """Run a notebook as a user does who knows papermill only; its exit code and what it wrote to stderr."""
+    arguments = [notebook_path(name), "out.ipynb", "-p", "dataset", sounds, "-p", "epochs", "1", *parameters]
     process = run_program("papermill", *arguments, folder=folder)
     return process.returncode, process.stderr
 
 
-def test_plain_papermill_runs_it_and_trains_nothing_twice(suite: SmallSuite, tmp_path: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in suite.runs_dir.rglob("metrics.json")}
-    code, errors = papermill(suite, tmp_path)
+def test_plain_papermill_trains_an_architecture_in_a_file_of_ones_own(tmp_path: Path) -> None:
+    make_sounds(tmp_path / "sounds")
+    entry = find_model(str(write_model(tmp_path)))
+    own = ["-p", "model", "my_net.py", "-p", "model_settings", '{"width": 4}', "-p", "runs_dir", "runs"]
+    code, errors = papermill("30_own_model", tmp_path, tmp_path / "sounds", *own)
     assert code == 0, errors
-    assert training_lines(nbformat.read(tmp_path / "out.ipynb", as_version=4)) == []
-    assert {path: path.stat().st_mtime_ns for path in suite.runs_dir.rglob("metrics.json")} == before
+    (run,) = RunStore(tmp_path / "runs").find()
+    assert (run.config.model, run.config.model_settings) == ("my-net", {"width": 4})
+    assert run.config.model_digest == entry.digest
+    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    described, *_ = cell_with(notebook, "experiment.entry.description").outputs
+    assert described.data["text/markdown"] == "One convolution, *batch norm* and a mean over time."
+    derivation = cell_with(notebook, "derivation_markdown").outputs[0].data["text/markdown"]
+    assert [name for name in ("conv", "norm", "dropout", "classifier") if f"**{name}**" not in derivation] == []
+    assert words_on_stderr(notebook) == []
 
 
-def test_plain_papermill_stops_at_an_unknown_parameter(suite: SmallSuite, tmp_path: Path) -> None:
-    code, errors = papermill(suite, tmp_path, "-p", "epoch", "5")
+def test_plain_papermill_stops_at_an_unknown_parameter(tmp_path: Path) -> None:
+    code, errors = papermill("11_cnn_split", tmp_path, tmp_path, "-p", "epoch", "5")
     assert code != 0
     known = ", ".join(COMMON)
     assert f"InputError: unknown parameter 'epoch': this notebook knows {known}; correct its name" in errors
     assert not (tmp_path / "figures").exists(), "it stopped before it showed anything"
+
+
+def test_a_split_chooses_its_own_validation_fold(tmp_path: Path) -> None:
+    parameters = {"protocol": "split", "val_folds": [2], "runs_dir": str(tmp_path / "runs")}
+    with pytest.raises(InputError, match="val_folds belongs to the kfold protocol"):
+        run_notebook(notebook_path("30_own_model"), tmp_path / "out.ipynb", parameters)
+    assert not (tmp_path / "out.ipynb").exists()

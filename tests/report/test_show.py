@@ -58,9 +58,11 @@ def test_figure_has_its_caption_and_alternative_text_in_jupyterlab() -> None:
     assert not any("$x$" in text for text in page.strings), "MathJax would read it as mathematics"
 
 
-def test_figure_is_drawn_in_html_as_in_its_svg() -> None:
-    (output,) = outputs_of(lambda: show(draw()))
-    source = BeautifulSoup(output.data["text/html"], "html.parser").find("img")["src"]
+def test_figure_is_drawn_in_html_as_in_its_svg_and_takes_its_share_of_the_width() -> None:
+    (output,) = outputs_of(lambda: show(draw(), width="57%"))
+    image = BeautifulSoup(output.data["text/html"], "html.parser").find("img")
+    assert image["style"] == "width: 57%"
+    source = image["src"]
     assert base64.b64decode(source.partition("base64,")[2]).decode() == output.data["image/svg+xml"]
 
 

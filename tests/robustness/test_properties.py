@@ -24,7 +24,7 @@ from hypothesis.extra import numpy as hnp
 from synthetic import DEMO_CLASSES, SPLITS
 
 from audioclf_lib._support.errors import InputError, one_line, quote, refuse_control_characters
-from audioclf_lib.cli import _parse_object, _parse_parameters, _parse_seeds
+from audioclf_lib.cli import _parse_parameters
 from audioclf_lib.config import Experiment, FitConfig, KnownDataset, Recipe, make_recipe
 from audioclf_lib.data import load_dataset
 from audioclf_lib.data.windowing import (
@@ -33,7 +33,7 @@ from audioclf_lib.data.windowing import (
     cut_windows,
     find_silent_windows,
 )
-from audioclf_lib.metrics.scores import evaluate, score
+from audioclf_lib.metrics.scores import Scores, evaluate
 from audioclf_lib.runs.checksums import write_sums
 from audioclf_lib.runs.store import RunStore, load_run
 from audioclf_lib.suite.plan import Plan, load_plan
@@ -315,7 +315,7 @@ def test_classes_in_another_order_have_the_same_scores(drawn: tuple[pd.DataFrame
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(2, 5))
 def test_a_perfect_ranking_has_full_marks(labels: list[int], n_classes: int) -> None:
     y_true = np.array([label % n_classes for label in labels])
-    scores = score(y_true, np.eye(n_classes)[y_true], DEMO_CLASSES[:n_classes], level="clip")
+    scores = Scores("clip", DEMO_CLASSES[:n_classes], y_true, np.eye(n_classes)[y_true])
     assert scores.accuracy == 1
     assert all(area == 1 for area in scores.auc.values() if not np.isnan(area))
 
@@ -400,8 +400,7 @@ def test_plan_files(tmp_path_factory: pytest.TempPathFactory, content: bytes) ->
 def test_command_line_values(given_texts: list[str]) -> None:
     value_or_input_error(lambda: _parse_parameters(given_texts))
     for text in given_texts:
-        value_or_input_error(lambda text=text: _parse_seeds(text))
-        value_or_input_error(lambda text=text: _parse_object(text))
+        value_or_input_error(lambda text=text: load_plan("demo").changed(seeds=text.split(","), recipe_changes=text))
 
 
 entries = st.sampled_from(

@@ -16,7 +16,7 @@ from audioclf_lib.models import find_model
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.suite.plan import Plan
 from audioclf_lib.training.environment import COMPILED, describe_process
-from audioclf_lib.training.trainer import CHOICE_RULE, history_columns
+from audioclf_lib.training.trainer import CHOICE_RULE
 
 SPLITS = ("train", "validation", "test")
 DEMO_CLASSES = (
@@ -108,7 +108,7 @@ def draw_history(epochs: int, random: np.random.Generator, kept: dict[str, float
     for split in SPLITS:
         columns[f"{split}_loss"] = 2.5 - rise - 0.01 * random.random()
         columns[f"{split}_accuracy"] = columns[f"{split}_clip_accuracy"] = rise
-    history = pd.DataFrame(columns)[history_columns(["validation", "test"])]
+    history = pd.DataFrame(columns)
     for name, value in kept.items():
         history[name] = history[name].mul(value) if name.endswith("accuracy") else history[name]
         history.loc[history.index[-1], name] = value

@@ -62,7 +62,6 @@ RECIPES: dict[str, dict[str, Any]] = {
             "label_smoothing": 0.1,
             "time_pull": 10.0,
             "ema_decay": 0.9,
-            "answer_silence": True,
         },
     },
     "transformer tuned": {"model": "transformer", "num_heads": 4, "recipe_changes": {"batch_size": 4}},

@@ -15,7 +15,7 @@ from torch import Tensor
 from audioclf_lib.config import Recipe
 from audioclf_lib.data import Dataset
 from audioclf_lib.data.windowing import SILENCE_PEAK, cut_windows
-from audioclf_lib.training.batches import Windows, all_windows, mix, normalise, silence_example, tilt, training_batch
+from audioclf_lib.training.batches import Windows, all_windows, mix, normalise, tilt, training_batch
 
 CPU = torch.device("cpu")
 PLAIN = Recipe()
@@ -86,25 +86,6 @@ def test_a_subset_keeps_what_belongs_to_its_windows() -> None:
     assert not heard.is_silent.any()
     x, _ = heard.cut(everything(heard))
     assert (x.abs().amax(dim=(1, 2)) >= SILENCE_PEAK).all()
-
-
-@pytest.mark.parametrize("left_out", [True, False])
-def test_silence_means_the_classes_of_the_silent_windows_of_the_same_clips(left_out: bool) -> None:
-    dataset = make_dataset(clips_per_class=2, n_windows=4)
-    # fold 1 has two silent windows of class 0, fold 2 one of class 1, fold 3 three of class 2
-    dataset.waveforms[:, -16_000:] = dataset.waveforms[:, :16_000]
-    for clip, start in ((0, 16_000), (8, 24_000), (16, 8_000)):
-        dataset.waveforms[clip, start:] = 0
-    windows = all_windows(dataset, CPU).of_clips(dataset.folds != 2)
-    windows = windows.subset(~windows.is_silent) if left_out else windows
-    x, target = silence_example(windows, 3)
-    assert torch.equal(x, torch.zeros(1, 1, 16_000))
-    assert target.tolist() == [pytest.approx([2 / 5, 0, 3 / 5])]
-
-
-def test_without_silent_windows_there_is_no_example_of_silence() -> None:
-    windows = all_windows(make_dataset(n_windows=1), CPU)
-    assert silence_example(windows, 3) is None
 
 
 def test_a_batch_without_augmentation_is_the_windows_themselves() -> None:

@@ -364,27 +364,6 @@ def test_silent_windows_are_left_out_of_training_where_the_recipe_says_so(datase
     assert not torch.equal(*weights[False])
 
 
-@pytest.mark.parametrize("answered", [True, False])
-def test_each_step_has_one_silent_window_as_all_its_classes_where_the_recipe_says_so(
-    dataset: Dataset, answered: bool
-) -> None:
-    """A bias alone is trained: the cross-entropy is least where its soft-max is the mean of the targets."""
-    windows = all_windows(dataset, CPU)
-    heard = windows.subset(~windows.is_silent)
-    labels = [np.eye(3)[heard.labels[heard.clips]]]
-    if answered:
-        silent = dataset.labels[np.argwhere(dataset.silent)[:, 0]]
-        labels.append(np.bincount(silent, minlength=3)[None] / len(silent))
-    network = Linear()
-    nn.init.zeros_(network.layer.weight).requires_grad_(False)
-    recipe = Recipe(learning_rate=0.05, schedule="one-cycle", drop_silent=True, answer_silence=answered)
-    for epoch in range(200):
-        scores = epoch_of(network, heard, recipe, epoch, 200)
-    learnt = network.layer.bias.softmax(0).detach().numpy()
-    np.testing.assert_allclose(learnt, np.concatenate(labels).mean(axis=0), atol=1e-3)
-    assert scores.keys() == {"train_loss", "train_accuracy", "train_clip_accuracy"}
-
-
 # --- one epoch -----------------------------------------------------------------------------------------------------
 
 

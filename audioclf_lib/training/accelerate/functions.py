@@ -6,7 +6,6 @@ value and gradients as the layers named in its docstring. A batch is handed to a
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from audioclf_lib.training.accelerate.compiled import DropoutArguments, load_kernels
 
-# Windows in a part of a batch, their mean, and their sum of squared or multiplied deviations from it.
-Moments = tuple[int, Tensor, Tensor]
+Statistics = tuple[Tensor, Tensor, bool]  # see NormPool
 _executor = ThreadPoolExecutor(thread_name_prefix="kernels")
 _local = threading.local()
 
@@ -62,14 +60,14 @@ def patch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
         x: (B, 16000).
     """
     batch, length = x.shape
-    library = _library()
 
-    def part(start: int, stop: int) -> Moments:
-        moments = stop - start, torch.zeros(7, dtype=torch.float64), torch.zeros(7, 7, dtype=torch.float64)
-        library.patch_moments(_p(x[start:stop]), stop - start, length, *map(_p, moments[1:]), _p(_scratch(length + 64)))
-        return moments
+    def moments(part: slice) -> tuple[Tensor, Tensor, Tensor]:
+        mean, deviations = _zeros(7), _zeros(7, 7)
+        _run("patch_moments", *_rows(x[part]), mean, deviations, _scratch(length + 64))
+        return _zeros(1) + len(x[part]), mean, deviations
 
-    counts, means, deviations = _stacked(_in_threads(part, batch))  # (parts, 1), (parts, 7), (parts, 7, 7)
+    # (parts, 1), (parts, 7), (parts, 7, 7)
+    counts, means, deviations = map(torch.stack, zip(*_in_threads(moments, batch), strict=True))
     mean = (counts * means).sum(0) / batch
     between = (counts * (means - mean)).T @ (means - mean)
     return mean, (deviations.sum(0) / (length // 2) + between) / batch
@@ -78,22 +76,16 @@ def patch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 def channel_statistics(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of every channel: (B, T, C) -> two (C,), float64."""
     batch, length, channels = z.shape
-    library = _library()
 
-    def part(start: int, stop: int) -> Moments:
-        moments = stop - start, *torch.zeros(2, channels, dtype=torch.float64)
-        library.channel_moments(_p(z[start:stop]), (stop - start) * length, channels, *map(_p, moments[1:]))
-        return moments
+    def moments(part: slice) -> tuple[Tensor, Tensor, Tensor]:
+        mean, deviations = _zeros(channels), _zeros(channels)
+        _run("channel_moments", *_rows(z[part]), mean, deviations)
+        return _zeros(1) + len(z[part]), mean, deviations
 
-    counts, means, deviations = _stacked(_in_threads(part, batch))  # (parts, 1), (parts, C), (parts, C)
+    # (parts, 1), (parts, C), (parts, C)
+    counts, means, deviations = map(torch.stack, zip(*_in_threads(moments, batch), strict=True))
     mean = (counts * means).sum(0) / batch
     return mean, (deviations / length + counts * (means - mean) ** 2).sum(0) / batch
-
-
-def _stacked(parts: list[Moments]) -> tuple[Tensor, Tensor, Tensor]:
-    """Windows (parts, 1), means and sums of products of deviations of all parts of a batch."""
-    counts, means, deviations = zip(*parts, strict=True)
-    return torch.tensor(counts, dtype=torch.float64)[:, None], torch.stack(means), torch.stack(deviations)
 
 
 class _Drop(torch.autograd.Function):
@@ -111,13 +103,13 @@ class _Drop(torch.autograd.Function):
 def _run_dropout(x: Tensor, dropout: Dropout) -> Tensor:
     x = x.contiguous()
     flat, y = x.view(-1), torch.empty_like(x)
-    library = _library()
-
-    def part(start: int, stop: int) -> None:
-        library.dropout(_p(flat[start:stop]), stop - start, start, dropout.arguments, _p(y.view(-1)[start:stop]))
 
     # Parts start at multiples of 16 elements, so that the mask is the same for any number of threads.
-    _in_threads(lambda start, stop: part(16 * start, min(16 * stop, len(flat))), -(-len(flat) // 16))
+    def run(part: slice) -> None:
+        elements = slice(16 * part.start, min(16 * part.stop, len(flat)))
+        _run("dropout", flat[elements], len(flat[elements]), elements.start, dropout.arguments, y.view(-1)[elements])
+
+    _in_threads(run, -(-len(flat) // 16))
     return y
 
 
@@ -135,20 +127,16 @@ class Stem(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dropout: Dropout, relu: bool) -> Tensor:
         batch, length = x.shape
         # Dropout's scale is applied to the few weights instead of the many activations.
-        folded_weight, folded_bias = (weight * dropout.scale).contiguous(), (bias * dropout.scale).contiguous()
+        folded = (weight * dropout.scale).contiguous(), (bias * dropout.scale).contiguous()
         y = x.new_empty(batch, length // 4, 128)
         keeps_flows = any(ctx.needs_input_grad) or dropout.rate > 0  # an evaluation without gradients needs none
         flows = torch.empty(y.shape if keeps_flows else (batch, 0), dtype=torch.uint8)
-        library = _library()
 
-        def part(start: int, stop: int) -> None:
-            library.stem_forward(
-                *(_p(x[start:stop]), stop - start, length, _p(folded_weight), _p(folded_bias)),
-                *(start * length // 2 * 128, dropout.arguments, int(relu), int(keeps_flows)),
-                *(_p(y[start:stop]), _p(flows[start:stop]), _p(_scratch(length + 8))),
-            )
+        def run(part: slice) -> None:
+            how = part.start * length // 2 * 128, dropout.arguments, relu, keeps_flows
+            _run("stem_forward", *_rows(x[part]), *folded, *how, y[part], flows[part], _scratch(length + 8))
 
-        _in_threads(part, batch)
+        _in_threads(run, batch)
         ctx.save_for_backward(x, flows)
         ctx.scale = dropout.scale
         return y
@@ -157,19 +145,14 @@ class Stem(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor, Tensor, None, None]:
         x, flows = ctx.saved_tensors
-        batch, length = x.shape
         dy = dy.contiguous()
-        library = _library()
 
-        def part(start: int, stop: int) -> Tensor:
-            sums = torch.zeros(8, 128, dtype=torch.float64)
-            library.stem_backward(
-                *(_p(x[start:stop]), stop - start, length, _p(dy[start:stop]), _p(flows[start:stop])),
-                *(_p(sums[:7]), _p(sums[7]), _p(_scratch(length + 8))),
-            )
+        def gradient(part: slice) -> Tensor:
+            sums = _zeros(8, 128)
+            _run("stem_backward", *_rows(x[part]), dy[part], flows[part], sums[:7], sums[7], _scratch(x.shape[1] + 8))
             return sums
 
-        sums = sum(_in_threads(part, batch), torch.zeros(8, 128, dtype=torch.float64)) * ctx.scale
+        sums = sum(_in_threads(gradient, len(x)), _zeros(8, 128)) * ctx.scale
         return None, sums[:7].float(), sums[7].float(), None, None
 
 
@@ -179,9 +162,8 @@ class NormPool(torch.autograd.Function):
     Args of ``apply``:
         z: (B, T, C), T even, C a multiple of 16.
         gamma, beta: (C,) scale and shift of the batch norm.
-        mean, variance: (C,) statistics to normalise by.
-        eps: of the batch norm.
-        batch_statistics: whether the statistics are those of ``z``, so that the gradient flows through them.
+        statistics: mean and 1/σ (C,) to normalise by, float64, and whether they are those of ``z``, so that the
+            gradient flows through them.
         dropout: of this step.
         relu: whether a ReLU stands in front of dropout.
         average: average pool instead of max pool.
@@ -193,34 +175,27 @@ class NormPool(torch.autograd.Function):
         z: Tensor,
         gamma: Tensor,
         beta: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        eps: float,
-        batch_statistics: bool,
+        statistics: Statistics,
         dropout: Dropout,
         relu: bool,
         average: bool,
     ) -> Tensor:
         batch, length, channels = z.shape
-        inverse_std = (variance.double() + eps).rsqrt()
+        mean, inverse_std, of_batch = statistics
         scale = gamma.double() * inverse_std
-        shift = beta.double() - mean.double() * scale
+        shift = beta.double() - mean * scale
         # Dropout's scale is positive, so it commutes with ReLU and pooling and goes into the few factors.
-        folded_scale, folded_shift = (scale * dropout.scale).float(), (shift * dropout.scale).float()
+        folded = (scale * dropout.scale).float(), (shift * dropout.scale).float()
         y = z.new_empty(batch, length // 2, channels)
         flows = torch.empty(y.shape, dtype=torch.uint8)
-        library = _library()
 
-        def part(start: int, stop: int) -> None:
-            library.norm_pool_forward(
-                *(_p(z[start:stop]), (stop - start) * length, channels, _p(folded_scale), _p(folded_shift)),
-                *(start * length * channels, dropout.arguments, int(relu), int(average)),
-                *(_p(y[start:stop]), _p(flows[start:stop])),
-            )
+        def run(part: slice) -> None:
+            how = part.start * length * channels, dropout.arguments, relu, average
+            _run("norm_pool_forward", *_rows(z[part]), *folded, *how, y[part], flows[part])
 
-        _in_threads(part, batch)
+        _in_threads(run, batch)
         ctx.save_for_backward(z, flows, gamma, mean, inverse_std)
-        ctx.batch_statistics = batch_statistics
+        ctx.of_batch = of_batch
         ctx.factor = dropout.scale * (0.5 if average else 1.0)
         return y
 
@@ -230,47 +205,46 @@ class NormPool(torch.autograd.Function):
         z, flows, gamma, mean, inverse_std = ctx.saved_tensors
         batch, length, channels = z.shape
         dy = dy.contiguous()
-        library = _library()
 
-        def sums_part(start: int, stop: int) -> Tensor:
-            sums = torch.zeros(2, channels, dtype=torch.float64)
-            library.norm_pool_gradient_sums(
-                *(_p(z[start:stop]), (stop - start) * length, channels, _p(dy[start:stop]), _p(flows[start:stop])),
-                _p(sums),
-            )
+        def gradient_sums(part: slice) -> Tensor:
+            sums = _zeros(2, channels)
+            _run("norm_pool_gradient_sums", *_rows(z[part]), dy[part], flows[part], sums)
             return sums
 
-        total, product = ctx.factor * sum(_in_threads(sums_part, batch), torch.zeros(2, channels, dtype=torch.float64))
+        total, product = ctx.factor * sum(_in_threads(gradient_sums, batch), _zeros(2, channels))
         dbeta = total
-        dgamma = (product - mean.double() * total) * inverse_std
+        dgamma = (product - mean * total) * inverse_std
         # dz = γ/σ (g - mean(g) - ẑ mean(g ẑ)), written as a·g + b·z + c for every channel (Ioffe and Szegedy 2015).
         a = gamma.double() * inverse_std
         b, c = torch.zeros_like(a), torch.zeros_like(a)
-        if ctx.batch_statistics:
+        if ctx.of_batch:
             b = -a * inverse_std * dgamma / (batch * length)
-            c = -a * dbeta / (batch * length) - b * mean.double()
+            c = -a * dbeta / (batch * length) - b * mean
         factors = [(a * ctx.factor).float(), b.float(), c.float()]
         dz = torch.empty_like(z)
 
-        def part(start: int, stop: int) -> None:
-            library.norm_pool_backward(
-                *(_p(z[start:stop]), (stop - start) * length, channels, _p(dy[start:stop]), _p(flows[start:stop])),
-                *(*(_p(factor) for factor in factors), _p(dz[start:stop])),
-            )
+        def run(part: slice) -> None:
+            _run("norm_pool_backward", *_rows(z[part]), dy[part], flows[part], *factors, dz[part])
 
-        _in_threads(part, batch)
-        return dz, dgamma.float(), dbeta.float(), *(None,) * 7
+        _in_threads(run, batch)
+        return dz, dgamma.float(), dbeta.float(), None, None, None, None
 
 
-def _library() -> ctypes.CDLL:
+def _run(kernel: str, *arguments: Tensor | int | DropoutArguments) -> None:
+    """Call a function of kernels.c; a tensor, which must be contiguous, stands for the address of its data."""
     library = load_kernels()
     assert library is not None, "accelerate() makes a fast network only where the kernels are there"
-    return library
+    getattr(library, kernel)(*(each.data_ptr() if isinstance(each, Tensor) else each for each in arguments))
 
 
-def _p(tensor: Tensor) -> ctypes.c_void_p:
-    """Address of a contiguous tensor's data."""
-    return ctypes.c_void_p(tensor.data_ptr())
+def _rows(x: Tensor) -> tuple[Tensor, int, int]:
+    """A tensor (..., n) as the kernels take it: with the number of its rows and their length."""
+    return x, x.numel() // x.shape[-1], x.shape[-1]
+
+
+def _zeros(*shape: int) -> Tensor:
+    """Where a kernel adds up sums or moments."""
+    return torch.zeros(shape, dtype=torch.float64)
 
 
 def _scratch(length: int) -> Tensor:
@@ -281,10 +255,10 @@ def _scratch(length: int) -> Tensor:
     return buffer
 
 
-def _in_threads(part: Callable[[int, int], Any], n: int) -> list[Any]:
-    """Call ``part(start, stop)`` on consecutive parts of range(n), one per thread of torch's; results in order."""
+def _in_threads(run: Callable[[slice], Any], n: int) -> list[Any]:
+    """Call ``run(part)`` on consecutive slices of range(n), one per thread of torch's; results in order."""
     threads = min(torch.get_num_threads(), n)
     bounds = [n * i // threads for i in range(threads + 1)]
-    first, *others = pairwise(bounds)
-    running = [_executor.submit(part, *bounds) for bounds in others]
-    return [part(*first), *(other.result() for other in running)]
+    first, *others = (slice(*each) for each in pairwise(bounds))
+    running = [_executor.submit(run, part) for part in others]
+    return [run(first), *(other.result() for other in running)]

@@ -12,22 +12,16 @@ What differs from the reference modules is the order of work, never the result:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audioclf_lib.models.cnn import CNN, ConvBase
 from audioclf_lib.models.conv_transformer import ConvTransformer, EncoderLayer, MultiHeadSelfAttention
-from audioclf_lib.training.accelerate.functions import (
-    NO_DROPOUT,
-    Dropout,
-    NormPool,
-    Stem,
-    channel_statistics,
-    draw_dropout,
-    drop,
-    patch_statistics,
-)
+from audioclf_lib.training.accelerate import functions as kernels
+from audioclf_lib.training.accelerate.functions import drop
 
 WINDOW = (1, 16000)
 # Attributes of a layer that the kernels take from the model, so that any value is computed; rates, if below 1.
@@ -104,22 +98,20 @@ def run_base(base: ConvBase, x: Tensor) -> Tensor:
 
 def run_stem(base: ConvBase, x: Tensor) -> Tensor:
     """Convolution 1 to max pool 1, with batch norm 1 folded into the convolution: (B, 16000) -> (B, 4000, 128)."""
-    norm, weight = base.batch_norm1, base.conv1.weight[:, 0]  # (128, 7)
-    bias = base.conv1.bias
+    norm, weight, bias = base.batch_norm1, base.conv1.weight[:, 0], base.conv1.bias  # (128, 7), (128,)
     assert bias is not None
-    if norm.training:
-        patch_mean, patch_covariance = patch_statistics(x)
+
+    def of_batch() -> tuple[Tensor, Tensor]:
+        patch_mean, patch_covariance = kernels.patch_statistics(x)
         wide = weight.double()
-        mean = wide @ patch_mean + bias.double()
-        variance = ((wide @ patch_covariance) * wide).sum(1).clamp(min=0)
-        update_running_statistics(norm, mean, variance, x.numel() // 2)
-    else:
-        mean, variance = running_statistics(norm)
-    scale = norm.weight.double() * (variance + norm.eps).rsqrt()
+        return wide @ patch_mean + bias.double(), ((wide @ patch_covariance) * wide).sum(1).clamp(min=0)
+
+    mean, inverse_std = statistics(norm, of_batch, x.numel() // 2)
+    scale = norm.weight.double() * inverse_std
     folded_weight = (weight.double() * scale[:, None]).float().t()
     folded_bias = ((bias.double() - mean) * scale + norm.bias.double()).float()
     has_relu = isinstance(base.activation1, nn.ReLU)
-    return Stem.apply(x, folded_weight, folded_bias, draw(base.dropout1), has_relu)  # type: ignore[no-any-return, no-untyped-call]
+    return kernels.Stem.apply(x, folded_weight, folded_bias, draw(base.dropout1), has_relu)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def run_block(
@@ -130,32 +122,36 @@ def run_block(
     weight = conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
     z = F.conv2d(image, weight, conv.bias, stride=(1, conv.stride[0]), padding=(0, int(conv.padding[0])))
     z = z.permute(0, 2, 3, 1)[:, 0].contiguous()  # (B, T / 2, C'); already so in memory
-    if norm.training:
-        mean, variance = channel_statistics(z.detach())
-        update_running_statistics(norm, mean, variance, z.shape[0] * z.shape[1])
-    else:
-        mean, variance = running_statistics(norm)
-    how = norm.training, draw(dropout), isinstance(activation, nn.ReLU), average
-    return NormPool.apply(z, norm.weight, norm.bias, mean, variance, norm.eps, *how)  # type: ignore[no-any-return, no-untyped-call]
+    mean, inverse_std = statistics(norm, lambda: kernels.channel_statistics(z.detach()), z.shape[0] * z.shape[1])
+    how = (mean, inverse_std, norm.training), draw(dropout), isinstance(activation, nn.ReLU), average
+    return kernels.NormPool.apply(z, norm.weight, norm.bias, *how)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def draw(dropout: nn.Dropout) -> Dropout:
-    return draw_dropout(dropout.p) if dropout.training else NO_DROPOUT
+def draw(dropout: nn.Dropout) -> kernels.Dropout:
+    return kernels.draw_dropout(dropout.p if dropout.training else 0.0)
 
 
-def running_statistics(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None and norm.running_var is not None
-    return norm.running_mean.double(), norm.running_var.double()
+def statistics(
+    norm: nn.BatchNorm1d, of_batch: Callable[[], tuple[Tensor, Tensor]], count: int
+) -> tuple[Tensor, Tensor]:
+    """Mean and 1/σ (C,) that a batch norm normalises by, float64.
 
+    In training these are the batch's, whose mean and biased variance ``of_batch`` gives, and the running ones are
+    updated as torch does: unbiased variance; a running mean, or a plain one where momentum is None.
 
-@torch.no_grad()
-def update_running_statistics(norm: nn.BatchNorm1d, mean: Tensor, variance: Tensor, count: int) -> None:
-    """As torch's batch norm does: unbiased variance; a running mean, or a plain one where momentum is None."""
+    Args:
+        count: values of a channel in the batch.
+    """
     assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
-    norm.num_batches_tracked += 1
-    momentum = norm.momentum if norm.momentum is not None else 1 / int(norm.num_batches_tracked)
-    norm.running_mean.lerp_(mean.float(), momentum)
-    norm.running_var.lerp_((variance * count / (count - 1)).float(), momentum)
+    if not norm.training:
+        return norm.running_mean.double(), (norm.running_var.double() + norm.eps).rsqrt()
+    mean, variance = of_batch()
+    with torch.no_grad():
+        norm.num_batches_tracked += 1
+        momentum = norm.momentum if norm.momentum is not None else 1 / int(norm.num_batches_tracked)
+        norm.running_mean.lerp_(mean.float(), momentum)
+        norm.running_var.lerp_((variance * count / (count - 1)).float(), momentum)
+    return mean, (variance + norm.eps).rsqrt()
 
 
 def run_encoder_layer(layer: nn.Module, x: Tensor, context: Tensor) -> Tensor:
@@ -174,5 +170,5 @@ def run_attention(attention: MultiHeadSelfAttention, x: Tensor, context: Tensor)
     key, value = F.linear(context, weight[width:], bias[width:]).chunk(2, dim=2)
     scores = attention.split_heads(query) @ attention.split_heads(key).transpose(2, 3)  # (B, heads, T, 33)
     rate = attention.dropout if attention.training else 0.0
-    heads = drop(scores.softmax(dim=3), draw_dropout(rate)) @ attention.split_heads(value)
+    heads = drop(scores.softmax(dim=3), kernels.draw_dropout(rate)) @ attention.split_heads(value)
     return attention.out_projection(attention.merge_heads(heads))  # type: ignore[no-any-return]

@@ -1,0 +1,192 @@
+"""Published results: whole run folders, every number of ``results.csv`` as the stored predictions have it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import PROJECT_ROOT
+from tiny import make_dataset
+
+from audioclf_lib._support.errors import InputError
+from audioclf_lib.data import Dataset
+from audioclf_lib.data.windowing import cut_windows
+from audioclf_lib.metrics import evaluate
+from audioclf_lib.runs import RunStore, load_run
+from audioclf_lib.runs.store import WEIGHTS, Run
+from audioclf_lib.suite.ablation import RESCORED, ablation_experiments
+from audioclf_lib.suite.plan import Plan, load_plan, save_plan
+from audioclf_lib.training import fit
+
+PLAN = Plan(
+    name="small",
+    dataset="tiny",
+    epochs=1,
+    recipe_changes={"batch_size": 4},
+    ablation={"epochs": 1},
+    experiments=[
+        {"model": "cnn", "protocol": "kfold"},
+        {"model": "cnn", "protocol": "split"},
+        {"model": "transformer", "num_heads": 2, "protocol": "split"},
+        {"model": "cnn", "protocol": "split", "test_fold": 3},
+    ],
+)
+README = "# Mine\n\n{start}\n\nold\n\n{end}\n\nMore.\n"
+
+
+@pytest.fixture(scope="module")
+def publish() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("publish", PROJECT_ROOT / "tools" / "publish.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return make_dataset(folds=3, clips_per_class=2)
+
+
+@pytest.fixture(scope="module")
+def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+    """All fits of the plan but its check, and one of its ablation with a table beside it."""
+    store = RunStore(tmp_path_factory.mktemp("trained"))
+    written = ablation_experiments(PLAN)[0].fits(dataset)
+    for config in [*(each for experiment in PLAN.experiments_list() for each in experiment.fits(dataset)), *written]:
+        fit(config, dataset, runs_dir=store.runs_dir, device="cpu")
+    store.save_trace(written[0], RESCORED, pd.DataFrame({"clip_accuracy": [0.5]}, index=["test"]))
+    return store
+
+
+@pytest.fixture
+def readme(publish: ModuleType, tmp_path: Path) -> Path:
+    path = tmp_path / "README.md"
+    path.write_text(README.format(start=publish.START, end=publish.END))
+    return path
+
+
+@pytest.fixture
+def published(publish: ModuleType, trained: RunStore, readme: Path, tmp_path: Path) -> RunStore:
+    publish.publish(PLAN, runs_dir=trained.runs_dir, to=tmp_path / "published", readme=readme)
+    return RunStore(tmp_path / "published")
+
+
+def best(runs: list[Run], model: str) -> Run:
+    of_model = [run for run in runs if run.config.model == model and run.config.recipe == "tuned"]
+    return max(of_model, key=lambda run: (run.metrics["chosen"]["accuracy"], -run.metrics["chosen"]["loss"]))
+
+
+def test_run_folders_are_copied_whole_but_for_the_weights_of_all_but_the_best(
+    trained: RunStore, published: RunStore
+) -> None:
+    runs = trained.find()
+    assert [run.config for run in published.find()] == [run.config for run in runs]
+    kept = {best(runs, model).config.fit_id for model in ("cnn", "transformer")}
+    for run in runs:
+        copy = published.load(run.config)
+        copy.verify()
+        left_out = set() if run.config.fit_id in kept else {WEIGHTS}
+        assert {path.name for path in copy.path.iterdir()} == {path.name for path in run.path.iterdir()} - left_out
+        for path in copy.path.iterdir():
+            assert path.read_bytes() == (run.path / path.name).read_bytes()
+    assert [path.name for path in published.runs_dir.glob("tiny/.*")] == [], "nothing is left of copying"
+
+
+def test_tables_of_the_ablation_are_published(dataset: Dataset, published: RunStore) -> None:
+    config = ablation_experiments(PLAN)[0].fits(dataset)[0]
+    table = published.load_trace(config, RESCORED)
+    assert table is not None and table.at["test", "clip_accuracy"] == 0.5
+
+
+def test_every_number_of_the_table_follows_from_the_stored_predictions(
+    published: RunStore, publish: ModuleType
+) -> None:
+    table = pd.read_csv(published.runs_dir / publish.RESULTS)
+    assert table["fit"].tolist() == [run.config.fit_id for run in published.find()]
+    for row in table.to_dict(orient="records"):
+        run = load_run(row["fit"], published.runs_dir)
+        config = run.config
+        told = ("model", "val_fold", "test_fold", "seed", "epochs", "recipe")
+        assert [row[name] for name in told] == [getattr(config, name) for name in told]
+        assert row["title"] == config.model_title
+        history = run.history.set_index("epoch")
+        at_best = history[history["validation_accuracy"] == history["validation_accuracy"].max()]
+        assert row["chosen_epoch"] == at_best["validation_loss"].idxmin()
+        assert row["minutes"] == pytest.approx(run.history["seconds"].sum() / 60, abs=1e-3)
+        assert row["device"] == "cpu"
+        for split in ("train", "validation", "test"):
+            rows = run.predictions[run.predictions["split"] == split]
+            of_truth = rows[["p_0", "p_1", "p_2"]].to_numpy()[np.arange(len(rows)), rows["y_true"]]
+            assert row[f"{split}_loss"] == pytest.approx(-np.log(of_truth).mean(), rel=1e-4)
+            for level in ("window", "clip"):
+                scores = evaluate(run.predictions, config.class_names, level=level, split=split)
+                assert row[f"{split}_{level}_accuracy"] == pytest.approx(scores.accuracy)
+                assert row[f"{split}_{level}_balanced_accuracy"] == pytest.approx(scores.balanced_accuracy)
+                assert row[f"{split}_{level}_macro_f1"] == pytest.approx(scores.macro_f1)
+                assert row[f"{split}_{level}_macro_auc"] == pytest.approx(scores.auc["macro"])
+
+
+def test_published_weights_reproduce_the_published_probabilities(dataset: Dataset, published: RunStore) -> None:
+    windows, found = cut_windows(dataset.waveforms.copy()), []
+    for run in published.find():
+        if not run.has_weights:
+            continue
+        loaded = load_run(run.config.fit_id, published.runs_dir)
+        rows = [dataset.clip_ids.index(name) for name in loaded.predictions["clip_id"]]
+        with torch.no_grad():
+            given = loaded.model()(windows[rows, loaded.predictions["window_index"].tolist()]).softmax(1).numpy()
+        np.testing.assert_allclose(given, loaded.predictions[["p_0", "p_1", "p_2"]].to_numpy(), atol=1e-5)
+        found.append(run.config.model)
+    assert sorted(found) == ["cnn", "transformer"]
+
+
+def test_readme_has_a_row_for_each_experiment(published: RunStore, publish: ModuleType, readme: Path) -> None:
+    text = readme.read_text()
+    assert text.startswith("# Mine\n") and text.endswith(f"{publish.END}\n\nMore.\n") and "\nold\n" not in text
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][
+        1:
+    ]
+    assert [row[0].split(",")[0] for row in cells] == ["CNN", "CNN", "Transformer", "CNN"]
+    assert [row[1] for row in cells] == ["2 of 2", "1 of 1", "1 of 1", "0 of 1"]
+    (transformer,) = published.find(model="transformer")
+    scores = transformer.metrics["scores"]["test"]
+    assert cells[2][2:] == [f"{100 * scores[level]['accuracy']:.1f} %" for level in ("window", "clip")]
+    assert cells[3][2:] == ["–", "–"]
+
+
+def test_what_was_published_stays_and_a_second_call_changes_nothing(
+    publish: ModuleType, trained: RunStore, published: RunStore, tmp_path: Path
+) -> None:
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in published.runs_dir.rglob("*") if path.is_file()}
+
+    before = content()
+    publish.publish(PLAN, runs_dir=trained.runs_dir, to=published.runs_dir)
+    assert content() == before
+    publish.publish(PLAN, runs_dir=tmp_path / "nothing", to=published.runs_dir)
+    assert content() == before
+
+
+def test_weights_are_left_out_on_demand_and_come_later(
+    publish: ModuleType, trained: RunStore, readme: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_plan(PLAN, tmp_path / "small.yaml")
+    assert load_plan(tmp_path / "small.yaml").experiments == PLAN.experiments
+    store = RunStore(tmp_path / "published")
+    options = ["--plan", str(tmp_path / "small.yaml"), "--runs-dir", str(trained.runs_dir), "--readme", str(readme)]
+    for more, number in (["--no-weights"], 0), ([], 2):
+        publish.main([*options, "--to", str(store.runs_dir), *more])
+        assert sum(run.has_weights for run in store.find()) == number
+    assert f"{len(trained.find())} fits are published in {store.runs_dir}" in capsys.readouterr().out
+
+
+def test_without_fits_nothing_is_written(publish: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no fit on tiny; train some"):
+        publish.publish(PLAN, runs_dir=tmp_path / "runs", to=tmp_path / "published")
+    assert list(tmp_path.iterdir()) == []
