@@ -77,4 +77,4 @@ def draw_colour_bar(ax: Axes, mesh: Collection, label: str) -> None:
     bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.02, 0, 0.02, 1)), label=label)
     plt.setp(bar.outline, visible=False)
     for drawn in (mesh, bar.solids):  # cells overlap by a hair, or viewers show the page through the joints
-        plt.setp(drawn, rasterized=False, edgecolor="face", linewidth=0.2)
+        plt.setp(drawn, rasterized=False, edgecolor="face", linewidth=0.6)

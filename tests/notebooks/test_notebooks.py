@@ -11,7 +11,7 @@ import pytest
 from conftest import PROJECT_ROOT
 from nbformat import NotebookNode
 from own_models import write_model
-from small_suite import CLASSES, DATASET, SmallSuite, make_sounds, notebook_path, run_program, small_suite
+from small_suite import CLASSES, SmallSuite, make_sounds, notebook_path, run_program, small_suite
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.models import find_model
@@ -224,7 +224,7 @@ def test_labels_are_used_once_in_a_notebook(executed: dict[str, NotebookNode]) -
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_figures_are_also_files(suite: SmallSuite, executed: dict[str, NotebookNode], name: str) -> None:
-    (folder,) = (suite.folder / "figures" / DATASET).glob(f"{name}-tuned-e1-*")
+    (folder,) = (suite.folder / "figures" / suite.dataset).glob(f"{name}-e1-*")
     for figure in RESULT_FIGURES:
         for kind in ("svg", "pdf", "png"):
             assert (folder / f"{figure}.{kind}").stat().st_size > 0
@@ -265,7 +265,7 @@ def test_the_diagnosis_trains_every_change_looks_inside_and_finds_one_fit_for_bo
     assert labels_of(notebook, "figure") == ["fig:ablation-curves", "fig:inside-training"]
     for kind in ("svg", "pdf", "png"):
         for figure in ("ablation-curves", "inside-training"):
-            assert (suite.folder / "figures" / DATASET / "ablation-e1" / f"{figure}.{kind}").stat().st_size > 0
+            assert (suite.folder / "figures" / suite.dataset / "ablation-e1" / f"{figure}.{kind}").stat().st_size > 0
     table = displayed(notebook, "tbl:ablation").data["text/markdown"]
     assert len(re.findall(r"^\| (CNN|Transformer)", table, flags=re.M)) == len(fits)
     assert "–" not in table, "every fit has been trained and scored again"
@@ -286,7 +286,7 @@ def test_another_working_directory_and_parameters_of_ones_own(
     parameters = {"dataset": str(suite.sounds), "epochs": 1, "val_folds": [3], "num_heads": 2, "runs_dir": "my runs"}
     run_notebook(notebook_path("20_transformer_kfold"), "out/mine.ipynb", parameters)
     (run,) = RunStore(tmp_path / "my runs").find()
-    assert (run.config.dataset, run.config.epochs, run.config.val_fold) == (DATASET, 1, 3)
+    assert (run.config.dataset, run.config.epochs, run.config.val_fold) == (suite.dataset, 1, 3)
     assert run.config.model_settings == {"num_heads": 2}
     assert {path.name for path in run.path.iterdir()} >= {"config.json", "history.csv", "predictions.parquet"}
     notebook = nbformat.read(tmp_path / "out" / "mine.ipynb", as_version=4)

@@ -21,7 +21,6 @@ from audioclf_lib.suite.jobs import Outcome, outcome, suite_jobs
 from audioclf_lib.suite.plan import Plan, load_plan
 
 CLASSES = ("low_hum", "mid * tone", "high | $x$ note")  # users' names hold what Markdown and TeX take for markup
-DATASET = "my-sounds"
 PLAN = """
 dataset: ./My Sounds
 epochs: 1
@@ -58,6 +57,12 @@ class SmallSuite:
     @property
     def runs_dir(self) -> Path:
         return self.folder / "runs"
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set, which ends with the beginning of its fingerprint."""
+        (name,) = {run.config.dataset for run in self.runs()}
+        return name
 
     def runs(self) -> list[Run]:
         return RunStore(self.runs_dir).find()
