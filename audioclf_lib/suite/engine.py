@@ -78,7 +78,7 @@ def run_suite(
     on: str = THIS_MACHINE,
     notebooks_dir: Path = NOTEBOOKS_DIR,
     say: Callable[[str], None] = print,
-    show: Callable[[list[str]], None] | None = None,
+    show: Callable[[list[str]], None] = lambda lines: None,
 ) -> list[Outcome]:
     """Run all of a plan, or of plans for several data sets, that is not done yet; a failure does not stop the others.
 
@@ -101,8 +101,7 @@ def run_suite(
     """
     profile, profile_settings = find_profile(on)
     check_executor(profile_settings)
-    is_local = profile_settings["executor"] == "local"
-    if is_local:
+    if is_local := profile_settings["executor"] == "local":
         choose_device(device)  # raises if it is not present; other machines have other devices
     # The data sets are decoded here, once, and not by all notebooks that start together.
     todo = suite_jobs(plans, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir, read=load_dataset)
@@ -135,7 +134,11 @@ def run_suite(
                     path.unlink(missing_ok=True)
         progress = _Progress(todo, store, say, show)
         _write_jobs(todo, done, folder)
-        limits = ["--cores", str(_cores(device, jobs, todo))] if is_local else ["--jobs", str(jobs)] if jobs else []
+        limits = ["--jobs", str(jobs)] if jobs else []
+        if is_local:
+            threads = max(job.threads for job in todo)
+            at_once = jobs or default_jobs(device, usable_cores() // threads, jobs_at_once(todo))
+            limits = ["--cores", str(threads * at_once)]
         code = run_snakemake(folder, profile=profile, limits=limits, tick=progress.update)
         progress.update()
         outcomes = [outcome(job, store) for job in todo]
@@ -156,12 +159,6 @@ def default_jobs(device: DeviceName, cores: int, at_once: int = MIN_AT_ONCE) -> 
         at_once: how many can work at the same time, see ``jobs_at_once``.
     """
     return max(1, min(cores, at_once)) if choose_device(device).type == "cpu" else 1
-
-
-def _cores(device: DeviceName, jobs: int | None, todo: Sequence[Job]) -> int:
-    """Cores of this machine that Snakemake gives out."""
-    threads = max(job.threads for job in todo)
-    return threads * (jobs or default_jobs(device, usable_cores() // threads, jobs_at_once(todo)))
 
 
 def _write_jobs(jobs: Sequence[Job], done: Collection[str], folder: Path) -> None:
@@ -189,42 +186,34 @@ class _Progress:
         jobs: Sequence[Job],
         store: RunStore,
         say: Callable[[str], None],
-        show: Callable[[list[str]], None] | None,
+        show: Callable[[list[str]], None],
     ) -> None:
-        self._files = [(job, str(status_path(job.output))) for job in jobs]
+        self._jobs = {str(status_path(job.output)): job for job in jobs}
         self._store, self._say, self._show = store, say, show
-        self._stamps = {file: _stamp(file) for _, file in self._files}
-        self._seen = {file: read_status(job.output) for job, file in self._files}
+        self._stamps = {file: _stamp(file) for file in self._jobs}
         self._running: dict[str, Job] = {}
 
     def update(self) -> None:
         """Read the status files that were replaced since the last time: there may be thousands."""
-        for job, file in self._files:
-            stamp = _stamp(file)
-            if stamp == self._stamps[file]:
+        for file, job in self._jobs.items():
+            before, self._stamps[file] = self._stamps[file], _stamp(file)
+            if self._stamps[file] == before or (status := read_status(job.output)) is None:
                 continue
-            self._stamps[file] = stamp
-            before, now = self._seen[file], read_status(job.output)
-            if now is None or now == before:
-                continue
-            self._seen[file] = now
-            if before is None or before.pid != now.pid:
+            if file not in self._running:
                 self._running[file] = job
                 self._say(f"{job.title}: started")
-            if now.state != "running":
-                self._running.pop(file, None)
-                self._say(f"{job.title}: {self._ending(job, now)}")
-        if self._show is not None:
-            self._show([f"{job.title}: {read_progress(job.output) or 'running'}" for job in self._running.values()])
+            if status.state != "running":
+                del self._running[file]
+                self._say(f"{job.title}: {self._ending(job, status)}")
+        self._show([f"{job.title}: {read_progress(job.output) or 'running'}" for job in self._running.values()])
 
     def _ending(self, job: Job, status: Status) -> str:
         time = describe_seconds(status.seconds)
-        if status.state == "failed":
-            return f"failed after {time}: {status.error}: {status.message}"
-        if status.state == "stopped":
-            return f"stopped after {time}"
-        scores = outcome(job, self._store).scores
-        return f"done in {time}; {scores}" if scores else f"done in {time}"
+        if status.state == "done":
+            scores = outcome(job, self._store).scores
+            return f"done in {time}; {scores}" if scores else f"done in {time}"
+        reason = f": {status.error}: {status.message}" if status.error else ""
+        return f"{status.state} after {time}{reason}"
 
 
 def _stamp(file: str) -> tuple[int, int] | None:
@@ -363,12 +352,8 @@ def _stop_group(process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + GRACE_SECONDS
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        while _group_is_alive(process):
-            if time.monotonic() > deadline:
-                break
+        while _group_is_alive(process) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-        else:
-            return
 
 
 def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:
