@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, explained, replace_file, user_path
@@ -75,22 +75,12 @@ class Plan(StrictModel):
         both = [each | {"learning_rate": rate} for each in changes for rate in _values(values, "learning_rate")]
         return values | {"learning_rate": None, "recipe_changes": both if len(both) > 1 else both[0]}
 
-    @field_validator("name")
-    @classmethod
-    def _refuse_control_characters(cls, name: str) -> str:
-        refuse_control_characters("the plan's name", name)
-        return name
-
-    @field_validator("experiments")
-    @classmethod
-    def _refuse_what_all_share(cls, experiments: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-        for name in NOT_IN_A_PLAN:
-            if any(name in settings for settings in experiments):
-                raise ValueError(f"{name} is no setting of one experiment of a plan; take it out")
-        return experiments
-
     @model_validator(mode="after")
     def _possible(self) -> Plan:
+        refuse_control_characters("the plan's name", self.name)
+        for name in NOT_IN_A_PLAN:
+            if any(name in settings for settings in self.experiments):
+                raise ValueError(f"{name} is no setting of one experiment of a plan; take it out")
         spelled = [each for settings in self.experiments for each in _spell_out(settings)]
         _refuse_repeated(spelled, "experiments")
         _refuse_repeated(self.seeds, "seeds")
