@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -127,13 +127,13 @@ def run_suite(
             say(f"{what}; fit {fits[key].fit_id} is trained again")  # by its notebook, which finds the same
         save_plan(plans, runs_dir / "plan.yaml")
         trained = {key for key, fit in fits.items() if key not in damages and store.exists(fit)}
-        done = {job.key for job in todo if job.is_done(trained)}
-        for job in todo:
-            if job.key not in done:  # what is out of date, and what is known of earlier attempts
-                for path in (job.output, status_path(job.output), failed_path(job.output)):
-                    path.unlink(missing_ok=True)
-        progress = _Progress(todo, store, say, show)
-        _write_jobs(todo, done, folder)
+        left = {job.key: job for job in todo if not job.is_done(trained)}
+        for job in left.values():  # what is out of date, and what is known of earlier attempts
+            for path in (job.output, status_path(job.output), failed_path(job.output)):
+                path.unlink(missing_ok=True)
+        progress = _Progress(list(left.values()), store, say, show)
+        # A job that only trains fits for others is left out where it is done: its notebook may not be there.
+        _write_jobs([job for job in todo if job.key in left or not job.for_others], folder)
         limits = ["--jobs", str(jobs)] if jobs else []
         if is_local:
             threads = max(job.threads for job in todo)
@@ -161,11 +161,11 @@ def default_jobs(device: DeviceName, cores: int, at_once: int = MIN_AT_ONCE) -> 
     return max(1, min(cores, at_once)) if choose_device(device).type == "cpu" else 1
 
 
-def _write_jobs(jobs: Sequence[Job], done: Collection[str], folder: Path) -> None:
-    """The list for Snakemake; a job that only trains fits for others is left out where it is done."""
-    listed = {job.key: job for job in jobs if not (job.for_others and job.key in done)}
+def _write_jobs(jobs: Sequence[Job], folder: Path) -> None:
+    """The list for Snakemake."""
+    listed = {job.key for job in jobs}
     fields = {
-        key: {
+        job.key: {
             "notebook": str(job.notebook),
             "output": str(job.output),
             "after": [other for other in job.after if other in listed],
@@ -173,7 +173,7 @@ def _write_jobs(jobs: Sequence[Job], done: Collection[str], folder: Path) -> Non
             "priority": job.priority,
             "threads": job.threads,
         }
-        for key, job in listed.items()
+        for job in jobs
     }
     (folder / "jobs.json").write_text(json.dumps(fields, indent=2), encoding="utf-8")
 
@@ -182,28 +182,30 @@ class _Progress:
     """Says once for each notebook that it started and how it ended, and shows those that run."""
 
     def __init__(
-        self,
-        jobs: Sequence[Job],
-        store: RunStore,
-        say: Callable[[str], None],
-        show: Callable[[list[str]], None],
+        self, jobs: Sequence[Job], store: RunStore, say: Callable[[str], None], show: Callable[[list[str]], None]
     ) -> None:
         self._jobs = {str(status_path(job.output)): job for job in jobs}
         self._store, self._say, self._show = store, say, show
-        self._stamps = {file: _stamp(file) for file in self._jobs}
+        self._stamps: dict[str, tuple[int, int] | None] = {}
+        self._pids: dict[str, int] = {}
         self._running: dict[str, Job] = {}
 
     def update(self) -> None:
         """Read the status files that were replaced since the last time: there may be thousands."""
         for file, job in self._jobs.items():
-            before, self._stamps[file] = self._stamps[file], _stamp(file)
-            if self._stamps[file] == before or (status := read_status(job.output)) is None:
+            stamp = _stamp(file)
+            if stamp == self._stamps.get(file):
                 continue
-            if file not in self._running:
+            self._stamps[file] = stamp
+            status = read_status(job.output)
+            if status is None:
+                continue
+            if self._pids.get(file) != status.pid:
+                self._pids[file] = status.pid
                 self._running[file] = job
                 self._say(f"{job.title}: started")
             if status.state != "running":
-                del self._running[file]
+                self._running.pop(file, None)
                 self._say(f"{job.title}: {self._ending(job, status)}")
         self._show([f"{job.title}: {read_progress(job.output) or 'running'}" for job in self._running.values()])
 

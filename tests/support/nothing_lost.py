@@ -145,6 +145,12 @@ class Workplace:
     def store(self) -> RunStore:
         return RunStore(self.runs_dir)
 
+    @property
+    def home(self) -> Path:
+        """The folder of the data set's runs."""
+        (home,) = self.runs_dir.glob("sounds-*")
+        return home
+
     def launch(self, sabotage: Sabotage | None = None) -> tuple[subprocess.Popen[str], Path, str]:
         """Start the suite; also where its operations are recorded, and what marks its processes."""
         token = uuid.uuid4().hex
@@ -244,8 +250,8 @@ def assert_nothing_lost(place: Workplace, undisturbed: Workplace, redone: Collec
     }
     for outcome in outcomes:
         nbformat.validate(nbformat.read(outcome.job.output, as_version=4))
-    expected = sorted(path for path in (undisturbed.runs_dir / "sounds").iterdir() if (path / CONFIG).exists())
-    home = place.runs_dir / "sounds"
+    expected = sorted(path for path in undisturbed.home.iterdir() if (path / CONFIG).exists())
+    home = place.home
     left = {path.name for path in home.iterdir() if not path.name.endswith(".lock")}
     assert left - {"damaged"} == {"notebooks", *(path.name for path in expected)}, "leftovers"
     assert not [*home.glob("notebooks/*.part.ipynb"), *home.glob("notebooks/*.failed.ipynb")]
