@@ -32,7 +32,7 @@ ProtocolName = Literal["kfold", "split"]
 class _Commands(TyperGroup):
     """The commands, with what is said where one of them is stopped or a notebook fails."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)

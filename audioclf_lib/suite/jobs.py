@@ -50,7 +50,7 @@ class Job:
 
     Attributes:
         id: readable, and the same for the same result, e.g. ``cnn-kfold-seed0-tuned-e12-1a2b3c4d``.
-        title: short name for progress lines, with what tells it from the others, e.g. ``cnn-kfold-test3 (tuned)``.
+        title: short name for progress lines, with what tells it from the others, e.g. ``cnn-kfold-test3 (8 epochs)``.
         folder: of the data set's runs.
         notebook: what is run.
         parameters: for papermill.

@@ -102,7 +102,8 @@ class Plan(StrictModel):
         if "experiments" not in given:
             values["experiments"] = _unique(own)
         if recipe_changes is not None:
-            added = Experiment(**{"model": "cnn", "recipe_changes": recipe_changes}).recipe_changes  # checks them
+            checked: dict[str, Any] = {"model": "cnn", "recipe_changes": recipe_changes}
+            added = Experiment(**checked).recipe_changes
             for settings in [values, *values["experiments"]]:
                 if "recipe_changes" in settings:
                     before = _values(settings, "recipe_changes")

@@ -182,7 +182,7 @@ def test_recipes_and_data_sets_run_side_by_side_and_the_last_plan_holds_them_all
         scene.train(each, recordings)
     lines: list[str] = []
     outcomes = run_suite(plans, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks, jobs=1, say=lines.append)
-    names = ["dataset", "cnn-split (tuned)", "cnn-split (as-written)"]
+    names = ["dataset", "cnn-split", "cnn-split-as-written"]
     names = [f"{name} on {each.name}" for each in (dataset, sounds) for name in names]
     assert states(outcomes) == dict.fromkeys(names, "done")
     assert sorted(scene.calls()) == sorted([*2 * ["dataset"], *4 * ["cnn-split"]])

@@ -51,18 +51,18 @@ def test_a_plan_is_a_view_of_the_data_its_experiments_and_its_ablation() -> None
 def test_titles_tell_what_differs_and_nothing_else() -> None:
     assert titles(jobs_of(recipe=["tuned", "as-written"], test_fold=[1, 3])) == [
         "dataset",
-        "cnn-kfold (tuned)",
-        "cnn-split (tuned)",
-        "cnn-kfold-test3 (tuned)",
-        "cnn-split-test3 (tuned)",
-        "cnn-kfold (as-written)",
-        "cnn-split (as-written)",
-        "cnn-kfold-test3 (as-written)",
-        "cnn-split-test3 (as-written)",
+        "cnn-kfold",
+        "cnn-split",
+        "cnn-kfold-test3",
+        "cnn-split-test3",
+        "cnn-kfold-as-written",
+        "cnn-split-as-written",
+        "cnn-kfold-test3-as-written",
+        "cnn-split-test3-as-written",
     ]
     there = titles(jobs_of(datasets=("demo", "/sounds/mine"), learning_rate=[0.001, 0.01]))
     assert there[0] == "dataset on demo"
-    assert "cnn-split (learning_rate 0.01) on mine" in there
+    assert "cnn-split-learning-rate-0-01 on mine" in there
     assert len(there) == len(set(there)) == 2 * (1 + 2 * 2)
 
 
@@ -92,7 +92,7 @@ def test_a_fit_that_two_experiments_share_is_the_same_fit() -> None:
 
 def test_the_same_experiment_said_in_two_ways_is_one_job() -> None:
     changes = {"recipe": "as-written", "recipe_changes": [{}, {"learning_rate": 0.001}]}
-    assert titles(jobs_of(**changes)) == ["dataset", "cnn-kfold", "cnn-split"]
+    assert titles(jobs_of(**changes)) == ["dataset", "cnn-kfold-as-written", "cnn-split-as-written"]
 
 
 OWN = """
