@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from audioclf_lib._support.errors import InputError, one_line, quote
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, user_path
@@ -28,7 +28,26 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 RecipeName = Literal["as-written", "tuned"]
 ProtocolName = Literal["kfold", "split"]
 
+
+class _Commands(TyperGroup):
+    """The commands, with what is said where one of them is stopped or a notebook fails."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _stderr("stopped; run the same command again to go on")
+            raise typer.Exit(INTERRUPTED) from None
+        except RuntimeError as error:
+            if notebook := getattr(error, "notebook", None):  # a NotebookError, whose module takes long to import
+                _stderr(f"{notebook.name.partition('.')[0]}: {error}\nsee {notebook}")
+                raise typer.Exit(FAILED) from None
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Audio classification as a course report: data, experiments in notebooks, and the report made of them.",
     no_args_is_help=True,
     add_completion=False,
@@ -42,26 +61,28 @@ def _given_path(path: Path | None) -> Path | None:
     return None if path is None else user_path(path)
 
 
-DatasetOption = Annotated[
-    str | None, typer.Option("--dataset", "-d", help="demo, esc10, or a folder: ESC-10, ESC-50 or your own.")
-]
+def _given_dataset(name_or_path: str | None) -> str | None:
+    from audioclf_lib.suite.plan import resolve_dataset
+
+    return resolve_dataset(name_or_path) if name_or_path else None
+
+
+_DATASET = typer.Option("--dataset", "-d", callback=_given_dataset, help="demo, esc10, or a folder of recordings.")
+DatasetOption = Annotated[str | None, _DATASET]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", "-e", help="Epochs of every fit.")]
 TestFoldOption = Annotated[int | None, typer.Option(help="Fold that is never trained on.")]
-RecipeOption = Annotated[RecipeName | None, typer.Option(help="How fits are trained.")]
 RecipeChangesOption = Annotated[
     str | None, typer.Option(help='Recipe settings to change, as a JSON object: {"dropout": 0.3}.')
 ]
-DeviceOption = Annotated[DeviceName, typer.Option(help="Where to compute.")]
+DeviceOption = Annotated[DeviceName | None, typer.Option(help="Where to compute; auto unless given.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of every fit, and of a search.")]
 ParameterOption = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Any parameter of the notebook; may be repeated."),
 ]
-RunsDirOption = Annotated[
-    Path,
-    typer.Option(
-        help="Where run folders and executed notebooks are kept.", show_default="report/runs", callback=_given_path
-    ),
-]
+_RUNS_DIR = typer.Option(help="Where runs are kept.", show_default="report/runs", callback=_given_path)
+RunsDirOption = Annotated[Path, _RUNS_DIR]
+OwnRunsDirOption = Annotated[Path | None, _RUNS_DIR]
 
 
 @app.command()
@@ -69,12 +90,11 @@ def data(
     name_or_path: Annotated[str, typer.Argument(help="demo, esc10, or a folder with recordings.")] = "demo",
 ) -> None:
     """Load and check a data set (downloading esc10 if there is no copy), and say what it holds."""
-    with _stopped_politely("run the same command again"):
-        from audioclf_lib.cli.tables import dataset_table, show
-        from audioclf_lib.data import DEFAULT_DATA_DIR, load_dataset
-        from audioclf_lib.suite.plan import resolve_dataset
+    from audioclf_lib.cli.tables import dataset_table, show
+    from audioclf_lib.data import DEFAULT_DATA_DIR, load_dataset
+    from audioclf_lib.suite.plan import resolve_dataset
 
-        show(dataset_table(load_dataset(resolve_dataset(name_or_path)), DEFAULT_DATA_DIR))
+    show(dataset_table(load_dataset(resolve_dataset(name_or_path)), DEFAULT_DATA_DIR))
 
 
 @app.command()
@@ -89,13 +109,12 @@ def run(
     ],
     dataset: DatasetOption = None,
     epochs: EpochsOption = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every fit.")] = None,
+    seed: SeedOption = None,
     test_fold: TestFoldOption = None,
     protocol: Annotated[ProtocolName | None, typer.Option(help="For the .py file of a model.")] = None,
-    recipe: RecipeOption = None,
     recipe_changes: RecipeChangesOption = None,
-    device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
-    runs_dir: Annotated[Path | None, typer.Option(help="Where run folders are kept.", callback=_given_path)] = None,
+    device: DeviceOption = None,
+    runs_dir: OwnRunsDirOption = None,
     parameter: ParameterOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the executed notebook goes.", callback=_given_path)
@@ -105,43 +124,35 @@ def run(
     from audioclf_lib.cli.tables import live_lines, show, shown_path
     from audioclf_lib.runs.store import RunStore
     from audioclf_lib.suite.jobs import NOTEBOOKS_DIR, experiment_job, outcome
-    from audioclf_lib.suite.notebooks import NotebookError, read_progress, run_notebook
-    from audioclf_lib.suite.plan import resolve_dataset
+    from audioclf_lib.suite.notebooks import read_progress, run_notebook, say_waiting
     from audioclf_lib.training.environment import choose_device
 
-    given: dict[str, Any] = {
-        "dataset": resolve_dataset(dataset) if dataset else None,
-        "epochs": epochs,
-        "seed": seed,
-        "test_fold": test_fold,
-        "protocol": protocol,
-        "recipe": recipe,
-        "recipe_changes": recipe_changes,
-        "device": device,
-        "runs_dir": str(runs_dir.resolve()) if runs_dir else None,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    given |= _parse_parameters(parameter or [])
-    with _stopped_politely("run the same command again to go on"):
-        experiment, job = _parse_experiment(target, given), None
-        if experiment:
-            choose_device(experiment.device)  # raises if it is not present
-            job = experiment_job(experiment)
-            outcome(job, RunStore(experiment.runs_dir))  # raises if something else is in the place of a run folder
-            notebook, place, parameters = job.notebook, job.output, job.parameters
-        else:
-            notebook = _find_notebook(target, NOTEBOOKS_DIR)
-            place, parameters = Path(f"{notebook.stem}{_told_apart(given)}-executed.ipynb"), given
-        place = output or place
-        try:
-            with live_lines(lambda: read_progress(place)):
-                executed = run_notebook(notebook, place, parameters, on_wait=_say_waiting)
-        except NotebookError as error:
-            _stderr(f"{notebook.name}: {error}\nsee {shown_path(error.notebook)}")
-            raise typer.Exit(FAILED) from None
-        show(f"executed notebook: {shown_path(executed)}")
-        if experiment and job:
-            show(f"{job.title}: {outcome(job, RunStore(experiment.runs_dir)).scores}")
+    given = _parse_parameters(
+        parameter,
+        dataset=dataset,
+        epochs=epochs,
+        seed=seed,
+        test_fold=test_fold,
+        protocol=protocol,
+        recipe_changes=recipe_changes,
+        device=device,
+        runs_dir=str(runs_dir.resolve()) if runs_dir else None,
+    )
+    experiment, job = _parse_experiment(target, given), None
+    if experiment:
+        choose_device(experiment.device)  # raises if it is not present
+        job = experiment_job(experiment)
+        outcome(job, RunStore(experiment.runs_dir))  # raises if something else is in the place of a run folder
+        notebook, place, parameters = job.notebook, job.output, job.parameters
+    else:
+        notebook = _find_notebook(target, NOTEBOOKS_DIR)
+        place, parameters = Path(f"{notebook.stem}{_told_apart(given)}-executed.ipynb"), given
+    place = output or place
+    with live_lines(lambda: read_progress(place)):
+        executed = run_notebook(notebook, place, parameters, on_wait=say_waiting)
+    show(f"executed notebook: {shown_path(executed)}")
+    if experiment and job:
+        show(f"{job.title}: {outcome(job, RunStore(experiment.runs_dir)).scores}")
 
 
 @app.command()
@@ -153,9 +164,9 @@ def suite(
     epochs: EpochsOption = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, separated by commas: 0,1,2.")] = None,
     test_fold: TestFoldOption = None,
-    recipe: RecipeOption = None,
+    recipe: Annotated[RecipeName | None, typer.Option(help="How fits are trained.")] = None,
     recipe_changes: RecipeChangesOption = None,
-    device: DeviceOption = "auto",
+    device: Annotated[DeviceName, typer.Option(help="Where to compute.")] = "auto",
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     jobs: Annotated[
         int | None,
@@ -176,47 +187,40 @@ def suite(
     ] = False,
 ) -> None:
     """Run all experiments of a plan; what is done is skipped, and an interrupted suite goes on where it stopped."""
+    from audioclf_lib.cli import tables
     from audioclf_lib.suite.plan import load_plan, load_plans
 
-    changes: dict[str, Any] = {
-        "epochs": epochs,
-        "seeds": None if seeds is None else seeds.split(","),
-        "test_fold": test_fold,
-        "recipe": recipe,
-        "recipe_changes": recipe_changes,
-    }
+    changes: dict[str, Any] = {"epochs": epochs, "seeds": None if seeds is None else seeds.split(",")}
+    changes |= {"test_fold": test_fold, "recipe": recipe, "recipe_changes": recipe_changes}
     chosen = [load_plan(plan, dataset)] if dataset else load_plans(plan)
     plans = [each.changed(**changes) for each in chosen]
-    with _stopped_politely("run the same command again to go on"):
-        from audioclf_lib.cli import tables
+    tables.show(tables.describe_plan(plans))
+    if dry_run:
+        from audioclf_lib.suite import jobs as planned
 
-        tables.show(tables.describe_plan(plans))
-        if dry_run:
-            from audioclf_lib.suite import jobs as planned
+        expected = planned.dry_run(plans, runs_dir=runs_dir, device=device, jobs=jobs, notebooks_dir=notebooks_dir)
+        tables.show(tables.dry_run_table(expected))
+        tables.show(tables.describe_rest(expected))
+        return
+    from audioclf_lib.suite.engine import run_suite
 
-            expected = planned.dry_run(plans, runs_dir=runs_dir, device=device, jobs=jobs, notebooks_dir=notebooks_dir)
-            tables.show(tables.dry_run_table(expected))
-            tables.show(tables.describe_rest(expected))
-            return
-        from audioclf_lib.suite.engine import run_suite
-
-        running: list[str] = []
-        with tables.live_lines(lambda: "\n".join(running)):
-            outcomes = run_suite(
-                plans,
-                runs_dir=runs_dir,
-                device=device,
-                jobs=jobs,
-                on=on,
-                notebooks_dir=notebooks_dir,
-                say=_say,
-                show=lambda lines: running.__setitem__(slice(None), lines),
-            )
-        tables.show(tables.suite_table(outcomes))
-        failures = [outcome for outcome in outcomes if outcome.state != "done"]
-        if failures:
-            tables.show(tables.failure_table(failures))
-            raise typer.Exit(FAILED)
+    running: list[str] = []
+    with tables.live_lines(lambda: "\n".join(running)):
+        outcomes = run_suite(
+            plans,
+            runs_dir=runs_dir,
+            device=device,
+            jobs=jobs,
+            on=on,
+            notebooks_dir=notebooks_dir,
+            say=_say,
+            show=lambda lines: running.__setitem__(slice(None), lines),
+        )
+    tables.show(tables.suite_table(outcomes))
+    failures = [outcome for outcome in outcomes if outcome.state != "done"]
+    if failures:
+        tables.show(tables.failure_table(failures))
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -240,29 +244,22 @@ def report(
     ] = PROJECT_ROOT / "report",
 ) -> None:
     """Make the report of finished runs as PDF and HTML; missing runs are named in it."""
-    with _stopped_politely("run the same command again"):
-        from audioclf_lib.cli.tables import show, shown_path
-        from audioclf_lib.report.build import build_report
-        from audioclf_lib.suite.notebooks import NotebookError
-        from audioclf_lib.suite.plan import absolute_plan, resolve_dataset
+    from audioclf_lib.cli.tables import show, shown_path
+    from audioclf_lib.report.build import build_report
+    from audioclf_lib.suite.plan import absolute_plan
 
-        front_matter = {"title": title, "authors": authors, "course": course, "date": date}
-        try:
-            files = build_report(
-                absolute_plan(plan or ""),
-                dataset=resolve_dataset(dataset) if dataset else "",
-                runs_dir=runs_dir,
-                output_dir=output_dir,
-                formats=[name.strip() for name in formats.split(",")],
-                notebook=notebook,
-                say=_say,
-                **front_matter | _parse_parameters(parameter or []),
-            )
-        except NotebookError as error:
-            _stderr(f"{notebook.name}: {error}\nsee {shown_path(error.notebook)}")
-            raise typer.Exit(FAILED) from None
-        for path in files:
-            show(f"report: {shown_path(path)}")
+    files = build_report(
+        absolute_plan(plan or ""),
+        dataset=dataset or "",
+        runs_dir=runs_dir,
+        output_dir=output_dir,
+        formats=[name.strip() for name in formats.split(",")],
+        notebook=notebook,
+        say=_say,
+        **_parse_parameters(parameter, title=title, authors=authors, course=course, date=date),
+    )
+    for path in files:
+        show(f"report: {shown_path(path)}")
 
 
 @app.command()
@@ -275,38 +272,32 @@ def tune(
     trials: Annotated[
         int | None, typer.Option(help="Trials of the study in all, those that are done included.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every fit and of the search.")] = None,
-    device: Annotated[DeviceName | None, typer.Option(help="Where to compute.")] = None,
-    runs_dir: Annotated[
-        Path | None, typer.Option(help="Where run folders and studies are kept.", callback=_given_path)
-    ] = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    runs_dir: OwnRunsDirOption = None,
 ) -> None:
     """Search settings of the recipe by Optuna; the same command in several terminals or jobs works on one study."""
-    with _stopped_politely("run the same command again to go on"):
-        from audioclf_lib.cli.tables import show, study_table
-        from audioclf_lib.data import load_dataset
-        from audioclf_lib.suite.plan import resolve_dataset
-        from audioclf_lib.suite.search import load_study, run_study
-        from audioclf_lib.training.environment import choose_device
+    from audioclf_lib.cli.tables import show, study_table
+    from audioclf_lib.data import load_dataset
+    from audioclf_lib.suite.search import load_study, run_study
+    from audioclf_lib.training.environment import choose_device
 
-        chosen = load_study(study).changed(
-            dataset=resolve_dataset(dataset) if dataset else None,
-            epochs=epochs,
-            trials=trials,
-            seed=seed,
-            device=device,
-            runs_dir=runs_dir,
-        )
-        choose_device(chosen.experiment.device)  # raises if it is not present
-        recordings = load_dataset(chosen.experiment.dataset, with_folds=chosen.experiment.named_folds)
-        _say(f"study {chosen.study_id(recordings)} on {recordings.name}, {chosen.trials} trials")
-        found = run_study(chosen, recordings, say=_say)
-        show(study_table(found))
-        if found.best is None:
-            _say("no trial was trained to the end, so there are no best settings")
-        else:
-            _say(f"best settings, for --recipe-changes: {json.dumps(found.best.recipe_changes)}")
-            _say(f"settings of its model: {json.dumps(found.best.model_settings)}")
+    chosen = load_study(study).changed(
+        dataset=dataset,
+        epochs=epochs,
+        trials=trials,
+        seed=seed,
+        device=device,
+        runs_dir=runs_dir,
+    )
+    choose_device(chosen.experiment.device)  # raises if it is not present
+    recordings = load_dataset(chosen.experiment.dataset, with_folds=chosen.experiment.named_folds)
+    _say(f"study {chosen.study_id(recordings)} on {recordings.name}, {chosen.trials} trials")
+    found = run_study(chosen, recordings, say=_say)
+    show(study_table(found))
+    if found.best is not None:
+        _say(f"best settings, for --recipe-changes: {json.dumps(found.best.recipe_changes)}")
+        _say(f"settings of its model: {json.dumps(found.best.model_settings)}")
 
 
 def main() -> None:
@@ -336,25 +327,12 @@ def _refuse(command: str, sentence: str) -> int:
     return BAD_INPUT
 
 
-@contextmanager
-def _stopped_politely(advice: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        _stderr(f"stopped; {advice}")
-        raise typer.Exit(INTERRUPTED) from None
-
-
 def _stderr(text: str) -> None:
     print(text, file=sys.stderr)
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def _say_waiting(holder: str) -> None:
-    _stderr(f"waiting for {holder}, which runs the same notebook")
 
 
 def _parse_experiment(target: str, given: dict[str, Any]) -> Experiment | None:
@@ -396,10 +374,10 @@ def _told_apart(parameters: dict[str, Any]) -> str:
     return re.sub(r"[^\w.]+", "-", parts)[:100].rstrip("-")
 
 
-def _parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
-    """``name=value`` -> parameters; numbers, true, false, null and lists are read as JSON, anything else is text."""
-    parameters: dict[str, Any] = {}
-    for text in texts:
+def _parse_parameters(texts: Sequence[str] | None, **options: Any) -> dict[str, Any]:
+    """The options that were given, and ``name=value``: numbers, truths, null and lists as JSON, all else as text."""
+    parameters = {name: value for name, value in options.items() if value is not None}
+    for text in texts or []:
         name, equals, value = text.partition("=")
         if not name.isidentifier() or not equals:
             raise InputError(f"parameter {quote(text)} is not understood; write it as name=value")

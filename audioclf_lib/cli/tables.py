@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,10 +51,14 @@ def shown_path(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _table(title: str, *columns: str, left: Sequence[str] = ("experiment", "status")) -> Table:
-    table = Table(title=escape(title), box=box.SIMPLE, title_justify="left")
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], texts: Sequence[str] = ()) -> Table:
+    """A table whose first column and ``texts`` hold words, and whose other columns hold numbers."""
+    table = Table(title=escape(title), box=box.SIMPLE, title_justify="left", show_header=any(columns))
     for name in columns:
-        table.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+        is_text = name == columns[0] or name in texts
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
+    for row in rows:
+        table.add_row(*map(escape, row))
     return table
 
 
@@ -73,7 +77,6 @@ def describe_plan(plans: Sequence[Plan]) -> str:
 
 def dataset_table(dataset: Dataset, data_dir: Path) -> Table:
     """What a data set holds."""
-    table = Table(title=f"Data set {escape(dataset.name)}", box=box.SIMPLE, show_header=False, title_justify="left")
     folds = sorted({int(fold) for fold in dataset.folds})
     n_silent, n_windows = int(dataset.silent.sum()), dataset.silent.size
     rows = {
@@ -86,23 +89,20 @@ def dataset_table(dataset: Dataset, data_dir: Path) -> Table:
         "licence": dataset.licence,
         "kept in": str(data_dir),
     }
-    for name, value in rows.items():
-        table.add_row(name, escape(value))
-    return table
+    return _table(f"Data set {dataset.name}", ("", ""), list(rows.items()))
 
 
 def dry_run_table(expected: DryRun) -> Table:
     """A row for each run, or, where that would be too many, for each kind of run."""
-    rows: dict[str, list[Job]] = {}
+    kinds: dict[str, list[Job]] = {}
     for job in expected.jobs:
-        rows.setdefault(job.title if len(expected.jobs) <= MAX_ROWS else job.kind, []).append(job)
-    table = _table("What is done", "experiment", "runs", "fits")
-    for name, jobs in rows.items():
-        fits = distinct_fits(jobs)
-        n_done = sum(job.key in expected.done for job in jobs)
+        kinds.setdefault(job.title if len(expected.jobs) <= MAX_ROWS else job.kind, []).append(job)
+    rows = []
+    for name, jobs in kinds.items():
+        fits, n_done = distinct_fits(jobs), sum(job.key in expected.done for job in jobs)
         trained = f"{sum(key in expected.trained for key in fits)}/{len(fits)}" if fits else "–"
-        table.add_row(escape(name), f"{n_done}/{len(jobs)}", trained)
-    return table
+        rows.append((name, f"{n_done}/{len(jobs)}", trained))
+    return _table("What is done", ("experiment", "runs", "fits"), rows)
 
 
 def describe_rest(expected: DryRun) -> str:
@@ -122,29 +122,28 @@ def describe_rest(expected: DryRun) -> str:
 
 def suite_table(outcomes: Sequence[Outcome]) -> Table:
     """How the runs of a suite ended, with their scores."""
+    rows = [
+        (
+            outcome.job.title,
+            outcome.state,
+            describe_seconds(outcome.status.seconds) if outcome.status else "–",
+            f"{outcome.fits_done}/{len(outcome.job.fits)}",
+            describe_accuracy(outcome.accuracy.get("window")),
+            describe_accuracy(outcome.accuracy.get("clip")),
+        )
+        for outcome in outcomes
+        if outcome.job.fits and not (outcome.job.for_others and outcome.state == "done")
+    ]
     title = "Accuracy on the test fold (mean ± standard deviation over the fits)"
-    table = _table(title, "experiment", "status", "time", "fits", "windows", "clips")
-    for outcome in outcomes:
-        if outcome.job.fits and not (outcome.job.for_others and outcome.state == "done"):
-            table.add_row(
-                escape(outcome.job.title),
-                outcome.state,
-                describe_seconds(outcome.status.seconds) if outcome.status else "–",
-                f"{outcome.fits_done}/{len(outcome.job.fits)}",
-                describe_accuracy(outcome.accuracy.get("window")),
-                describe_accuracy(outcome.accuracy.get("clip")),
-            )
-    return table
+    return _table(title, ("experiment", "status", "time", "fits", "windows", "clips"), rows, texts=("status",))
 
 
 def failure_table(failures: Sequence[Outcome]) -> Table:
     """What is not done, and why."""
-    table = Table(title="Not done", box=box.SIMPLE, title_justify="left")
-    for name in ("notebook", "cell", "what happened"):
-        table.add_column(name, overflow="fold")
+    rows = []
     for outcome in failures:
-        status, cell = outcome.status, ""
-        if status is not None and status.state == "failed":
+        cell, what = "", "was not started"
+        if outcome.state == "failed" and (status := outcome.status):
             cell = f"[{status.cell}]" if status.cell is not None else ""
             what = f"{status.error}: {status.message}"
             if failed_path(outcome.job.output).exists():
@@ -152,20 +151,18 @@ def failure_table(failures: Sequence[Outcome]) -> Table:
         elif outcome.state == "stopped":
             what = "stopped before it was done; run the same command again to go on"
         elif outcome.job.after:
-            what = "was not started, since not all runs of its folds are done"
-        else:
-            what = "was not started"
-        table.add_row(escape(outcome.job.title), escape(cell), escape(what))
-    return table
+            what += ", since not all runs of its folds are done"
+        rows.append((outcome.job.title, cell, what))
+    return _table("Not done", ("notebook", "cell", "what happened"), rows, texts=("cell", "what happened"))
 
 
 def study_table(found: StudyResult) -> Table:
     """The trials of a study, the best first."""
-    table = _table("Accuracy on the validation fold, the best first", "trial", "state", "epochs", "windows", "clips")
-    table.add_column("settings", overflow="fold")
+    rows = []
     for row in found.table.to_dict(orient="records"):
         shares = (row["accuracy"], row["clip_accuracy"])
         shown = ("–" if share != share else f"{100 * share:.1f} %" for share in shares)
         settings = ", ".join(f"{name} {row[name]}" for name in found.config.search)
-        table.add_row(str(row["trial"]), row["state"], str(row["epochs"]), *shown, escape(settings))
-    return table
+        rows.append((str(row["trial"]), row["state"], str(row["epochs"]), *shown, settings))
+    columns = ("trial", "state", "epochs", "windows", "clips", "settings")
+    return _table("Accuracy on the validation fold, the best first", columns, rows, texts=("state", "settings"))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
 from audioclf_lib.config import DatasetFacts, DeviceName, Experiment
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.plan import Plan
@@ -40,35 +39,24 @@ TRACED = (AS_WRITTEN, "warm-up", HIGH_RATE)  # changes whose Transformer is trac
 RESCORED, TRACE = "reestimated", "trace"  # names of the tables beside the run folders
 
 
-def change_experiments(
-    *,
-    dataset: str = "demo",
-    epochs: int = 8,
-    seeds: Sequence[int] = (0,),
-    test_fold: int = 1,
-    num_heads: int = 1,
-    device: DeviceName = "auto",
-    threads: int = 1,
-    runs_dir: Path | str = DEFAULT_RUNS_DIR,
-) -> list[Experiment]:
+def change_experiments(*, seeds: Sequence[int] = (0,), num_heads: int = 1, **settings: Any) -> list[Experiment]:
     """Splits of the CNN and of the Transformer, each with one change at a time, for each seed.
 
     Args:
-        dataset, epochs, test_fold, device, threads, runs_dir: as of ``Experiment``.
         seeds: of the fits.
         num_heads: attention heads of the Transformer.
+        settings: others of ``Experiment``: dataset, epochs (8 unless given), test_fold, device, threads, runs_dir.
 
     Raises:
         InputError: an unknown or impossible value.
     """
     models: list[dict[str, Any]] = [{"model": "cnn"}, {"model": "transformer", "num_heads": num_heads}]
-    common: dict[str, Any] = {"dataset": dataset, "epochs": epochs, "test_fold": test_fold, "device": device}
-    common |= {"threads": threads, "runs_dir": runs_dir, "protocol": "split", "recipe": "as-written"}
+    common = {"epochs": 8} | settings | {"protocol": "split", "recipe": "as-written"}
     return [
-        Experiment(**model, seed=seed, recipe_changes=settings, **common)
+        Experiment(**model, seed=seed, recipe_changes=changes, **common)
         for seed in seeds
         for model in models
-        for name, settings in CHANGES.items()
+        for name, changes in CHANGES.items()
         if (model["model"], name) != ("cnn", HIGH_RATE)
     ]
 

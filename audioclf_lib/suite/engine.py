@@ -101,8 +101,7 @@ def run_suite(
     """
     profile, profile_settings = find_profile(on)
     check_executor(profile_settings)
-    is_local = profile_settings["executor"] == "local"
-    if is_local:
+    if is_local := profile_settings["executor"] == "local":
         choose_device(device)  # raises if it is not present; other machines have other devices
     # The data sets are decoded here, once, and not by all notebooks that start together.
     todo = suite_jobs(plans, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir, read=load_dataset)
@@ -135,7 +134,11 @@ def run_suite(
         progress = _Progress(list(left.values()), store, say, show)
         # A job that only trains fits for others is left out where it is done: its notebook may not be there.
         _write_jobs([job for job in todo if job.key in left or not job.for_others], folder)
-        limits = ["--cores", str(_cores(device, jobs, todo))] if is_local else ["--jobs", str(jobs)] if jobs else []
+        limits = ["--jobs", str(jobs)] if jobs else []
+        if is_local:
+            threads = max(job.threads for job in todo)
+            at_once = jobs or default_jobs(device, usable_cores() // threads, jobs_at_once(todo))
+            limits = ["--cores", str(threads * at_once)]
         code = run_snakemake(folder, profile=profile, limits=limits, tick=progress.update)
         progress.update()
         outcomes = [outcome(job, store) for job in todo]
@@ -156,12 +159,6 @@ def default_jobs(device: DeviceName, cores: int, at_once: int = MIN_AT_ONCE) -> 
         at_once: how many can work at the same time, see ``jobs_at_once``.
     """
     return max(1, min(cores, at_once)) if choose_device(device).type == "cpu" else 1
-
-
-def _cores(device: DeviceName, jobs: int | None, todo: Sequence[Job]) -> int:
-    """Cores of this machine that Snakemake gives out."""
-    threads = max(job.threads for job in todo)
-    return threads * (jobs or default_jobs(device, usable_cores() // threads, jobs_at_once(todo)))
 
 
 def _write_jobs(jobs: Sequence[Job], folder: Path) -> None:
@@ -214,12 +211,11 @@ class _Progress:
 
     def _ending(self, job: Job, status: Status) -> str:
         time = describe_seconds(status.seconds)
-        if status.state == "failed":
-            return f"failed after {time}: {status.error}: {status.message}"
-        if status.state == "stopped":
-            return f"stopped after {time}"
-        scores = outcome(job, self._store).scores
-        return f"done in {time}; {scores}" if scores else f"done in {time}"
+        if status.state == "done":
+            scores = outcome(job, self._store).scores
+            return f"done in {time}; {scores}" if scores else f"done in {time}"
+        reason = f": {status.error}: {status.message}" if status.error else ""
+        return f"{status.state} after {time}{reason}"
 
 
 def _stamp(file: str) -> tuple[int, int] | None:
@@ -358,12 +354,8 @@ def _stop_group(process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + GRACE_SECONDS
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        while _group_is_alive(process):
-            if time.monotonic() > deadline:
-                break
+        while _group_is_alive(process) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-        else:
-            return
 
 
 def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:

@@ -50,7 +50,7 @@ class Job:
 
     Attributes:
         id: readable, and the same for the same result, e.g. ``cnn-kfold-seed0-tuned-e12-1a2b3c4d``.
-        title: short name for progress lines, with what tells it from the others, e.g. ``cnn-kfold-test3 (tuned)``.
+        title: short name for progress lines, with what tells it from the others, e.g. ``cnn-kfold-test3 (8 epochs)``.
         folder: of the data set's runs.
         notebook: what is run.
         parameters: for papermill.
@@ -100,25 +100,18 @@ class Job:
         """
         if not all(fit_key(fit) in trained for fit in self.fits):
             return False
-        return self.for_others or (
-            self.output.exists() and (not self.notebook.is_file() or is_made_from(self.notebook, self.output))
-        )
+        return self.for_others or (self.output.exists() and is_made_from(self.notebook, self.output))
 
 
 def suite_jobs(
-    plans: Plan | Sequence[Plan],
-    *,
-    runs_dir: Path = DEFAULT_RUNS_DIR,
-    device: DeviceName = "auto",
-    notebooks_dir: Path = NOTEBOOKS_DIR,
-    read: Callable[..., DatasetFacts] = dataset_facts,
+    plans: Plan | Sequence[Plan], *, read: Callable[..., DatasetFacts] = dataset_facts, **options: Any
 ) -> list[Job]:
     """The jobs of a plan, or of plans with different data sets: see ``plan_jobs``.
 
     Args:
         plans: what to run.
-        runs_dir, device, notebooks_dir: as of ``plan_jobs``.
         read: gives what is known of a data set, by its name or path and the folds ``with_folds`` that it must have.
+        options: runs_dir, device and notebooks_dir, as of ``plan_jobs``.
 
     Raises:
         InputError: a data set that cannot be used, or a fold that it does not have.
@@ -130,7 +123,6 @@ def suite_jobs(
         known[plan.dataset] = read(plan.dataset, with_folds=sorted(folds))
     jobs: dict[str, Job] = {}
     for plan in plans:
-        options: dict[str, Any] = {"runs_dir": runs_dir, "device": device, "notebooks_dir": notebooks_dir.resolve()}
         for job in plan_jobs(plan, known[plan.dataset], **options):
             jobs[job.key] = job if len(plans) == 1 else replace(job, title=f"{job.title} on {job.folder.name}")
     return list(jobs.values())
@@ -160,7 +152,7 @@ def plan_jobs(
         id=f"dataset-{dataset.fingerprint[:8]}",
         title="dataset",
         folder=runs_dir / dataset.name,
-        notebook=notebooks_dir / DATASET_NOTEBOOK,
+        notebook=NOTEBOOKS_DIR / DATASET_NOTEBOOK,
         parameters={"dataset": plan.dataset},
         fits=(),
         priority=2,
@@ -170,8 +162,7 @@ def plan_jobs(
     jobs: dict[str, Job] = {first.key: first}
     for number, (experiment, marks) in enumerate(zip(everything, distinctions(everything), strict=True)):
         is_check = number >= len(experiments)
-        spread = plan.spread_folds and not is_check
-        for job in experiment_jobs(experiment, dataset, notebooks_dir=notebooks_dir, spread_folds=spread):
+        for job in experiment_jobs(experiment, dataset, spread_folds=plan.spread_folds and not is_check):
             priority = 0 if is_check else job.priority
             title = f"{job.title} ({marks})" if marks else job.title
             jobs.setdefault(job.key, replace(job, title=title, priority=priority))
@@ -181,28 +172,26 @@ def plan_jobs(
             id=f"ablation-e{fits[0].epochs}-{digest_of(fits)}",
             title="ablation",
             folder=first.folder,
-            notebook=notebooks_dir / ABLATION_NOTEBOOK,
+            notebook=NOTEBOOKS_DIR / ABLATION_NOTEBOOK,
             parameters=ablation_parameters(plan, device, runs_dir),
             fits=fits,
             priority=-1,
             has_mean=False,
         )
         jobs[last.key] = last
-    return _in_order(list(jobs.values()))
-
-
-def _in_order(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs, each after those that train its fits for it.
-
-    So an experiment finds its fits, and a split does not take a place in which it would wait for its k-fold's.
-    """
-    trained_by = {fit_key(fit): job.key for job in jobs if job.for_others for fit in job.fits}
+    trained_by = {fit_key(fit): job.key for job in jobs.values() if job.for_others for fit in job.fits}
     return [
-        job
-        if job.for_others
-        else replace(job, after=tuple(trained_by[key] for key in map(fit_key, job.fits) if key in trained_by))
-        for job in jobs
+        replace(job, notebook=notebooks_dir.resolve() / job.notebook.name, after=_trained_first(job, trained_by))
+        for job in jobs.values()
     ]
+
+
+def _trained_first(job: Job, trained_by: Mapping[str, str]) -> tuple[str, ...]:
+    """Keys of the jobs that train a job's fits for it.
+
+    After them an experiment finds its fits, and a split takes no place in which it would wait for its k-fold's.
+    """
+    return () if job.for_others else tuple(trained_by[key] for key in map(fit_key, job.fits) if key in trained_by)
 
 
 def fit_key(fit: FitConfig) -> str:
@@ -215,23 +204,19 @@ def distinct_fits(jobs: Iterable[Job]) -> dict[str, FitConfig]:
     return {fit_key(fit): fit for job in jobs for fit in job.fits}
 
 
-def experiment_jobs(
-    experiment: Experiment, dataset: DatasetFacts, *, notebooks_dir: Path = NOTEBOOKS_DIR, spread_folds: bool = False
-) -> list[Job]:
+def experiment_jobs(experiment: Experiment, dataset: DatasetFacts, *, spread_folds: bool = False) -> list[Job]:
     """The job that runs an experiment; if its folds are spread, behind one for each validation fold."""
-    whole = experiment_job(experiment, dataset, notebooks_dir=notebooks_dir)
+    whole = experiment_job(experiment, dataset)
     folds = experiment.validation_folds(dataset.folds) if spread_folds and experiment.protocol == "kfold" else []
     parts = []
     for fold in folds if len(folds) > 1 else []:
-        job = experiment_job(experiment.changed(val_folds=(fold,)), dataset, notebooks_dir=notebooks_dir)
+        job = experiment_job(experiment.changed(val_folds=(fold,)), dataset)
         job_id = job.id.replace(experiment.name, f"{experiment.name}-val{fold}", 1)
         parts.append(replace(job, id=job_id, title=f"{job.title}-val{fold}", for_others=True))
     return [*parts, whole]
 
 
-def experiment_job(
-    experiment: Experiment, dataset: DatasetFacts | None = None, *, notebooks_dir: Path = NOTEBOOKS_DIR
-) -> Job:
+def experiment_job(experiment: Experiment, dataset: DatasetFacts | None = None) -> Job:
     """The job that runs an experiment; loads its data set unless given.
 
     Raises:
@@ -244,7 +229,7 @@ def experiment_job(
         id=job_id,
         title=experiment.full_name,
         folder=experiment.runs_dir.resolve() / dataset.name,
-        notebook=notebooks_dir / experiment_notebook(experiment),
+        notebook=NOTEBOOKS_DIR / experiment_notebook(experiment),
         parameters=notebook_parameters(experiment),
         fits=fits,
         priority=start_first(experiment),
@@ -258,17 +243,9 @@ def experiment_notebook(experiment: Experiment) -> str:
 
 def notebook_parameters(experiment: Experiment) -> dict[str, Any]:
     """An experiment as parameters of its notebook."""
-    parameters: dict[str, Any] = {
-        "dataset": experiment.dataset,
-        "epochs": experiment.epochs,
-        "seed": experiment.seed,
-        "test_fold": experiment.test_fold,
-        "recipe": experiment.recipe,
-        "recipe_changes": json.dumps(experiment.recipe_changes),
-        "device": experiment.device,
-        "threads": experiment.threads,
-        "runs_dir": str(experiment.runs_dir),
-    }
+    same = {"dataset", "epochs", "seed", "test_fold", "recipe", "device", "threads", "runs_dir"}
+    parameters = experiment.model_dump(mode="json", include=same)
+    parameters["recipe_changes"] = json.dumps(experiment.recipe_changes)
     if experiment_notebook(experiment) == OWN_MODEL_NOTEBOOK:
         parameters |= {"model": resolve_model(experiment.model), "protocol": experiment.protocol}
         parameters["model_settings"] = json.dumps(experiment.model_settings)
@@ -289,9 +266,7 @@ def start_first(experiment: Experiment) -> int:
 
     A split's fit is one of the k-fold's, and exists when its turn comes. A plan's checks have priority 0.
     """
-    if experiment.protocol == "split":
-        return 1
-    return LONG if experiment.entry.name == "cnn" else LONG + 1
+    return 1 if experiment.protocol == "split" else LONG + (experiment.entry.name != "cnn")
 
 
 def jobs_at_once(jobs: Iterable[Job]) -> int:
@@ -337,12 +312,10 @@ def outcome(job: Job, store: RunStore) -> Outcome:
     """What is known of a job, from its files."""
     status = read_status(job.output)
     whole = {fit_key(fit): fit for fit in job.fits if store.is_whole(fit)}
-    state: State
+    state: State = "not run"
     if job.is_done(whole):
         state = "done"
-    elif status is None:
-        state = "not run"
-    else:
+    elif status is not None:
         state = "failed" if status.state == "failed" else "stopped"
     accuracy: dict[str, tuple[float, float | None]] = {}
     if whole and job.has_mean:

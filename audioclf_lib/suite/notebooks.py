@@ -119,11 +119,13 @@ def read_progress(output: Path) -> str:
 
 
 def is_made_from(notebook: Path, output: Path) -> bool:
-    """True if an executed notebook was made from a notebook as it is now.
+    """True if an executed notebook was made from a notebook as it is now, or if that is not there.
 
     Times of change decide only where no checksum was kept: clocks are set back, and those of file servers differ.
     """
     status = read_status(output)
+    if not notebook.is_file():
+        return True
     if status is None or not status.notebook:
         return output.stat().st_mtime_ns >= notebook.stat().st_mtime_ns
     return status.notebook == sum_of(notebook.read_bytes())
@@ -134,7 +136,7 @@ def run_notebook(
     output: Path | str,
     parameters: Mapping[str, Any],
     *,
-    on_wait: Callable[[str], None] | None = None,
+    on_wait: Callable[[str], None] = lambda who: None,
 ) -> Path:
     """Execute a notebook with papermill.
 
@@ -154,15 +156,17 @@ def run_notebook(
         NotebookError: a cell failed or the kernel died; see ``failed_path`` and ``read_status``.
     """
     notebook, output = Path(notebook), Path(output).absolute()
-    _check_parameters(notebook, parameters)
+    known = known_parameters(notebook)
+    for name in parameters:
+        if name not in known:
+            raise InputError(f"{notebook.name} has no parameter {name!r}; it has {', '.join(known) or 'none'}")
     if output.is_dir():
         raise InputError(f"{output} is a folder; name the file in it that the executed notebook goes to")
     holders: list[str] = []
 
     def note_holder(who: str) -> None:
         holders.append(who)
-        if on_wait is not None:
-            on_wait(who)
+        on_wait(who)
 
     with ExitStack() as stack:
         with explained(output, "choose another place"):
@@ -178,13 +182,6 @@ def run_notebook(
     return output
 
 
-def _check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
-    known = known_parameters(notebook)
-    for name in parameters:
-        if name not in known:
-            raise InputError(f"{notebook.name} has no parameter {name!r}; it has {', '.join(known) or 'none'}")
-
-
 def _has_parameters(output: Path, parameters: Mapping[str, Any]) -> bool:
     """True if an executed notebook was run with these parameters."""
     executed = json.loads(output.read_text(encoding="utf-8"))["metadata"].get("papermill", {})
@@ -193,9 +190,12 @@ def _has_parameters(output: Path, parameters: Mapping[str, Any]) -> bool:
 
 def _execute(notebook: Path, output: Path, parameters: Mapping[str, Any], progress: Path) -> None:
     import papermill
+    from traitlets.config import Config
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # its own reader overlooks parameters, and warns of them
-    with _private_sockets() as config:
+    # Not TMPDIR, which may be deep: the path of a Unix socket has at most 107 characters. The folder has mode 0700.
+    with tempfile.TemporaryDirectory(prefix="audioclf-", dir="/tmp", ignore_cleanup_errors=True) as sockets:
+        kernel = {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}
         try:
             papermill.execute_notebook(
                 _without_fields(notebook),
@@ -205,7 +205,7 @@ def _execute(notebook: Path, output: Path, parameters: Mapping[str, Any], progre
                 language="python",
                 progress_bar=False,
                 kernel_manager_class=_own_kernel({PROGRESS_FILE: str(progress)}),
-                config=config,
+                config=Config(KernelManager=kernel),
             )
         finally:
             progress.unlink(missing_ok=True)
@@ -214,19 +214,6 @@ def _execute(notebook: Path, output: Path, parameters: Mapping[str, Any], progre
 def _without_fields(path: Path) -> str:
     """A path in which braces stand for themselves; papermill fills parameters in there."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-@contextmanager
-def _private_sockets() -> Iterator[Any]:
-    """Kernel settings for IPC sockets in a folder of mode 0700; Windows has none and keeps TCP."""
-    from traitlets.config import Config
-
-    if sys.platform == "win32":
-        yield Config()
-        return
-    # Not TMPDIR, which may be deep: the path of a Unix socket has at most 107 characters.
-    with tempfile.TemporaryDirectory(prefix="audioclf-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        yield Config(KernelManager={"transport": "ipc", "connection_file": f"{folder}/kernel.json"})
 
 
 def _own_kernel(environment: dict[str, str]) -> type:
@@ -255,7 +242,6 @@ def _recorded(output: Path, notebook: str) -> Iterator[None]:
     from papermill import PapermillExecutionError
 
     start = time.monotonic()
-    before = status_path(output).read_bytes() if status_path(output).exists() else None
 
     def record(state: State, **details: Any) -> Status:
         return _write_status(output, state, seconds=round(time.monotonic() - start, 1), notebook=notebook, **details)
@@ -266,13 +252,10 @@ def _recorded(output: Path, notebook: str) -> Iterator[None]:
     except PapermillExecutionError as error:
         if error.ename in (InputError.__name__, DamagedRunError.__name__):  # as if nothing had been run
             part_path(output).unlink()
-            if before is None:
-                status_path(output).unlink()
-            else:
-                status_path(output).write_bytes(before)
+            status_path(output).unlink()
             raise InputError(error.evalue) from None
-        os.replace(part_path(output), failed_path(output))
         message = error.evalue or (NO_MEMORY if error.ename == MemoryError.__name__ else "")  # Python says nothing then
+        os.replace(part_path(output), failed_path(output))
         status = record("failed", cell=error.exec_count, error=error.ename, message=message)
         raise NotebookError(status, failed_path(output)) from None
     except DeadKernelError:
@@ -280,13 +263,12 @@ def _recorded(output: Path, notebook: str) -> Iterator[None]:
         os.replace(part_path(output), failed_path(output))
         status = record("failed", cell=cell, error="DeadKernelError", message=OUT_OF_MEMORY)
         raise NotebookError(status, failed_path(output)) from None
-    except Exception as error:
+    except BaseException as error:
         with suppress(OSError):  # where this cannot be written either, what is told is the error itself
-            record("failed", error=type(error).__name__, message=str(error))
-        raise
-    except BaseException:
-        with suppress(OSError):
-            record("stopped")
+            if isinstance(error, Exception):
+                record("failed", error=type(error).__name__, message=str(error))
+            else:
+                record("stopped")
         raise
     record("done")
 
@@ -295,12 +277,8 @@ def _last_started_cell(notebook: Path) -> int | None:
     """Number of the code cell that was running when the notebook was last saved, counted as in ``In [7]``."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
-    started = [
-        number
-        for number, cell in enumerate(code, start=1)
-        if cell["metadata"].get("papermill", {}).get("status") not in (None, "pending")
-    ]
-    return started[-1] if started else None
+    states = [cell["metadata"].get("papermill", {}).get("status") for cell in code]
+    return sum(state not in (None, "pending") for state in states) or None
 
 
 def main(jobs_file: str, job_id: str) -> int:
@@ -309,21 +287,20 @@ def main(jobs_file: str, job_id: str) -> int:
     os.environ["AUDIOCLF_PROCESSES"] = "1"  # one fit at a time, see training.parallel: notebooks run side by side here
     job = json.loads(Path(jobs_file).read_text(encoding="utf-8"))[job_id]
     try:
-        run_notebook(job["notebook"], job["output"], job["parameters"], on_wait=_say_who)
-    except NotebookError as error:
+        run_notebook(job["notebook"], job["output"], job["parameters"], on_wait=say_waiting)
+    except (NotebookError, InputError) as error:
         print(f"{job_id}: {error}", file=sys.stderr)
-        return 1
-    except InputError as error:
-        print(f"{job_id}: {error}", file=sys.stderr)
-        with suppress(OSError):
-            _write_status(Path(job["output"]), "failed", error=type(error).__name__, message=str(error))
+        if isinstance(error, InputError):
+            with suppress(OSError):
+                _write_status(Path(job["output"]), "failed", error=type(error).__name__, message=str(error))
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def _say_who(holder: str) -> None:
+def say_waiting(holder: str) -> None:
+    """Tell that another process runs the same notebook, on stderr."""
     print(f"waiting for {holder}, which runs the same notebook", file=sys.stderr)
 
 

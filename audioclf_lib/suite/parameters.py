@@ -9,14 +9,10 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from audioclf_lib._support.durations import describe_estimate
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import FitConfig
-
-if TYPE_CHECKING:
-    from IPython.display import DisplayHandle
 
 # Names the file in which a notebook keeps the last line of each fit that it trains, for the suite to show.
 PROGRESS_FILE = "AUDIOCLF_PROGRESS_FILE"
@@ -56,8 +52,7 @@ def check_parameters() -> None:
     """
     from IPython import get_ipython
 
-    shell = get_ipython()
-    if shell is not None:
+    if shell := get_ipython():
         compare_parameters(shell.user_ns.get("In", []))
 
 
@@ -91,10 +86,9 @@ def assigned_names(source: str) -> list[str]:
         return []
     names: list[str] = []
     for statement in statements:
-        if isinstance(statement, ast.Assign):
-            names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            names.append(statement.target.id)
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
     return names
 
 
@@ -108,7 +102,6 @@ class TrainingProgress:
         # Jupyter's server names the session of a notebook that a person opened; papermill has no server.
         self.live = "JPY_SESSION_NAME" in os.environ
         self.file = os.environ.get(PROGRESS_FILE)
-        self._bars: dict[str, DisplayHandle] = {}
         self._lines: dict[str, str] = {}  # of the fits that are trained now: a notebook may train several at once
         self._shown: dict[str, float] = {}
 
@@ -124,25 +117,20 @@ class TrainingProgress:
             self._show(config, history, share)
 
     def _show(self, config: FitConfig, history: list[dict[str, float]], share: float) -> None:
+        is_shown = config.fit_id in self._shown
         self._shown[config.fit_id] = time.monotonic()
         text = self._lines[config.fit_id] = describe_epoch(config, history, share)
         if len(history) == config.epochs:
             del self._lines[config.fit_id]
         if self.live:
-            self._update_bar(config, len(history) + share, text)
+            from IPython.display import HTML, display
+
+            epochs = f'value="{len(history) + share:g}" max="{config.epochs}"'
+            bar = HTML(f'<progress {epochs} style="width: 12em"></progress> {text}')  # type: ignore[no-untyped-call]
+            display(bar, display_id=config.fit_id, update=is_shown)  # type: ignore[no-untyped-call]
         if self.file:
             with suppress(OSError):  # a full disk must not end the fit here
                 Path(self.file).write_text("\n".join(self._lines.values()), encoding="utf-8")
-
-    def _update_bar(self, config: FitConfig, epochs: float, text: str) -> None:
-        from IPython.display import HTML, display
-
-        bar = f'<progress value="{epochs:g}" max="{config.epochs}" style="width: 12em"></progress> {text}'
-        if config.fit_id in self._bars:
-            self._bars[config.fit_id].update(HTML(bar))  # type: ignore[no-untyped-call]
-        else:
-            handle = display(HTML(bar), display_id=True)  # type: ignore[no-untyped-call]
-            self._bars[config.fit_id] = handle
 
 
 def describe_epoch(config: FitConfig, history: list[dict[str, float]], share: float = 0.0) -> str:

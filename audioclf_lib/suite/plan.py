@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, explained, replace_file, user_path
@@ -75,27 +75,15 @@ class Plan(StrictModel):
         both = [each | {"learning_rate": rate} for each in changes for rate in _values(values, "learning_rate")]
         return values | {"learning_rate": None, "recipe_changes": both if len(both) > 1 else both[0]}
 
-    @field_validator("name")
-    @classmethod
-    def _refuse_control_characters(cls, name: str) -> str:
-        refuse_control_characters("the plan's name", name)
-        return name
-
-    @field_validator("experiments")
-    @classmethod
-    def _refuse_what_all_share(cls, experiments: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-        for name in NOT_IN_A_PLAN:
-            if any(name in settings for settings in experiments):
-                raise ValueError(f"{name} is no setting of one experiment of a plan; take it out")
-        return experiments
-
     @model_validator(mode="after")
     def _possible(self) -> Plan:
+        refuse_control_characters("the plan's name", self.name)
+        for name in NOT_IN_A_PLAN:
+            if any(name in settings for settings in self.experiments):
+                raise ValueError(f"{name} is no setting of one experiment of a plan; take it out")
         spelled = [each for settings in self.experiments for each in _spell_out(settings)]
-        if repeated := [each for index, each in enumerate(spelled) if each in spelled[:index]]:
-            raise ValueError(f"{repeated[0]['model']}-{repeated[0].get('protocol')} is named twice; name each once")
-        if repeated_seeds := [seed for index, seed in enumerate(self.seeds) if seed in self.seeds[:index]]:
-            raise ValueError(f"seed {repeated_seeds[0]} is named twice; name each once")
+        _refuse_repeated(spelled, "experiments")
+        _refuse_repeated(self.seeds, "seeds")
         _ = self.experiments_list()  # an Experiment rejects what cannot be run
         return self
 
@@ -118,8 +106,8 @@ class Plan(StrictModel):
             added = Experiment(**checked).recipe_changes
             for settings in [values, *values["experiments"]]:
                 if "recipe_changes" in settings:
-                    changed = [before | added for before in _values(settings, "recipe_changes")]
-                    settings["recipe_changes"] = _unique(changed)
+                    before = _values(settings, "recipe_changes")
+                    settings["recipe_changes"] = _unique([each | added for each in before])
         return Plan(**values)
 
     def experiments_list(
@@ -154,7 +142,7 @@ def _spell_out(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Settings of which some are lists -> settings with each combination of their values, the last list fastest.
 
     Raises:
-        InputError: an empty list, a value twice or one that is no single value, or far too many combinations.
+        InputError: an empty list, a value twice, or far too many combinations.
     """
     lists = [_values(settings, name) for name in settings]
     number = math.prod(map(len, lists))
@@ -171,22 +159,14 @@ def _values(settings: Mapping[str, Any], name: str) -> list[Any]:
         raise InputError(f"the list for {quote(name)} is empty; give it at least one value")
     if len(values) > MAX_COMBINATIONS:
         raise InputError(f"the list for {quote(name)} has {len(values):,} values; give at most {MAX_COMBINATIONS:,}")
-    for index, value in enumerate(values):
-        if (value is None and len(values) > 1) or not _is_single(name, value):
-            raise InputError(f"{quote(name)} = {quote(value)} is no single value; write numbers or texts into its list")
-        if value in values[:index]:
-            raise InputError(f"{quote(name)} has the value {quote(value)} twice; name each once")
+    _refuse_repeated(values, name)
     return values
 
 
-def _is_single(name: str, value: Any) -> bool:
-    """True for numbers and texts, for recipe changes, and for lists of numbers as a setting of an architecture."""
-    if isinstance(value, dict):
-        return name in ("recipe_changes", "model_settings") and all(_is_single("", each) for each in value.values())
-    if isinstance(value, (list, tuple)):
-        may_be_list = name and name not in Experiment.model_fields
-        return bool(may_be_list) and all(_is_single("", each) for each in value)
-    return True
+def _refuse_repeated(values: Sequence[Any], name: str) -> None:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise InputError(f"{quote(value)} is named twice in {quote(name)}; name each once")
 
 
 def distinctions(experiments: Sequence[Experiment]) -> list[str]:
@@ -206,16 +186,16 @@ def load_plans(name_or_path: str | Path) -> list[Plan]:
     Raises:
         InputError: no such plan, unreadable YAML, unknown or impossible settings.
     """
-    path = _plan_file(name_or_path)
+    path = settings_file(name_or_path, PLANS_DIR, "plan")
     values = {"name": path.stem} | read_settings(path, "plan")
     try:
         given = _values(values, "dataset") if "dataset" in values else ["demo"]
         datasets = [resolve_dataset(each, path.parent) if isinstance(each, str) else each for each in given]
-        if repeated := [each for index, each in enumerate(datasets) if each in datasets[:index]]:
-            raise InputError(f"the data set {quote(repeated[0])} is named twice; name each once")
+        _refuse_repeated(datasets, "dataset")
         experiments = values.get("experiments")
-        if isinstance(experiments, list):
-            values["experiments"] = [_with_absolute_model(each, path.parent) for each in experiments]
+        for settings in experiments if isinstance(experiments, list) else []:
+            if isinstance(settings, dict) and "model" in settings:
+                settings["model"] = resolve_model(settings["model"], path.parent)
         return [Plan(**values | {"dataset": dataset}) for dataset in datasets]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -241,17 +221,10 @@ def load_plan(name_or_path: str | Path, dataset: str | None = None) -> Plan:
     return plans[0]
 
 
-def _with_absolute_model(settings: Any, folder: Path) -> Any:
-    if not isinstance(settings, dict) or "model" not in settings:
-        return settings
-    models = settings["model"]
-    if isinstance(models, list):
-        return settings | {"model": [resolve_model(each, folder) for each in models]}
-    return settings | {"model": resolve_model(models, folder)}
-
-
 def resolve_model(spec: Any, base: Path | None = None) -> Any:
-    """The file of a model as an absolute path, since notebooks may run in other folders; a name as it is."""
+    """The file of a model, or of each in a list, as an absolute path: notebooks may run elsewhere; a name as it is."""
+    if isinstance(spec, list):
+        return [resolve_model(each, base) for each in spec]
     path, colon, name = str(spec).partition(".py:")
     if not colon and not str(spec).endswith(".py"):
         return spec
@@ -311,29 +284,20 @@ def resolve_dataset(name_or_path: str, base: Path | None = None) -> str:
     return name_or_path if is_name else str(folder.resolve())
 
 
-def _plan_file(name_or_path: str | Path) -> Path:
-    path, known = user_path(name_or_path), ", ".join(plan_names())
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise InputError(f"there is no plan {path}; check the path, or choose one of {known}")
-        return path.resolve()
-    if str(name_or_path) not in plan_names():
-        unknown = quote(str(name_or_path))
-        raise InputError(f"unknown plan {unknown}; choose one of {known}, or give the path of a .yaml file")
-    return PLANS_DIR / f"{name_or_path}.yaml"
+def settings_file(name_or_path: str | Path, folder: Path, what: str) -> Path:
+    """The YAML file of that name in a folder of the project, or of that path.
 
-
-def plan_names() -> list[str]:
-    """Names of the plans that come with the project."""
-    return sorted(path.stem for path in PLANS_DIR.glob("*.yaml"))
+    Raises:
+        InputError: there is none.
+    """
+    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    path = known.get(str(name_or_path)) or user_path(name_or_path).resolve()
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        remedy = f"choose one of {', '.join(known)}, or give a .yaml file (check the path)"
+        raise InputError(f"there is no {what} {quote(str(name_or_path))}; {remedy}")
+    return path
 
 
 def last_plan_path(runs_dir: Path | str) -> Path:
     """Where a suite leaves the plan that it ran."""
     return Path(runs_dir) / "plan.yaml"
-
-
-def load_last_plan(runs_dir: Path | str, dataset: str | None = None) -> Plan:
-    """The plan of the last suite below ``runs_dir``; ``demo`` if none has been run there."""
-    path = last_plan_path(runs_dir)
-    return load_plan(path if path.is_file() else "demo", dataset)

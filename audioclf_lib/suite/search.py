@@ -33,13 +33,13 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 
 from audioclf_lib._support.errors import InputError, quote
-from audioclf_lib._support.paths import PROJECT_ROOT, user_path
+from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.config import DatasetFacts, Experiment, FitConfig, Recipe, StrictModel
 from audioclf_lib.data import Dataset
 from audioclf_lib.models.registry import RECIPE_SETTINGS
 from audioclf_lib.runs.locks import hold_lock
 from audioclf_lib.runs.store import RunStore
-from audioclf_lib.suite.plan import read_settings, resolve_dataset, resolve_model
+from audioclf_lib.suite.plan import read_settings, resolve_dataset, resolve_model, settings_file
 from audioclf_lib.training.environment import choose_device
 from audioclf_lib.training.epochs import DivergedError
 from audioclf_lib.training.trainer import fit
@@ -77,16 +77,13 @@ class SearchedSetting(StrictModel):
 
     @model_validator(mode="after")
     def _range_or_choices(self) -> SearchedSetting:
-        if self.choices is not None:
-            if self.low is not None or self.high is not None or self.log:
-                raise ValueError("a setting has low and high, or choices; leave one out")
-            if len(set(self.choices)) < max(2, len(self.choices)):
-                raise ValueError(f"choices = {quote(self.choices)} must be two or more different values; correct them")
-        elif self.low is None or self.high is None:
-            raise ValueError("low or high is missing; write {low: 0.1, high: 0.5}, or {choices: [0.1, 0.2]}")
-        elif not self.low < self.high:
+        if (self.choices is None) == (self.low is None) or (self.low is None) != (self.high is None):
+            raise ValueError("write low and high, as {low: 0.1, high: 0.5}, or {choices: [0.1, 0.2]}")
+        if self.choices is not None and len(set(self.choices)) < max(2, len(self.choices)):
+            raise ValueError(f"choices = {quote(self.choices)} must be two or more different values; correct them")
+        if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError(f"low = {self.low:g} is not below high = {self.high:g}; put them in order")
-        elif self.log and self.low <= 0:
+        if self.low is not None and self.log and self.low <= 0:
             raise ValueError(f"low = {self.low:g} has no logarithm; raise it above 0, or leave log out")
         return self
 
@@ -97,9 +94,7 @@ class SearchedSetting(StrictModel):
 
     def holds(self, value: Any) -> bool:
         """True if ``value`` is one that the search may choose."""
-        if self.choices is not None:
-            return value in self.choices
-        return bool(self.values[0] <= value <= self.values[1])
+        return value in self.choices if self.choices is not None else bool(self.values[0] <= value <= self.values[1])
 
     def draw(self, trial: Trial, name: str, kind: type) -> Any:
         """The trial's value for this setting: the one that it has already, or a new one.
@@ -153,11 +148,10 @@ class StudyConfig(StrictModel):
             raise ValueError("a study has one validation fold; give val_fold instead of val_folds")
         val_fold = own.get("val_fold", cls.model_fields["val_fold"].default)
         try:
-            experiment = Experiment(**{"epochs": 10} | others | {"val_folds": (val_fold,)})
+            return own | {"experiment": Experiment(**{"epochs": 10} | others | {"val_folds": (val_fold,)})}
         except InputError as error:
             known = f"; those of a study are {', '.join(cls.model_fields)}" if "unknown setting" in str(error) else ""
             raise ValueError(f"{str(error).removeprefix('experiment: ')}{known}") from None
-        return own | {"experiment": experiment}
 
     @model_validator(mode="after")
     def _can_be_searched(self) -> StudyConfig:
@@ -168,7 +162,8 @@ class StudyConfig(StrictModel):
                 raise ValueError(f"unknown setting {quote(name)}; known are {', '.join(known)}")
             if name in self.experiment.recipe_changes:
                 raise ValueError(f"{name} is both searched and fixed in recipe_changes; take it out of one of them")
-            if self._has_no_effect(name):
+            reaches_no_model = name in METHOD_FOR and not hasattr(entry.load(), METHOD_FOR[name])
+            if reaches_no_model or (name in RECIPE_SETTINGS and name not in entry.arguments):
                 raise ValueError(f"{name} changes nothing in model {entry.name}; take it out of the search")
             made = tuple(self._made_of(name, value) for value in setting.values)
             if setting.choices is not None:
@@ -177,12 +172,6 @@ class StudyConfig(StrictModel):
                 raise ValueError(f"{name} is no number and has no range; give its choices")
         object.__setattr__(self, "search", checked)
         return self
-
-    def _has_no_effect(self, name: str) -> bool:
-        entry = self.experiment.entry
-        if name in RECIPE_SETTINGS:
-            return name not in entry.arguments
-        return name in METHOD_FOR and not hasattr(entry.load(), METHOD_FOR[name])
 
     def _made_of(self, name: str, value: Any) -> Any:
         """What the recipe or the model makes of a value; raises InputError for one that is not possible."""
@@ -244,11 +233,7 @@ def load_study(name_or_path: str | Path) -> StudyConfig:
     Raises:
         InputError: no such study, unreadable YAML, unknown or impossible settings.
     """
-    known = {path.stem: path for path in sorted(STUDIES_DIR.glob("*.yaml"))}
-    path = known.get(str(name_or_path)) or user_path(name_or_path).resolve()
-    if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        names = ", ".join(known)
-        raise InputError(f"there is no study {quote(str(name_or_path))}; choose one of {names}, or give a .yaml file")
+    path = settings_file(name_or_path, STUDIES_DIR, "study")
     values = {"name": path.stem, "dataset": "demo"} | read_settings(path, "study")
     values["dataset"] = resolve_dataset(str(values["dataset"]), path.parent)
     values["model"] = resolve_model(values.get("model", ""), path.parent)
@@ -369,11 +354,14 @@ class _SurplusTrialError(Exception):
     """Two workers began the last trial at once."""
 
 
+@dataclass(frozen=True)
 class _Worker:
     """One process at work on a study."""
 
-    def __init__(self, config: StudyConfig, dataset: Dataset, study: optuna.Study, say: Callable[[str], None]) -> None:
-        self.config, self.dataset, self.study, self.say = config, dataset, study, say
+    config: StudyConfig
+    dataset: Dataset
+    study: optuna.Study
+    say: Callable[[str], None]
 
     def work(self) -> None:
         """Carry out trials until all have ended; when all have begun, wait for those of others, which may die."""

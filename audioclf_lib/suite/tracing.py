@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
 
 import pandas as pd
 import torch
@@ -72,41 +71,28 @@ def trace_fit(run: Run, dataset: Dataset, device: torch.device, epochs: int = TR
     optimizer = make_optimizer(model, recipe)
     network = model if run.environment.get("path") == REFERENCE else accelerate(model, device)
     training = training_windows(config, windows_by_split(config, dataset, device)["train"])
-    recorder = _Recorder(model, training, config, device)
+    steps = math.ceil(len(training) / recipe.batch_size)  # of an epoch
+    rows: list[dict[str, float]] = []
+
+    def record(loss: Tensor) -> None:
+        """Note a row; computes on copies only, and draws no random number of the training's."""
+        epoch, step = divmod(len(rows), steps)
+        row: dict[str, float] = {"epoch": epoch + 1, "step": len(rows) + 1}
+        row["windows"] = min(recipe.batch_size, len(training) - step * recipe.batch_size)
+        row |= {"loss": loss.item()} | gradient_norms(model)
+        if step % math.ceil(steps / PROBES_PER_EPOCH) == 0:
+            twin = copy.deepcopy(model)
+            _reestimate(twin, accelerate(twin, device), training, config, PROBE_WINDOWS)
+            heard = training.subset(~training.is_silent)
+            chosen = torch.linspace(0, len(heard) - 1, min(PROBE_WINDOWS, len(heard))).long()
+            row |= probe(twin, normalise(heard.cut(chosen)[0], recipe))
+        rows.append(row)
+
     with torch_threads(config.threads):
         for epoch in range(min(epochs, config.epochs)):
             torch.manual_seed(epoch_seed(config.seed, epoch))
-            train_epoch(model, network, optimizer, training, recipe, n_classes, epoch, config.epochs, observe=recorder)
-    return pd.DataFrame(recorder.rows)
-
-
-@dataclass
-class _Recorder:
-    """Notes a row in every step; computes on copies only, and draws no random number of the training's."""
-
-    model: ConvTransformer
-    training: Windows
-    config: FitConfig
-    device: torch.device
-    rows: list[dict[str, float]] = field(default_factory=list)
-
-    def __call__(self, loss: Tensor, _share: float) -> None:
-        batch_size = self.config.recipe_settings.batch_size
-        steps = math.ceil(len(self.training) / batch_size)  # of an epoch
-        epoch, step = divmod(len(self.rows), steps)
-        row: dict[str, float] = {"epoch": epoch + 1, "step": len(self.rows) + 1}
-        row["windows"] = min(batch_size, len(self.training) - step * batch_size)
-        row |= {"loss": loss.item()} | gradient_norms(self.model)
-        if step % math.ceil(steps / PROBES_PER_EPOCH) == 0:
-            row |= self._probe()
-        self.rows.append(row)
-
-    def _probe(self) -> dict[str, float]:
-        twin = copy.deepcopy(self.model)
-        _reestimate(twin, accelerate(twin, self.device), self.training, self.config, PROBE_WINDOWS)
-        heard = self.training.subset(~self.training.is_silent)
-        chosen = torch.linspace(0, len(heard) - 1, min(PROBE_WINDOWS, len(heard))).long()
-        return probe(twin, normalise(heard.cut(chosen)[0], self.config.recipe_settings))
+            train_epoch(model, network, optimizer, training, recipe, n_classes, epoch, config.epochs, observe=record)
+    return pd.DataFrame(rows)
 
 
 def gradient_norms(model: ConvTransformer) -> dict[str, float]:

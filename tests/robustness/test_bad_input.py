@@ -260,14 +260,14 @@ PLANS: dict[str, tuple[str | bytes, str, str]] = {
         "'num_heads' is empty",
         "give it at least one value",
     ),
-    "recipe twice": (ONE + "recipe: [tuned, tuned]", "'recipe' has the value 'tuned' twice", "name each once"),
-    "rate twice": (ONE + "learning_rate: [0.001, 1.0e-3]", "'learning_rate' has the value 0.001 twice", "name each"),
+    "recipe twice": (ONE + "recipe: [tuned, tuned]", "'tuned' is named twice in 'recipe'", "name each once"),
+    "rate twice": (ONE + "learning_rate: [0.001, 1.0e-3]", "0.001 is named twice in 'learning_rate'", "name each"),
     "folder twice": (ONE + "dataset: [./sounds, sounds/]", "sounds' is named twice", "name each"),
     "unknown recipe in a list": (ONE + "recipe: [tuned, best]", "recipe = 'best'", "'as-written' or 'tuned'"),
     "test fold that is no number in a list": (ONE + "test_fold: [1, one]", "test_fold = 'one'", "an integer"),
     "truth in a list of test folds": (ONE + "test_fold: [2, true]", "test_fold = [2, True]", "write a number"),
-    "list in a list": (ONE + "test_fold: [1, [2, 3]]", "'test_fold' = [2, 3] is no single value", "write numbers"),
-    "nothing in a list": (ONE + "recipe: [tuned, null]", "'recipe' = None is no single value", "write numbers"),
+    "list in a list": (ONE + "test_fold: [1, [2, 3]]", "test_fold = [2, 3]", "an integer"),
+    "nothing in a list": (ONE + "recipe: [tuned, null]", "recipe = None", "'as-written' or 'tuned'"),
     "impossible head count in a list": (
         "experiments: [{model: transformer, num_heads: [1, 251], protocol: split}]",
         "num_heads = 251",
@@ -285,12 +285,12 @@ PLANS: dict[str, tuple[str | bytes, str, str]] = {
     ),
     "protocol twice in a list": (
         "experiments: [{model: cnn, protocol: [split, split]}]",
-        "'protocol' has the value 'split' twice",
+        "'split' is named twice in 'protocol'",
         "name each once",
     ),
     "experiment twice by way of a list": (
         "experiments: [{model: cnn, protocol: [split, kfold]}, {model: cnn, protocol: kfold}]",
-        "cnn-kfold is named twice",
+        "'protocol': 'kfold'} is named twice in 'experiments'",
         "name each once",
     ),
     "far too many combinations": (
@@ -409,7 +409,7 @@ PLACES: dict[str, tuple[Change, list[str], str, str]] = {
     "colon behind a plan": (
         lambda folder: (folder / "mine.yaml").write_text(ONE),
         ["suite", "--plan", "mine.yaml:tuned"],
-        "unknown plan 'mine.yaml:tuned'",
+        "there is no plan 'mine.yaml:tuned'",
         "choose one of demo, full",
     ),
     "last plan damaged": (

@@ -16,7 +16,6 @@ from audioclf_lib.suite.plan import (
     distinctions,
     load_plan,
     load_plans,
-    plan_names,
     resolve_dataset,
     resolve_model,
     save_plan,
@@ -38,10 +37,6 @@ def test_the_project_comes_with_the_eight_experiments(name: str, dataset: str, e
     assert [experiment.name for experiment in experiments] == EIGHT
     assert (plan.name, plan.dataset) == (name, dataset)
     assert {(each.epochs, each.recipe, each.test_fold, each.seed) for each in experiments} == {(epochs, "tuned", 1, 0)}
-
-
-def test_plans_are_found_by_name() -> None:
-    assert plan_names() == ["demo", "full", "reference"]
 
 
 # --- checks and ablation ----------------------------------------------------------------------------------------------
