@@ -249,9 +249,10 @@ def test_experiments_are_found_from_their_runs(store: RunStore) -> None:
     runs = write_runs(store, plan, replace(DEMO, name="frogs-00000000"))
     shutil.rmtree(next(run.path for run in runs if run.config.val_fold == 4 and run.config.test_fold == 1))
     found = gather("", store.runs_dir)
-    assert found_by(found) == {"cnn-kfold-seed7": [2, 3, 5], "transformer-h4-split-seed7": [2]}
+    changed = "seed7-dropout-0-3-mixup-alpha-0"
+    assert found_by(found) == {f"cnn-kfold-{changed}": [2, 3, 5], f"transformer-h4-split-{changed}": [2]}
     assert [config.val_fold for config in found.experiments[0].missing] == [4]
-    assert [result.name for result in found.checks] == ["cnn-split-test3-seed7"]
+    assert [result.name for result in found.checks] == [f"cnn-split-test3-{changed}"]
     assert found.experiments[0].experiment.recipe_changes == changes
     assert describe_findings(found)[0] == "the experiments found on frogs-00000000: 5 of 6 fits are there"
 
