@@ -2,8 +2,6 @@
 
 One forward pass of zeros gives the order of the layers; shapes and counts follow from hyper-parameters by formula and
 are compared with what torch counts.
-
-Receptive fields: Araujo, Norris and Sim (2019), "Computing receptive fields of convolutional neural networks".
 """
 
 from __future__ import annotations
@@ -26,9 +24,8 @@ from audioclf_lib.models.formulas import Shape, Step, tex_change, tex_number, te
 if TYPE_CHECKING:
     from torch import nn
 
-BYTES_PER_NUMBER = 4  # float32
+MB_PER_NUMBER = 4 / 2**20  # float32, and torchsummary's megabyte, which the original report's sizes are given in
 NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
-BYTES_PER_MB = 2**20  # torchsummary's megabyte, which the original report's sizes are given in
 
 # What stands in front of a derivation: the two formulas that all lengths and convolutions follow.
 NOTATION = r"""A convolution or pooling with kernel length $k$, stride $s$ and padding $p$ at each end turns a length of
@@ -80,17 +77,6 @@ class ModelTotals:
     @property
     def total_mb(self) -> float:
         return self.input_mb + self.forward_backward_mb + self.parameters_mb
-
-
-@dataclass(frozen=True)
-class ReceptiveFieldStep:
-    """How far one element behind layer ``name`` sees into the input, and the distance between two neighbours."""
-
-    name: str
-    kernel: int
-    stride: int
-    field: int  # samples
-    jump: int  # samples
 
 
 # -------------------------------------------------------------------------------------------------------- forward pass
@@ -242,9 +228,9 @@ def model_totals(layers: Sequence[LayerDerivation]) -> ModelTotals:
     return ModelTotals(
         parameters=parameters,
         trainable_parameters=parameters - frozen,
-        input_mb=math.prod(layers[0].input_shape) * BYTES_PER_NUMBER / BYTES_PER_MB,
-        forward_backward_mb=2 * outputs * BYTES_PER_NUMBER / BYTES_PER_MB,
-        parameters_mb=parameters * BYTES_PER_NUMBER / BYTES_PER_MB,
+        input_mb=math.prod(layers[0].input_shape) * MB_PER_NUMBER,
+        forward_backward_mb=2 * outputs * MB_PER_NUMBER,
+        parameters_mb=parameters * MB_PER_NUMBER,
     )
 
 
@@ -272,26 +258,6 @@ def head_table(width: int = 250, num_heads: int = 4) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["head", "width", "features", "scale"])
 
 
-def receptive_field_steps(model: nn.Module, input_shape: Shape = (1, 16000)) -> list[ReceptiveFieldStep]:
-    """Grow the receptive field through a chain: field += (kernel - 1) jump; jump *= stride.
-
-    Along the time axis, which is the last one, up to the first layer that is neither convolution, pooling, spectrogram
-    nor pointwise: there the chain ends.
-    """
-    steps, field, jump = [], 1, 1
-    for call in forward_calls(copy.deepcopy(model), input_shape):
-        if call.kind in formulas.WINDOWED:
-            layer: Any = call.layer
-            axes, is_mel = len(call.output_shape) - 1, call.kind == "MelSpectrogram"
-            kernel = layer.win_length if is_mel else formulas.span(layer, axes)[-1]
-            stride = layer.hop_length if is_mel else formulas.per_axis(layer.stride, axes)[-1]
-            field, jump = field + (kernel - 1) * jump, jump * stride
-            steps.append(ReceptiveFieldStep(call.path.removeprefix("base."), kernel, stride, field, jump))
-        elif call.kind not in formulas.POINTWISE:
-            break
-    return steps
-
-
 # ----------------------------------------------------------------------------------------------------------- Markdown
 
 
@@ -303,19 +269,19 @@ def derivation_markdown(layers: Sequence[LayerDerivation], heading_level: int = 
     """
     heading = "#" * heading_level
     blocks = [(name, list(group)) for name, group in groupby(layers, key=lambda layer: layer.block)]
+    sums = [sum(layer.parameters for layer in block) for _, block in blocks]
     parts = [NOTATION] + ([IN_TWO_DIMENSIONS] if any(layer.kind == "Conv2d" for layer in layers) else [])
     for index, (name, block) in enumerate(blocks):
         parts.append(f"{heading} {name}")
         if index and signature(block) == signature(blocks[index - 1][1]):
-            total = sum(layer.parameters for layer in block)
-            parts.append(f"The same as {blocks[index - 1][0].lower()}, step by step: ${tex_number(total)}$ parameters.")
+            like, total = blocks[index - 1][0].lower(), tex_number(sums[index])
+            parts.append(f"The same as {like}, step by step: ${total}$ parameters.")
             continue
         parts += map(layer_markdown, block)
         if sum(layer.parameters > 0 for layer in block) > 1:
             parts.append(sum_markdown(f"Parameters of {name.lower()}:", (layer.parameters for layer in block)))
     parts.append(f"{heading} All parameters")
-    block_sums = (sum(layer.parameters for layer in block) for _, block in blocks)
-    parts.append(sum_markdown("The sum over the blocks:", block_sums))
+    parts.append(sum_markdown("The sum over the blocks:", sums))
     return "\n\n".join(parts) + "\n"
 
 
@@ -326,10 +292,9 @@ def signature(block: Iterable[LayerDerivation]) -> list[tuple[str, Shape, str]]:
 
 def layer_markdown(layer: LayerDerivation) -> str:
     """One layer: its shapes, its sentence, and the formulas that say more than "unchanged" and "none"."""
-    changes = layer.output_shape != layer.input_shape
     ends = layer.input_shape, layer.output_shape
     before, after = (text_shape(shape).replace(" ", NO_BREAK_SPACE) for shape in ends)
-    shapes = rf"{before} $\to$ {after}" if changes else f"{after}, unchanged"
+    shapes = rf"{before} $\to$ {after}" if before != after else f"{after}, unchanged"
     parts = [f"**{layer.name}** ({layer.kind}): {shapes}. {layer.explanation}"]
     if "=" in layer.shape_latex:
         parts.append(f"$$ {layer.shape_latex} $$")

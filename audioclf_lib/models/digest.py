@@ -32,17 +32,16 @@ def _collect(source: str, names: list[str]) -> list[str]:
     """The canonical text of the named definitions and of all that they use, in the order of the file."""
     tree = ast.parse(source)
     definitions, imports = _definitions(tree), _package_imports(tree)
-    used: list[str] = []
-    queue = list(names)
+    used = {name: definitions[name] for name in names}
+    queue = list(used.values())
+    reached: set[str] = set()
     while queue:
-        name = queue.pop()
-        if name not in used and name in definitions:
-            used.append(name)
-            queue += _names_in(definitions[name])
-    if missing := [name for name in names if name not in definitions]:
-        raise KeyError(missing[0])
-    texts = [_canonical(statement) for statement in dict.fromkeys(map(definitions.__getitem__, sorted(used)))]
-    reached = {name for each in used for name in _names_in(definitions[each])}
+        found = _names_in(queue.pop())
+        new = {name: definitions[name] for name in found & definitions.keys() - used.keys()}
+        used |= new
+        reached |= found
+        queue += new.values()
+    texts = [_canonical(statement) for statement in dict.fromkeys(used[name] for name in sorted(used))]
     for module, imported in sorted(imports.items()):
         if wanted := sorted(imported & reached):
             texts += _collect(Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8"), wanted)

@@ -265,7 +265,8 @@ def unchanged(sentence: str, kind: str = "") -> Formula:
 
 
 RELU = "Negative values become zero"
-POINTWISE: dict[str, Formula] = {
+# By the name of a layer's type or of a functional step.
+FORMULAS: dict[str, Formula | Callable[[Any, Shape], list[Step]]] = {
     "Dropout": unchanged("In training, each value is zeroed with probability {layer.p:g}"),
     **dict.fromkeys(
         ["Dropout1d", "Dropout2d"], unchanged("In training, each channel is zeroed with probability {layer.p:g}")
@@ -279,16 +280,9 @@ POINTWISE: dict[str, Formula] = {
     "Sigmoid": unchanged("Each value becomes its logistic function, between 0 and 1"),
     "AmplitudeToDB": unchanged("Each value becomes its level in decibels"),
     **dict.fromkeys(["BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm"], derive_norm),
-}
-WINDOWED: dict[str, Formula] = {
     **dict.fromkeys(["Conv1d", "Conv2d"], derive_conv),
     **dict.fromkeys(["MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d"], derive_pool),
     "MelSpectrogram": derive_mel_spectrogram,
-}
-# By the name of a layer's type or of a functional step.
-FORMULAS: dict[str, Formula | Callable[[Any, Shape], list[Step]]] = {
-    **POINTWISE,
-    **WINDOWED,
     **dict.fromkeys([f"Adaptive{kind}Pool{axes}d" for kind in ("Avg", "Max") for axes in (1, 2)], derive_adaptive_pool),
     **dict.fromkeys(["MultiheadAttention", "MultiHeadSelfAttention"], derive_attention),
     "Linear": derive_linear,

@@ -13,9 +13,7 @@ architecture's settings, checked by name and type; those that are also settings 
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
 import inspect
 import json
 import re
@@ -23,9 +21,10 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -62,6 +61,7 @@ class ModelEntry:
         source: the file that defines it; ``own_text`` is what the file of an own architecture held when the class was
             made, empty for a class in a notebook's cell.
         class_name: of the module in that file.
+        arguments: every keyword argument of its ``__init__`` but ``num_classes``.
         is_own: True if it is not one of the two assigned architectures.
         shown: settings that titles and labels name even where they have their default.
     """
@@ -70,19 +70,17 @@ class ModelEntry:
     title: str
     source: Path
     class_name: str
+    arguments: Mapping[str, Setting]
     tuned: Mapping[str, Any] = field(default_factory=dict)
     is_own: bool = True
     shown: tuple[str, ...] = ()
     own_text: str | None = None
-    known_settings: Mapping[str, Setting] | None = None
     cls: type[nn.Module] | None = None
 
     def load(self) -> type[nn.Module]:
         """The class; loads torch."""
-        if self.cls is not None:
-            return self.cls
-        loaded: type[nn.Module] = getattr(import_module(f"audioclf_lib.models.{self.source.stem}"), self.class_name)
-        return loaded
+        module = f"audioclf_lib.models.{self.source.stem}"
+        return self.cls or getattr(import_module(module), self.class_name)
 
     @cached_property
     def text(self) -> str:
@@ -100,25 +98,10 @@ class ModelEntry:
             raise InputError(f"model {self.name} is defined in no file; move its class from the notebook to a .py file")
         return source_digest(self.text, self.class_name)
 
-    @cached_property
+    @property
     def description(self) -> str:
-        """The docstring of the class, Markdown."""
-        classes = {node.name: node for node in ast.parse(self.text).body if isinstance(node, ast.ClassDef)}
-        return ast.get_docstring(classes[self.class_name]) or "" if classes else ""
-
-    @cached_property
-    def arguments(self) -> dict[str, Setting]:
-        """Every keyword argument of ``__init__`` but ``num_classes``."""
-        if self.known_settings is not None:
-            return dict(self.known_settings)
-        cls = self.load()
-        hints = typing.get_type_hints(cls.__init__, include_extras=True)
-        parameters = list(inspect.signature(cls).parameters.values())
-        return {
-            each.name: Setting(hints.get(each.name, Any), each.default)
-            for each in parameters
-            if each.name != "num_classes" and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
-        }
+        """The docstring of the class, Markdown; loads torch."""
+        return inspect.cleandoc(self.load().__doc__ or "")
 
     @property
     def setting_names(self) -> list[str]:
@@ -175,6 +158,16 @@ class ModelEntry:
         }
 
 
+def arguments_of(cls: type[nn.Module]) -> dict[str, Setting]:
+    """Every keyword argument of a class's ``__init__`` but ``num_classes``."""
+    hints = typing.get_type_hints(cls.__init__, include_extras=True)
+    return {
+        each.name: Setting(hints.get(each.name, Any), each.default)
+        for each in inspect.signature(cls).parameters.values()
+        if each.name != "num_classes" and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
+    }
+
+
 def _checked(model: str, name: str, annotation: Any, value: Any) -> Any:
     if isinstance(value, bool) and annotation is not bool:
         raise InputError(f"model {model}: {name} = {value} is not possible; write a number or a text")
@@ -203,35 +196,17 @@ def _in_words(name: str, value: Any) -> str:
 # --------------------------------------------------------------------------------------------------- what is registered
 
 _HERE = Path(__file__).parent
-_ACTIVATION = Setting("none | relu", "none")
-_REGISTRY: dict[str, ModelEntry] = {
-    entry.name: entry
-    for entry in (
-        ModelEntry(
-            "cnn",
-            "CNN",
-            _HERE / "cnn.py",
-            "CNN",
-            tuned={"time_pull": 100.0, "tilt_db": 6.0},
-            is_own=False,
-            known_settings={"dropout": Setting(float, 0.5), "activation": _ACTIVATION},
-        ),
-        ModelEntry(
-            "transformer",
-            "Transformer",
-            _HERE / "conv_transformer.py",
-            "ConvTransformer",
-            tuned={"encoder_lr_scale": 0.1, "weight_decay": 0.1},
-            is_own=False,
-            shown=("num_heads",),
-            known_settings={
-                "num_heads": Setting(Annotated[int, Field(ge=1, le=250)], 1),
-                "dropout": Setting(float, 0.5),
-                "activation": _ACTIVATION,
-            },
-        ),
-    )
-}
+_NUM_HEADS = Setting(Annotated[int, Field(ge=1, le=250)], 1)
+_OF_BASE = {"dropout": Setting(float, 0.5), "activation": Setting(str, "none")}
+_CNN = ModelEntry("cnn", "CNN", _HERE / "cnn.py", "CNN", _OF_BASE, {"time_pull": 100.0, "tilt_db": 6.0}, is_own=False)
+_TRANSFORMER = ModelEntry(
+    *("transformer", "Transformer", _HERE / "conv_transformer.py", "ConvTransformer"),
+    arguments={"num_heads": _NUM_HEADS} | _OF_BASE,
+    tuned={"encoder_lr_scale": 0.1, "weight_decay": 0.1},
+    is_own=False,
+    shown=("num_heads",),
+)
+_REGISTRY = {entry.name: entry for entry in (_CNN, _TRANSFORMER)}
 ASSIGNED = tuple(_REGISTRY)
 
 
@@ -259,9 +234,8 @@ def register_model(
         text = source.read_text(encoding="utf-8") if source.suffix == ".py" else ""
         if not re.search(rf"^class {cls.__name__}\b", text, re.MULTILINE):  # a notebook's cell, or inside a function
             text = ""
-        _REGISTRY[name] = ModelEntry(
-            *(name, title, source, cls.__name__, dict(tuned or {})), shown=tuple(shown), own_text=text, cls=cls
-        )
+        what = name, title, source, cls.__name__, arguments_of(cls), dict(tuned or {})
+        _REGISTRY[name] = ModelEntry(*what, shown=tuple(shown), own_text=text, cls=cls)
         return cls
 
     return register
@@ -284,13 +258,11 @@ def find_model(spec: str | Path, base: Path | None = None) -> ModelEntry:
             of which none is named.
     """
     text = str(spec)
-    path, _, name = text.partition(".py:")
-    if text.endswith(".py") or (name and path != text):
-        file = user_path((base or Path.cwd()) / user_path(path.removesuffix(".py") + ".py"))
-        entry = model_in_file(file, name or None)
+    if file := re.fullmatch(r"(.+?\.py)(?::(.+))?", text, re.DOTALL):
+        entry = model_in_file(user_path((base or Path.cwd()) / user_path(file[1])), file[2])
         _REGISTRY[entry.name] = entry
         return entry
-    if text not in _REGISTRY:
+    if text not in _REGISTRY and NAME.fullmatch(text):
         _register_examples(text)
     if text not in _REGISTRY:
         raise InputError(
@@ -302,14 +274,9 @@ def find_model(spec: str | Path, base: Path | None = None) -> ModelEntry:
 
 def _register_examples(name: str) -> None:
     """Import the file of the project's examples whose text registers this name."""
-    if not NAME.fullmatch(name):
-        return
     for file in sorted(OWN_FOLDER.glob("*.py")):
         if re.search(rf"register_model\(\s*[\"']{re.escape(name)}[\"']", file.read_text(encoding="utf-8")):
             _REGISTRY[name] = model_in_file(file, name)
-
-
-_IMPORTED: dict[tuple[Path, str], dict[str, ModelEntry]] = {}  # by file and checksum: an edited file is imported anew
 
 
 def model_in_file(file: Path, name: str | None = None) -> ModelEntry:
@@ -319,13 +286,11 @@ def model_in_file(file: Path, name: str | None = None) -> ModelEntry:
         InputError: as of :func:`find_model`.
     """
     try:
-        key = (file.resolve(), hashlib.sha256(file.read_bytes()).hexdigest())
+        content = file.read_bytes()
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"cannot read the model's file {file}: {reason}; give the path of a .py file") from None
-    if key not in _IMPORTED:
-        _IMPORTED[key] = _import_models(*key)
-    own = _IMPORTED[key]
+    own = _import_models(file.resolve(), content)
     if not own:
         raise InputError(f"{file} registers no model; put @register_model(name, title=...) in front of its class")
     if name is None and len(own) > 1:
@@ -335,18 +300,15 @@ def model_in_file(file: Path, name: str | None = None) -> ModelEntry:
     return own[name or next(iter(own))]
 
 
-def _import_models(file: Path, checksum: str) -> dict[str, ModelEntry]:
+@cache  # by file and content: an edited file is imported anew
+def _import_models(file: Path, content: bytes) -> dict[str, ModelEntry]:
     """The models that a file registers when it is imported."""
     before = dict(_REGISTRY)
-    module_name = f"audioclf_model_{checksum[:16]}"
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and type hints look their module up
+    module = ModuleType(f"audioclf_model_{hashlib.sha256(content).hexdigest()[:16]}")
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # dataclasses and type hints look their module up
     try:
-        spec.loader.exec_module(module)
-    except InputError:
-        raise
+        exec(compile(content, file, "exec", dont_inherit=True), vars(module))
     except Exception as error:  # the user's code may raise anything
         raise InputError(f"{file} cannot be imported ({type(error).__name__}: {error}); correct it") from None
     else:

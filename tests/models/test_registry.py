@@ -20,7 +20,7 @@ from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import Experiment, KnownDataset
 from audioclf_lib.models import create_model, find_model, model_names, register_model
 from audioclf_lib.models.digest import source_digest
-from audioclf_lib.models.registry import made_with
+from audioclf_lib.models.registry import arguments_of, made_with
 
 DATA = KnownDataset("tiny", "0" * 16, (1, 2, 3), ("hum", "hiss", "click"))
 ALL_NAMES = ["cnn", "transformer", "mel-cnn"]
@@ -37,8 +37,7 @@ def test_every_registered_architecture_maps_windows_to_logits(name: str) -> None
 @pytest.mark.parametrize("name", ["cnn", "transformer"])
 def test_what_is_known_of_an_assigned_architecture_without_torch_is_what_its_class_says(name: str) -> None:
     entry = find_model(name)
-    known = dict(entry.known_settings or {})
-    read = type(entry)(entry.name, entry.title, entry.source, entry.class_name, cls=entry.load()).arguments
+    known, read = entry.arguments, arguments_of(entry.load())
     assert {key: setting.default for key, setting in known.items()} == {key: each.default for key, each in read.items()}
     assert entry.load().__name__ == entry.class_name
 

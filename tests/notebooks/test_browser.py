@@ -21,16 +21,15 @@ from standins import wait_until
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; `make setup` installs it")
 
 NOTEBOOK = "11_cnn_split"
-FIGURES = (
-    "cnn-architecture",
-    "curves",
-    "confusion",
-    "confusion-percent",
-    "confusion-clips",
-    "roc",
-    "f1",
-    "reliability",
-)
+FIGURES = {
+    "architecture": 1.0,  # share of the width that it takes
+    "curves": 1.0,
+    "confusion-clips": 0.57,
+    "confusion-windows": 0.57,
+    "roc": 0.8,
+    "f1": 0.8,
+    "reliability": 0.48,
+}
 SETTINGS = {
     # A notebook of this length is otherwise drawn only as far as it is scrolled into view.
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
@@ -118,12 +117,14 @@ def test_all_cells_run_in_jupyterlab_and_the_figures_are_seen(lab: str, chromium
         assert bar.evaluate("bar => [bar.value, bar.max]") == [1, 1]
         assert bar.bounding_box()["width"] > 100
 
-        images = page.locator(".jp-OutputArea-output[data-mime-type='image/svg+xml'] :is(img, svg)")
-        assert images.count() == len(FIGURES)
-        for image in images.all():
-            image.scroll_into_view_if_needed()
-            box = image.bounding_box()
-            assert min(box["width"], box["height"]) > 100
+        figures = page.locator(".jp-OutputArea-output figure")
+        assert figures.count() == len(FIGURES)
+        for figure, share in zip(figures.all(), FIGURES.values(), strict=True):
+            figure.scroll_into_view_if_needed()
+            image = figure.locator("img").bounding_box()
+            assert image["height"] > 100
+            assert image["width"] == pytest.approx(share * figure.bounding_box()["width"], abs=2)
+            playwright.expect(figure.locator("figcaption")).to_contain_text("CNN")
         formulas = page.locator(".jp-OutputArea-output mjx-container")
         playwright.expect(formulas.first).to_be_visible()
 

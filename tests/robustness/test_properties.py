@@ -24,7 +24,7 @@ from hypothesis.extra import numpy as hnp
 from synthetic import DEMO_CLASSES, SPLITS
 
 from audioclf_lib._support.errors import InputError, one_line, quote, refuse_control_characters
-from audioclf_lib.cli import _parse_object, _parse_parameters, _parse_seeds
+from audioclf_lib.cli import _parse_parameters
 from audioclf_lib.config import Experiment, FitConfig, KnownDataset, Recipe, make_recipe
 from audioclf_lib.data import load_dataset
 from audioclf_lib.data.windowing import (
@@ -400,8 +400,7 @@ def test_plan_files(tmp_path_factory: pytest.TempPathFactory, content: bytes) ->
 def test_command_line_values(given_texts: list[str]) -> None:
     value_or_input_error(lambda: _parse_parameters(given_texts))
     for text in given_texts:
-        value_or_input_error(lambda text=text: _parse_seeds(text))
-        value_or_input_error(lambda text=text: _parse_object(text))
+        value_or_input_error(lambda text=text: load_plan("demo").changed(seeds=text.split(","), recipe_changes=text))
 
 
 entries = st.sampled_from(

@@ -13,7 +13,6 @@ import os
 import platform
 import shlex
 import shutil
-import stat
 import subprocess
 import tempfile
 import warnings
@@ -58,7 +57,7 @@ SIGNATURES = {
 def load_kernels() -> ctypes.CDLL | None:
     """The compiled kernels, or None (after one warning that says why) where they cannot be had."""
     try:
-        return _load(compile_kernels(find_compiler()))
+        library = ctypes.CDLL(str(compile_kernels(find_compiler())))
     except (OSError, subprocess.SubprocessError) as error:
         output = getattr(error, "stderr", None) or str(error)
         reason = output.strip().splitlines()[0] if output.strip() else type(error).__name__
@@ -68,6 +67,10 @@ def load_kernels() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
+    for name, arguments in SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = [TYPES[letter] for letter in arguments], None
+    return library
 
 
 @functools.cache
@@ -120,22 +123,17 @@ def compile_kernels(compiler: list[str], cache: Path = CACHE) -> Path:
 
 
 def _writable(cache: Path) -> Path:
-    """``cache``, or this user's folder for temporary files where that cannot be written.
+    """``cache``, or the user's own folder for caches where that cannot be written, or a fresh folder.
 
-    The folder has the same name in every process, so that the next one finds the kernels. A library from a folder in
-    which others can write is never loaded: where they made the folder first, a fresh one is used.
+    Never a folder for temporary files that others can write in: a library from there would run what they put into it.
     """
-    with suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        if os.access(cache, os.W_OK):
-            return cache
-    if hasattr(os, "getuid"):
-        own = Path(tempfile.gettempdir()) / f"audioclf-{os.getuid()}"
+    import pooch  # here, since a second spent on it is seldom needed
+
+    for folder in (cache, Path(pooch.os_cache("audioclf"))):
         with suppress(OSError):
-            own.mkdir(mode=0o700, exist_ok=True)
-            found = own.lstat()
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
-                return own
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
     return Path(tempfile.mkdtemp(prefix="audioclf-"))
 
 
@@ -146,11 +144,3 @@ def _processor() -> str:
         return f"{platform.machine()} {platform.processor()}"
     lines = info.read_text().splitlines()
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(path))
-    for name, arguments in SIGNATURES.items():
-        function = getattr(library, name)
-        function.argtypes, function.restype = [TYPES[letter] for letter in arguments], None
-    return library

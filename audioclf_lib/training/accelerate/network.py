@@ -20,16 +20,8 @@ from torch import Tensor, nn
 
 from audioclf_lib.models.cnn import CNN, ConvBase
 from audioclf_lib.models.conv_transformer import ConvTransformer, EncoderLayer, MultiHeadSelfAttention
-from audioclf_lib.training.accelerate.functions import (
-    NO_DROPOUT,
-    Dropout,
-    NormPool,
-    Stem,
-    channel_statistics,
-    draw_dropout,
-    drop,
-    patch_statistics,
-)
+from audioclf_lib.training.accelerate import functions as kernels
+from audioclf_lib.training.accelerate.functions import drop
 
 WINDOW = (1, 16000)
 # Attributes of a layer that the kernels take from the model, so that any value is computed; rates, if below 1.
@@ -110,7 +102,7 @@ def run_stem(base: ConvBase, x: Tensor) -> Tensor:
     assert bias is not None
 
     def of_batch() -> tuple[Tensor, Tensor]:
-        patch_mean, patch_covariance = patch_statistics(x)
+        patch_mean, patch_covariance = kernels.patch_statistics(x)
         wide = weight.double()
         return wide @ patch_mean + bias.double(), ((wide @ patch_covariance) * wide).sum(1).clamp(min=0)
 
@@ -119,7 +111,7 @@ def run_stem(base: ConvBase, x: Tensor) -> Tensor:
     folded_weight = (weight.double() * scale[:, None]).float().t()
     folded_bias = ((bias.double() - mean) * scale + norm.bias.double()).float()
     has_relu = isinstance(base.activation1, nn.ReLU)
-    return Stem.apply(x, folded_weight, folded_bias, draw(base.dropout1), has_relu)  # type: ignore[no-any-return, no-untyped-call]
+    return kernels.Stem.apply(x, folded_weight, folded_bias, draw(base.dropout1), has_relu)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def run_block(
@@ -130,13 +122,13 @@ def run_block(
     weight = conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
     z = F.conv2d(image, weight, conv.bias, stride=(1, conv.stride[0]), padding=(0, int(conv.padding[0])))
     z = z.permute(0, 2, 3, 1)[:, 0].contiguous()  # (B, T / 2, C'); already so in memory
-    mean, inverse_std = statistics(norm, lambda: channel_statistics(z.detach()), z.shape[0] * z.shape[1])
+    mean, inverse_std = statistics(norm, lambda: kernels.channel_statistics(z.detach()), z.shape[0] * z.shape[1])
     how = (mean, inverse_std, norm.training), draw(dropout), isinstance(activation, nn.ReLU), average
-    return NormPool.apply(z, norm.weight, norm.bias, *how)  # type: ignore[no-any-return, no-untyped-call]
+    return kernels.NormPool.apply(z, norm.weight, norm.bias, *how)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def draw(dropout: nn.Dropout) -> Dropout:
-    return draw_dropout(dropout.p) if dropout.training else NO_DROPOUT
+def draw(dropout: nn.Dropout) -> kernels.Dropout:
+    return kernels.draw_dropout(dropout.p if dropout.training else 0.0)
 
 
 def statistics(
@@ -178,5 +170,5 @@ def run_attention(attention: MultiHeadSelfAttention, x: Tensor, context: Tensor)
     key, value = F.linear(context, weight[width:], bias[width:]).chunk(2, dim=2)
     scores = attention.split_heads(query) @ attention.split_heads(key).transpose(2, 3)  # (B, heads, T, 33)
     rate = attention.dropout if attention.training else 0.0
-    heads = drop(scores.softmax(dim=3), draw_dropout(rate)) @ attention.split_heads(value)
+    heads = drop(scores.softmax(dim=3), kernels.draw_dropout(rate)) @ attention.split_heads(value)
     return attention.out_projection(attention.merge_heads(heads))  # type: ignore[no-any-return]
