@@ -42,8 +42,8 @@ def plot_confusion(
         kwargs: of :func:`seaborn.heatmap`, such as ``cmap``.
     """
     counts = np.asarray(matrix)
-    given = pd.DataFrame(matrix).index if class_names is None else class_names
-    names = [style.literal(str(name)) for name in given]
+    own = matrix.index if isinstance(matrix, pd.DataFrame) else range(len(counts))
+    names = [style.literal(str(name)) for name in (own if class_names is None else class_names)]
     many = len(names) > style.MANY_CLASSES
     side = min(max(1.4 + 0.36 * len(names), 3.6), style.TEXT_WIDTH)
     ax = style.new_axes(ax, figsize or (side, side if many else 0.92 * side))
@@ -141,7 +141,7 @@ def plot_reliability(
     filled = calibration.bins[calibration.bins["count"] > 0]
     confidence, accuracy, counts = filled["confidence"], filled["accuracy"], filled["count"]
     centres, width = (filled["low"] + filled["high"]) / 2, 0.92 * (filled["high"] - filled["low"])
-    ax.bar(centres, accuracy, **{"width": width, "color": style.LIGHT_BLUE, "zorder": 2} | kwargs)
+    ax.bar(centres, accuracy, **style.Look(width=width, color=style.LIGHT_BLUE, zorder=2) | kwargs)
     ax.plot([0, 1], [0, 1], **style.REFERENCE, zorder=3)
     ax.vlines(confidence, accuracy, confidence, color="C1", linewidth=1.2, zorder=4)
     ax.plot(confidence, accuracy, "o", color="C1", markersize=2.4, clip_on=False, zorder=5)

@@ -37,7 +37,7 @@ def plot_waveform(
     lowest = np.minimum.reduceat(samples, edges[:-1])
     highest = np.maximum.reduceat(samples, edges[:-1])
     times = (edges[:-1] + edges[1:]) / 2 / sample_rate
-    ax.fill_between(times, lowest, highest, **{"color": "C0", "linewidth": 0.5} | kwargs)
+    ax.fill_between(times, lowest, highest, **style.Look(color="C0", linewidth=0.5) | kwargs)
     ax.set(xlim=(0, len(samples) / sample_rate), xlabel="time (s)", ylabel="amplitude")
     ax.grid(False, axis="y")
     return ax
@@ -73,7 +73,7 @@ def plot_mel_spectrogram(
     highest = hertz_to_mel(sample_rate / 2)
     mels = (np.arange(n_mels + 1) + 0.5) * highest / (n_mels + 1)
     mels[0], mels[-1] = 0, highest
-    mesh = ax.pcolormesh(times, mels, decibels, **{"cmap": "magma", "vmin": -80, "vmax": 0} | kwargs)
+    mesh = ax.pcolormesh(times, mels, decibels, **style.Look(cmap="magma", vmin=-80, vmax=0) | kwargs)
     style.draw_colour_bar(ax, mesh, "dB")
     ticks = [f for f in (250, 500, 1000, 2000, 4000, 8000, 16000) if f <= sample_rate / 2]
     ax.set_yticks([hertz_to_mel(f) for f in ticks], [f"{f:,}" for f in ticks])

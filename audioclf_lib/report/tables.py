@@ -223,7 +223,7 @@ def original_f1_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     return pd.DataFrame()
 
 
-def _beside_original(results: Sequence[ExperimentResult]) -> Iterator[tuple[ExperimentResult, dict[str, Any]]]:
+def _beside_original(results: Sequence[ExperimentResult]) -> Iterator[tuple[ExperimentResult, dict[Any, Any]]]:
     """The experiments that the original has, with whichever recipe they were trained, and what it states of each."""
     rows = pd.read_csv(ORIGINAL, index_col="experiment").to_dict(orient="index")
     for result in results:
