@@ -30,19 +30,16 @@ def plot_attention(
     """Attention weights as a heat map with a strip per head, the CLS token first.
 
     Args:
-        weights: (heads, T) or, for one head, (T,): what CLS attends to; or (T, T) of one head, rows attending.
+        weights: (heads, T) or, for one head, (T,): what CLS attends to.
         kwargs: of :func:`seaborn.heatmap`, such as ``cmap``.
     """
     values = np.atleast_2d(weights)
-    rows, tokens = values.shape
-    names = ["CLS", *map(str, range(1, tokens))]
-    is_square = rows == tokens
-    ax = style.new_axes(ax, figsize or ((4.2, 3.4) if is_square else (style.TEXT_WIDTH, 1.0 + 0.25 * rows)))
-    table = pd.DataFrame(values, names if is_square else range(1, rows + 1), names)
-    look = {"cbar": False, "cmap": "Blues", "vmin": 0, "square": is_square, "yticklabels": 8 if is_square else 1}
-    sns.heatmap(table, xticklabels=8, ax=ax, **look | kwargs)
+    heads, tokens = values.shape
+    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 1.0 + 0.25 * heads))
+    table = pd.DataFrame(values, range(1, heads + 1), ["CLS", *map(str, range(1, tokens))])
+    sns.heatmap(table, xticklabels=8, ax=ax, **{"cbar": False, "cmap": "Blues", "vmin": 0} | kwargs)
     style.draw_colour_bar(ax, ax.collections[0], "weight")
-    ax.set(xlabel="attends to token", ylabel="token" if is_square else "head")
+    ax.set(xlabel="attends to token", ylabel="head")
     ax.tick_params(rotation=0)
     ax.grid(False)
     return ax

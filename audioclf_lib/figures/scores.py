@@ -42,14 +42,12 @@ def plot_confusion(
         kwargs: of :func:`seaborn.heatmap`, such as ``cmap``.
     """
     counts = np.asarray(matrix)
-    if class_names is None:
-        class_names = matrix.index.tolist() if isinstance(matrix, pd.DataFrame) else list(map(str, range(len(counts))))
-    n_classes = len(class_names)
-    many = n_classes > style.MANY_CLASSES
-    side = min(max(1.4 + 0.36 * n_classes, 3.6), style.TEXT_WIDTH)
+    own = matrix.index if isinstance(matrix, pd.DataFrame) else range(len(counts))
+    names = [style.literal(str(name)) for name in (own if class_names is None else class_names)]
+    many = len(names) > style.MANY_CLASSES
+    side = min(max(1.4 + 0.36 * len(names), 3.6), style.TEXT_WIDTH)
     ax = style.new_axes(ax, figsize or (side, side if many else 0.92 * side))
     values = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalise else counts
-    names = [style.literal(name) for name in class_names]
     full = 100 if normalise else max(counts.max(), 1)
     numbers = np.where(counts > 0, np.char.mod("%.0f", values), "")
     writing: style.Look = {"annot": numbers, "fmt": "", "annot_kws": {"fontsize": 3.4 if many else 8.5}}
@@ -120,9 +118,8 @@ def plot_f1_bars(
     scores = per_class["f1"].to_numpy(dtype=float)
     names, labels = list(map(str, per_class.index)), [f"{score:.2f}" for score in scores]
     ax = style.draw_bars(names, scores, labels, ax=ax, figsize=figsize, **kwargs)
-    macro = float(np.nanmean(scores))
+    macro, above = per_class["f1"].mean(), ax.get_xaxis_transform()
     ax.axvline(macro, color="C4", linewidth=1.2, linestyle=(0, (4, 3)))
-    above = ax.get_xaxis_transform()
     ax.text(macro, 1.01, f"macro F1 {macro:.2f}", transform=above, ha="center", va="bottom", color="C4")
     ax.set(xlim=(0, 1.05), xticks=np.linspace(0, 1, 6), xlabel="F1")
     return ax
@@ -144,8 +141,7 @@ def plot_reliability(
     filled = calibration.bins[calibration.bins["count"] > 0]
     confidence, accuracy, counts = filled["confidence"], filled["accuracy"], filled["count"]
     centres, width = (filled["low"] + filled["high"]) / 2, 0.92 * (filled["high"] - filled["low"])
-    look: style.Look = {"width": width, "color": style.LIGHT_BLUE, "zorder": 2}
-    ax.bar(centres, accuracy, **look | kwargs)
+    ax.bar(centres, accuracy, **style.Look(width=width, color=style.LIGHT_BLUE, zorder=2) | kwargs)
     ax.plot([0, 1], [0, 1], **style.REFERENCE, zorder=3)
     ax.vlines(confidence, accuracy, confidence, color="C1", linewidth=1.2, zorder=4)
     ax.plot(confidence, accuracy, "o", color="C1", markersize=2.4, clip_on=False, zorder=5)
@@ -193,7 +189,6 @@ def plot_comparison(
     results: pd.DataFrame,
     *,
     chance: float | None = None,
-    reference: Mapping[str, float] | None = None,
     ax: Axes | None = None,
     figsize: style.Size | None = None,
     **kwargs: Any,
@@ -205,7 +200,6 @@ def plot_comparison(
             ``"clip"``) and ``fits`` (list of the fits' accuracies from 0 to 1). An experiment without fits is named as
             missing.
         chance: accuracy of guessing, drawn as a line.
-        reference: experiment -> accuracy in the original report, drawn as a diamond.
         kwargs: of :func:`seaborn.barplot`.
     """
     experiments, levels = list(results["experiment"].unique()), list(results["level"].unique())
@@ -220,15 +214,11 @@ def plot_comparison(
     for bars in ax.containers:
         assert isinstance(bars, BarContainer)
         ax.bar_label(bars, fmt=lambda share: f"{100 * share:.1f} %", label_type="center", size="small")
-    for experiment, values in fits.groupby("experiment")["fits"]:
-        if values.isna().all():
-            ax.text(0.01, experiments.index(experiment), "missing", va="center", color=style.GREY, style="italic")
+    for experiment in sorted(set(experiments) - set(fits.dropna()["experiment"])):
+        ax.text(0.01, experiments.index(experiment), "missing", va="center", color=style.GREY, style="italic")
     ax.plot([], [], "o", color=style.INK, markerfacecolor="white", markersize=3, label="one fit")
     if chance:
         ax.axvline(chance, **style.REFERENCE, zorder=3, label="chance")
-    if reference:
-        mark: style.Look = {"color": "C1", "markeredgecolor": "white", "markersize": 6, "zorder": 5}
-        ax.plot(list(reference.values()), list(reference), "D", **mark, label="original report")
     ax.set_yticks(range(len(experiments)), [style.literal(name) for name in experiments])
     ax.tick_params(axis="y", length=0)
     ax.set(xlim=(0, 1), ylim=(len(experiments) - 0.45, -0.55), xlabel="test accuracy", ylabel="")

@@ -37,8 +37,7 @@ def plot_waveform(
     lowest = np.minimum.reduceat(samples, edges[:-1])
     highest = np.maximum.reduceat(samples, edges[:-1])
     times = (edges[:-1] + edges[1:]) / 2 / sample_rate
-    look: style.Look = {"color": "C0", "linewidth": 0.5}
-    ax.fill_between(times, lowest, highest, **look | kwargs)
+    ax.fill_between(times, lowest, highest, **style.Look(color="C0", linewidth=0.5) | kwargs)
     ax.set(xlim=(0, len(samples) / sample_rate), xlabel="time (s)", ylabel="amplitude")
     ax.grid(False, axis="y")
     return ax
@@ -67,15 +66,14 @@ def plot_mel_spectrogram(
     hop = max(math.ceil(len(samples) / max_frames), 64)
     n_fft = max(1024, 2 ** math.ceil(math.log2(hop)))  # no sample between two frames is skipped
     spectrogram = torchaudio.transforms.MelSpectrogram(sample_rate, n_fft=n_fft, hop_length=hop, n_mels=n_mels)
-    decibels = torchaudio.transforms.AmplitudeToDB(top_db=80)(spectrogram(samples))
-    decibels = (decibels - decibels.max()).numpy()
+    decibels = torchaudio.transforms.AmplitudeToDB(top_db=80)(spectrogram(samples)).numpy()
+    decibels -= decibels.max()
 
     times = (np.arange(decibels.shape[1] + 1) - 0.5) * hop / sample_rate
     highest = hertz_to_mel(sample_rate / 2)
     mels = (np.arange(n_mels + 1) + 0.5) * highest / (n_mels + 1)
     mels[0], mels[-1] = 0, highest
-    look: style.Look = {"cmap": "magma", "vmin": -80, "vmax": 0}
-    mesh = ax.pcolormesh(times, mels, decibels, **look | kwargs)
+    mesh = ax.pcolormesh(times, mels, decibels, **style.Look(cmap="magma", vmin=-80, vmax=0) | kwargs)
     style.draw_colour_bar(ax, mesh, "dB")
     ticks = [f for f in (250, 500, 1000, 2000, 4000, 8000, 16000) if f <= sample_rate / 2]
     ax.set_yticks([hertz_to_mel(f) for f in ticks], [f"{f:,}" for f in ticks])

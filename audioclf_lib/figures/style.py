@@ -61,8 +61,7 @@ def draw_bars(
     size, pitch = (5.5, 0.13) if len(names) > MANY_CLASSES else (7.5, 0.2)
     ax = new_axes(ax, figsize or (TEXT_WIDTH, 0.7 + pitch * len(names)))
     rows = np.arange(len(names))
-    look: Look = {"height": 0.72, "color": "C0"}
-    bars = ax.barh(rows, values, **look | kwargs)
+    bars = ax.barh(rows, values, **Look(height=0.72, color="C0") | kwargs)
     background = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # hides a line that would cross the label
     ax.bar_label(bars, labels, padding=3, fontsize=size, bbox=background, zorder=3)
     ax.set_yticks(rows, [literal(name) for name in names], fontsize=size)

@@ -62,7 +62,7 @@ def resolve(blocks: list[Node], names: Mapping[str, str], target: str) -> list[N
         InputError: a reference to a label that does not exist.
     """
 
-    def replace(element: Node) -> list[Node] | None:
+    def replace(element: Node) -> list[Node]:
         match element["t"], element.get("c"):
             case "Cite", [citations, text]:
                 labels = [citation["citationId"] for citation in citations]
@@ -80,7 +80,7 @@ def resolve(blocks: list[Node], names: Mapping[str, str], target: str) -> list[N
             case "Math", [kind, latex]:
                 number = names.get(_own_label(element), "").split("\N{NO-BREAK SPACE}")[-1]
                 return _formula(kind, latex, number, _own_label(element), target)
-        return None
+        return [element]
 
     return list(rewrite(blocks, replace))
 

@@ -25,7 +25,7 @@ from nbformat import NotebookNode
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import explained
 from audioclf_lib.report.crossrefs import number_all, resolve
-from audioclf_lib.report.markdown import reports_of, write_markdown
+from audioclf_lib.report.markdown import write_markdown
 from audioclf_lib.report.pandoc import Node, elements, read_markdown, write_blocks
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -126,14 +126,14 @@ def read_report(notebook: NotebookNode, target: str, default_title: str | None =
         InputError: a cell ended in an error, an unknown or double label, a foreign image, a caption that is no sound
             Markdown.
     """
-    markdown, files = write_markdown(notebook, IMAGE_TYPES[target == "html" :])
+    markdown, files, reports = write_markdown(notebook, IMAGE_TYPES[target == "html" :])
     blocks = read_markdown(markdown)
     for element in elements(blocks):
         if element["t"] == "Image" and element["c"][2][0] not in files:
             raise InputError(f"the image {element['c'][2][0]!r} is no output of the notebook; paste it into a cell")
     names = number_all(blocks)
     title_page: dict[str, Any] = {"title": default_title or "Report", "authors": [], "people": []}
-    for shown in reports_of(notebook):
+    for shown in reports:
         label = shown.get("label")
         if shown["kind"] == "title-page":
             title_page = shown

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, user_path
-from audioclf_lib.config import Experiment, FitConfig, KnownDataset, make_recipe
+from audioclf_lib.config import Experiment, KnownDataset, make_recipe
 from audioclf_lib.data import dataset_facts, dataset_slug
 from audioclf_lib.metrics.results import ExperimentResult
 from audioclf_lib.models import find_model
@@ -67,18 +68,17 @@ def gather(plan: Plan | str = "", runs_dir: Path | str = "", dataset: str | None
         InputError: no fit was found, or the data set's runs are of several contents and its recordings are not there.
     """
     store = RunStore(runs_dir or DEFAULT_RUNS_DIR)
-    if plan:
-        chosen = load_plan(plan, dataset or None) if isinstance(plan, str) else plan
-        gathered = _gather_plan(chosen, store)
-        if gathered is None or not gathered.results:
-            raise InputError(_describe_nothing(chosen, store, gathered))
-        return gathered
     last = last_plan_path(store.runs_dir)
-    gathered = _gather_plan(load_plan(last, dataset or None), store) if last.is_file() else None
+    if not plan and not last.is_file():
+        return _gather_found(store, dataset)
+    chosen = plan if isinstance(plan, Plan) else load_plan(plan or last, dataset or None)
+    gathered = _gather_plan(chosen, store)
     if gathered is not None and gathered.results:
         return gathered
+    if plan:
+        raise InputError(_describe_nothing(chosen, store, gathered))
     found = _gather_found(store, dataset)
-    return replace(found, problems=(f"no fit of {last} is there", *found.problems)) if last.is_file() else found
+    return replace(found, problems=(f"no fit of {last} is there", *found.problems))
 
 
 def describe_findings(gathered: Gathered) -> list[str]:
@@ -119,38 +119,25 @@ def identify_dataset(name_or_path: str, store: RunStore) -> KnownDataset | None:
 
 
 def _read_results(
-    experiments: Sequence[Experiment],
-    dataset: KnownDataset,
-    store: RunStore,
-    problems: list[str],
-    marks: Sequence[str] | None = None,
+    experiments: Sequence[Experiment], dataset: KnownDataset, problems: list[str], marks: Sequence[str] | None = None
 ) -> tuple[ExperimentResult, ...]:
     """The experiments with those of their fits that can be read; what is wrong with others is added to ``problems``."""
     marks = distinctions(experiments) if marks is None else marks
-    fits = [experiment.fits(dataset) for experiment in experiments]
-    runs: dict[str, Run] = {}
-    for fit_id, config in {config.fit_id: config for configs in fits for config in configs}.items():
-        if not store.path(config).exists():
-            continue
-        try:
-            run = store.load(config)
-            run.check()
-        except InputError as error:
-            problems.append(str(error))
-            continue
-        if run.config.fingerprint == dataset.fingerprint:
-            runs[fit_id] = run
-        else:
-            problems.append(f"{run.path} is of other recordings than {dataset.name}; it is not shown")
-    return tuple(
-        ExperimentResult(
-            experiment,
-            tuple(runs[config.fit_id] for config in configs if config.fit_id in runs),
-            tuple(config for config in configs if config.fit_id not in runs),
-            mark,
-        )
-        for experiment, configs, mark in zip(experiments, fits, marks, strict=True)
-    )
+    results, runs = [], dict[str, Run]()
+    for experiment, mark in zip(experiments, marks, strict=True):
+        configs, store = experiment.fits(dataset), RunStore(experiment.runs_dir)
+        for config in configs:
+            if config.fit_id not in runs and store.path(config).exists():
+                try:
+                    run = store.load(config)
+                    run.check()
+                    runs[config.fit_id] = run
+                except InputError as error:
+                    problems.append(str(error))
+        there = tuple(runs[config.fit_id] for config in configs if config.fit_id in runs)
+        missing = tuple(config for config in configs if config.fit_id not in runs)
+        results.append(ExperimentResult(experiment, there, missing, mark))
+    return tuple(results)
 
 
 def _gather_plan(plan: Plan, store: RunStore) -> Gathered | None:
@@ -159,17 +146,17 @@ def _gather_plan(plan: Plan, store: RunStore) -> Gathered | None:
     if dataset is None:
         return None
     problems: list[str] = []
-    experiments = _read_results(plan.experiments_list(runs_dir=store.runs_dir), dataset, store, problems)
-    checks = _read_results(plan.checks_list(runs_dir=store.runs_dir), dataset, store, problems)
+    experiments = _read_results(plan.experiments_list(runs_dir=store.runs_dir), dataset, problems)
+    checks = _read_results(plan.checks_list(runs_dir=store.runs_dir), dataset, problems)
     variants = ablation_experiments(plan, runs_dir=store.runs_dir)
-    ablation = _read_results(variants, dataset, store, problems, [change_of(variant) for variant in variants])
-    return Gathered(plan.name, dataset, experiments, checks, ablation, tuple(problems))
+    ablation = _read_results(variants, dataset, problems, [change_of(variant) for variant in variants])
+    return Gathered(plan.name, dataset, experiments, checks, ablation, tuple(dict.fromkeys(problems)))
 
 
 def _describe_nothing(plan: Plan, store: RunStore, gathered: Gathered | None) -> str:
     """One sentence: no fit of a plan can be shown, and what is there instead."""
     found, errors = store.scan()
-    problems = gathered.problems if gathered and gathered.problems else () if found else errors
+    problems = (gathered.problems if gathered else ()) or ([] if found else errors)
     if problems:
         return f"no fit of plan {plan.name} can be read: {problems[0]}"
     counts = Counter(run.config.dataset for run in found)
@@ -192,73 +179,53 @@ def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
     """
     named = identify_dataset(dataset, store) if dataset else None
     found, errors = store.scan(named.name if named else None)
-    runs = sorted((run for run in found if run.config.score_test), key=_written)
+    runs = sorted((run for run in found if run.config.score_test), key=lambda run: (run.path / CONFIG).stat().st_mtime)
     if not runs:
         remedy = "train some with `audioclf suite` or a notebook"
         raise InputError(str(errors[0]) if errors else f"{store.runs_dir} holds no finished fit; {remedy}")
     last = runs[-1].config
-    own = [run for run in runs if _dataset_of(run) == _dataset_of(runs[-1])]
-    folds = sorted(
-        {fold for run in own for fold in (*run.config.train_folds, run.config.val_fold, run.config.test_fold)}
-    )
-    known = KnownDataset(last.dataset, last.fingerprint, tuple(folds), last.class_names)
-    by_name: dict[str, list[Run]] = {}
-    for run in own:
-        config = run.config
-        name = f"{config.model_label}-{config.test_fold}-{config.seed}-{config.recipe_settings.model_dump_json()}"
-        by_name.setdefault(name, []).append(run)
-    groups = [[run for run in group if _alike(run, group[-1])] for _, group in sorted(by_name.items())]
-    others = {run.config.dataset for run in runs if _dataset_of(run) != _dataset_of(runs[-1])}
-    problems = [f"runs of {name} are there too" for name in sorted(others)]
-    if older := len(own) - sum(map(len, groups)):
+    folds = tuple(sorted({*last.train_folds, last.val_fold, last.test_fold}))
+    own = [run for run in runs if run.config.dataset == last.dataset]
+    latest = {_name_of(run): _settings_of(run) for run in own}
+    shown = sorted((run for run in own if _settings_of(run) == latest[_name_of(run)]), key=_name_of)
+    experiments = [_experiment_of(list(group), store, folds) for _, group in groupby(shown, key=_name_of)]
+    problems = [
+        f"runs of {name} are there too" for name in sorted({run.config.dataset for run in runs} - {last.dataset})
+    ]
+    if older := len(own) - len(shown):
         problems.append(f"fits of other epochs, threads or versions than the last are not shown: {older}")
-    experiments = [_experiment_of(group, store, folds) for group in groups]
+    problems += map(str, errors)
     ((test_fold, _),) = Counter(each.test_fold for each in experiments).most_common(1)
-    shown, checks = (
-        _read_results([each for each in experiments if (each.test_fold == test_fold) is on_it], known, store, problems)
-        for on_it in (True, False)
+    known = KnownDataset(last.dataset, last.fingerprint, folds, last.class_names)
+    on_it, checks = (
+        _read_results([each for each in experiments if (each.test_fold == test_fold) is wanted], known, problems)
+        for wanted in (True, False)
     )
-    return Gathered("", known, shown, checks, problems=tuple(dict.fromkeys([*problems, *map(str, errors)])))
+    return Gathered("", known, on_it, checks, problems=tuple(dict.fromkeys(problems)))
 
 
-def _dataset_of(run: Run) -> tuple[str, str]:
-    return run.config.dataset, run.config.fingerprint
+def _name_of(run: Run) -> tuple[str, int, int, str]:
+    config = run.config
+    return config.model_label, config.test_fold, config.seed, config.recipe_settings.model_dump_json()
 
 
-def _written(run: Run) -> float:
-    return (run.path / CONFIG).stat().st_mtime
+def _settings_of(run: Run) -> dict[str, Any]:
+    """All that determines a fit but its folds."""
+    return run.config.model_dump(exclude={"train_folds", "val_fold"})
 
 
-def _alike(run: Run, other: Run) -> bool:
-    """True if two fits differ in nothing but their folds."""
-    return _without_folds(run.config) == _without_folds(other.config)
-
-
-def _without_folds(config: FitConfig) -> dict[str, Any]:
-    return config.model_dump(exclude={"train_folds", "val_fold"})
-
-
-def _experiment_of(runs: Sequence[Run], store: RunStore, folds: Collection[int]) -> Experiment:
+def _experiment_of(runs: Sequence[Run], store: RunStore, folds: Sequence[int]) -> Experiment:
     """The experiment that these fits belong to: a split if the only one validates on the fold after the test fold.
 
     An own architecture is the one in the run folder's ``model.py``, whose code this runs.
     """
     run, config = runs[-1], runs[-1].config
     model = f"{run.path / MODEL}:{config.model}" if (run.path / MODEL).exists() else config.model
-    usual = make_recipe(config.recipe, find_model(model)).model_dump()
-    recipe = config.recipe_settings.model_dump()
-    split = Experiment(
-        model=model,
-        model_settings=config.model_settings,
-        protocol="split",
-        dataset=config.dataset,
-        epochs=config.epochs,
-        seed=config.seed,
-        test_fold=config.test_fold,
-        recipe=config.recipe,
-        recipe_changes={name: value for name, value in recipe.items() if value != usual[name]},
-        threads=config.threads,
-        runs_dir=store.runs_dir,
-    )
+    usual = make_recipe(config.recipe, find_model(model))
+    settings = config.model_dump(include=set(Experiment.model_fields)) | {"model": model, "runs_dir": store.runs_dir}
+    settings["recipe_changes"] = {
+        name: value for name, value in config.recipe_settings if value != getattr(usual, name)
+    }
+    split = Experiment(**settings, protocol="split")
     val_folds = [run.config.val_fold for run in runs]
     return split if val_folds == split.validation_folds(folds) else split.changed(protocol="kfold")

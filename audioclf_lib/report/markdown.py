@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import mimetypes
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nbformat import NotebookNode
@@ -20,8 +20,10 @@ HIDDEN_TAGS = {"parameters", "injected-parameters", "hide", "remove-cell", "pape
 WIDGET = "application/vnd.jupyter.widget-view+json"  # of a progress bar: shown as nothing
 
 
-def write_markdown(notebook: NotebookNode, image_types: Sequence[str]) -> tuple[str, dict[str, bytes]]:
-    """The Markdown of an executed notebook and the image files that it names.
+def write_markdown(
+    notebook: NotebookNode, image_types: Sequence[str]
+) -> tuple[str, dict[str, bytes], list[dict[str, Any]]]:
+    """The Markdown of an executed notebook, the image files that it names, and what ``report.show`` noted, in order.
 
     Args:
         notebook: with its outputs.
@@ -32,6 +34,7 @@ def write_markdown(notebook: NotebookNode, image_types: Sequence[str]) -> tuple[
     """
     parts: list[str] = []
     files: dict[str, bytes] = {}
+    reports: list[dict[str, Any]] = []
 
     def add_image(mime_type: str, content: str) -> str:
         name = f"image-{len(files)}{mimetypes.guess_extension(mime_type) or ''}"
@@ -53,6 +56,7 @@ def write_markdown(notebook: NotebookNode, image_types: Sequence[str]) -> tuple[
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             report = output.get("metadata", {}).get("report", {})
+            reports += [report] if report else []
             image_type = next((kind for kind in image_types if kind in data), None)
             if image_type is None:
                 parts.append(_text_of(data, report))
@@ -61,15 +65,7 @@ def write_markdown(notebook: NotebookNode, image_types: Sequence[str]) -> tuple[
                 attributes = " ".join(filter(None, [label and f"#{label}", width and f"width={width}"]))
                 file = add_image(image_type, data[image_type])
                 parts.append(f"![{report.get('caption', '')}]({file}){{{attributes}}}")
-    return "\n\n".join(filter(None, parts)), files
-
-
-def reports_of(notebook: NotebookNode) -> Iterator[dict[str, Any]]:
-    """What the outputs of ``report.show`` in the notebook hold for the report, in order."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if "report" in output.get("metadata", {}):
-                yield dict(output["metadata"]["report"])
+    return "\n\n".join(filter(None, parts)), files, reports
 
 
 def _text_of(data: Mapping[str, str], report: Mapping[str, Any]) -> str:

@@ -59,18 +59,14 @@ def _convert(text: str, source: str, target: str, options: list[str], folder: Pa
 
 def elements(node: Node) -> Iterator[dict[str, Any]]:
     """All elements at and under a node, in reading order."""
-    if isinstance(node, dict):
-        if "t" in node:
-            yield node
-        for child in node.values():
-            yield from elements(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from elements(child)
+    if isinstance(node, dict) and "t" in node:
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from elements(child)
 
 
-def rewrite(node: Node, replace: Callable[[Node], list[Node] | None]) -> Node:
-    """A copy of the tree in which each element, from the leaves up, is what ``replace`` gives, or itself for None."""
+def rewrite(node: Node, replace: Callable[[Node], list[Node]]) -> Node:
+    """A copy of the tree in which each element, from the leaves up, is what ``replace`` gives."""
     if isinstance(node, dict):
         return {key: rewrite(child, replace) for key, child in node.items()}
     if not isinstance(node, list):
@@ -78,6 +74,5 @@ def rewrite(node: Node, replace: Callable[[Node], list[Node] | None]) -> Node:
     children: list[Node] = []
     for child in node:
         new = rewrite(child, replace)
-        replaced = replace(new) if isinstance(new, dict) and "t" in new else None
-        children.extend([new] if replaced is None else replaced)
+        children += replace(new) if isinstance(new, dict) and "t" in new else [new]
     return children

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import base64
 import html
-import math
 import os
 import re
 import string
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from numbers import Integral, Real
 from pathlib import Path
@@ -36,14 +35,8 @@ from audioclf_lib._support.paths import PROJECT_ROOT, replace_file
 NO_VALUE = "–"
 KINDS = {"fig": "figure", "tbl": "table", "eq": "equation", "sec": "section"}  # by the prefix of a label
 
-# Same figure, same bytes: ids from a fixed salt, no date. Paths for glyphs, since browsers may lack the font. No layout
-# while a file is drawn, since it is done once for all three.
-RENDERING: Any = {
-    "svg.hashsalt": "audioclf",
-    "svg.fonttype": "path",
-    "figure.constrained_layout.use": False,
-    "figure.autolayout": False,
-}
+# Same figure, same bytes: ids from a fixed salt, no date. Paths for glyphs, since browsers may lack the font.
+RENDERING: Any = {"svg.hashsalt": "audioclf", "svg.fonttype": "path"}
 FILE_METADATA: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 PADDING_INCHES = 0.1
 
@@ -68,7 +61,6 @@ def show(
     folder: str | Path = "",
     vector_only: bool = True,
     formats: Mapping[str, str] | None = None,
-    markdown: Collection[str] = (),
     index: bool | None = None,
 ) -> None:
     """Show a figure or a table with its caption, and put both into the report.
@@ -78,8 +70,7 @@ def show(
     In tables, numbers stand right and text left.
 
     Args:
-        item: a figure, one of its axes or several of them; or a data frame, whose cells are plain text or numbers,
-            except in the columns that ``markdown`` names.
+        item: a figure, one of its axes or several of them; or a data frame, whose cells are plain text or numbers.
         caption: Markdown.
         label: ``fig:...`` or ``tbl:...``, unique in the notebook; only what has one is numbered.
         width: share of the text width that a figure takes in the export.
@@ -87,7 +78,6 @@ def show(
         vector_only: refuse a figure that holds a bitmap (which ``imshow`` and ``rasterized=True`` put into it).
         formats: format specification by column, such as ``{"Accuracy": ".1%"}``; otherwise integers get thousands
             separators and other numbers three decimals; missing values are shown as a dash.
-        markdown: columns whose cells are Markdown, for instance with ``$..$``.
         index: show the index as first column(s); by default unless it is a plain row number.
 
     Raises:
@@ -99,7 +89,7 @@ def show(
         _check_label(label, "tbl")
         with_index = not isinstance(item.index, pd.RangeIndex) if index is None else index
         shown = item.reset_index() if with_index else item
-        text = _pipe_table(shown, formats or {}, markdown)
+        text = _pipe_table(shown, formats or {})
         if caption or label:  # as pandoc writes captions, which reads well in JupyterLab
             text = f"Table: {caption}{f' {{#{label}}}' if label else ''}\n\n{text}"
         bundle = {"text/markdown": _readable(text), "text/plain": shown.to_string(index=False)}
@@ -228,7 +218,7 @@ def _render(figure: Figure) -> dict[str, bytes]:
     files = {}
     with mpl.rc_context(RENDERING):
         figure.draw_without_rendering()
-        figure.set_layout_engine(None)
+        figure.set_layout_engine("none")
         box = figure.get_tightbbox().padded(PADDING_INCHES)
         for kind, metadata in FILE_METADATA.items():
             buffer = BytesIO()
@@ -250,38 +240,22 @@ def _write_figure(folder: Path, name: str, files: Mapping[str, bytes]) -> None:
         print(f"no figure is written to {target}: {error.strerror or error}")
 
 
-def _pipe_table(table: pd.DataFrame, formats: Mapping[str, str], markdown: Collection[str]) -> str:
-    columns = [str(column) for column in table.columns]
-    header, rule, cells = [], [], []
-    for position, column in enumerate(columns):
+def _pipe_table(table: pd.DataFrame, formats: Mapping[str, str]) -> str:
+    columns = []
+    for position, name in enumerate(map(str, table.columns)):
         values = table.iloc[:, position].tolist()
-        is_markdown = column in markdown
-        header.append(_markdown_cell(column) if is_markdown else escape_markdown(column))
-        rule.append("---:" if all(isinstance(value, Real) for value in values) and values else ":---")
-        cells.append([_cell(value, formats.get(column), is_markdown) for value in values])
-    rows = [header, rule, *(list(row) for row in zip(*cells, strict=True))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+        rule = "---:" if all(isinstance(value, Real) for value in values) and values else ":---"
+        columns.append([escape_markdown(name), rule, *(_cell(value, formats.get(name)) for value in values)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True)) + "\n"
 
 
-def _cell(value: object, spec: str | None, is_markdown: bool) -> str:
+def _cell(value: object, spec: str | None) -> str:
+    if pd.isna(value):  # type: ignore[call-overload]  # any object may be asked
+        return NO_VALUE
     if isinstance(value, Real) and not isinstance(value, bool):
-        if math.isnan(value):
-            return NO_VALUE
         text = format(value, spec or ("," if isinstance(value, Integral) else ".3f"))
         return text.replace("-", "−").replace("%", "\N{NO-BREAK SPACE}%")
-    if value is None or value is pd.NA:
-        return NO_VALUE
-    return _markdown_cell(str(value)) if is_markdown else escape_markdown(value)
-
-
-def _markdown_cell(text: str) -> str:
-    r"""A bar would end the cell; written ``\|`` it would be a double bar in mathematics, so there it gets its name."""
-
-    def name_bars(part: re.Match[str]) -> str:
-        formula = part[0].replace(r"\|", r"{\Vert}").replace("|", r"{\vert}")
-        return r"\|" if part[0] == "|" else formula
-
-    return re.sub(r"\$[^$]+\$|\|", name_bars, _one_line(text))
+    return escape_markdown(value)
 
 
 def _check_label(label: str, prefix: str) -> None:
@@ -292,19 +266,3 @@ def _check_label(label: str, prefix: str) -> None:
 def _one_line(text: str) -> str:
     """Each run of white space as one space; spaces that do not break stay what they are."""
     return re.sub(r"[^\S\N{NO-BREAK SPACE}]+", " ", text).strip()
-
-
-# For sections.py and its like, which still show by these; they go with them.
-
-
-def show_table(table: pd.DataFrame, **options: Any) -> None:
-    show(table, **options)
-
-
-def show_figure(
-    figure: Any, *, name: str, dataset: str | None = None, experiment: str | None = None, **options: Any
-) -> None:
-    show(figure, folder=Path(*filter(None, (dataset, experiment))), **options)
-
-
-show_front_matter = show_title_page

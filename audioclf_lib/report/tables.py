@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +53,15 @@ def accuracy_latex(scores: Scores) -> str:
 
 def data_table(run: Run) -> pd.DataFrame:
     """Clips, source recordings, windows and silent windows of every class, as the run saw them."""
-    by_class = run.predictions.groupby("y_true")
     counts = {
-        "Clips": by_class["clip_id"].nunique(),
-        "Recordings": by_class["source"].nunique(),
-        "Windows": by_class.size(),
-        "Silent windows": by_class["silent"].sum(),
+        "Clips": ("clip_id", "nunique"),
+        "Recordings": ("source", "nunique"),
+        "Windows": ("clip_id", "size"),
+        "Silent windows": ("silent", "sum"),
     }
-    classes = run.config.class_names
-    table = pd.DataFrame(counts).reindex(range(len(classes)), fill_value=0).astype(int)
-    return table.set_axis(pd.Index(classes, name="Class"))
+    table = run.predictions.groupby("y_true").agg(**counts)
+    classes = pd.Index(run.config.class_names, name="Class")
+    return table.reindex(range(len(classes)), fill_value=0).astype(int).set_axis(classes)
 
 
 def data_numbers(run: Run) -> dict[str, int | str]:
@@ -165,17 +164,11 @@ def silence_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     rows = []
     for result in results:
         tests = [run.predictions.query("split == 'test'") for run in result.runs]
-        right = [int((test["silent"] & (answers_to_windows(test) == test["y_true"])).sum()) for test in tests]
+        right = [(test["silent"] & (answers_to_windows(test) == test["y_true"])).sum() for test in tests]
         heard = [run.metrics["scores"]["test"]["window"].get("accuracy_without_silence") for run in result.runs]
-        rows.append(
-            {
-                "Experiment": result.short_title,
-                "Silent windows": int(tests[0]["silent"].sum()),
-                "Right in each fit": ", ".join(map(str, right)),
-                "All windows": result.mean("window"),
-                "Heard windows": float(pd.Series(heard, dtype=float).mean()),
-            }
-        )
+        row = {"Experiment": result.short_title, "Silent windows": int(tests[0]["silent"].sum())}
+        row |= {"Right in each fit": ", ".join(map(str, right)), "All windows": result.mean("window")}
+        rows.append(row | {"Heard windows": float(pd.Series(heard, dtype=float).mean())})
     return pd.DataFrame(rows)
 
 
@@ -208,41 +201,35 @@ def ablation_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
 
 def original_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     """Window accuracy and AUC that the original report states, beside ours; empty on any other data set."""
-    stated = pd.read_csv(ORIGINAL, index_col="experiment")
-    rows = [
+    return pd.DataFrame(
         {
             "Experiment": result.short_title,
-            "Original": stated.loc[_original_name(result), "accuracy"],
+            "Original": stated["accuracy"],
             "Ours": percent(result.mean("window"), result.std("window"), result.intervals["window"]),
-            "Original AUC": stated.loc[_original_name(result), "auc"],
+            "Original AUC": stated["auc"],
             "Our AUC": result.mean("window", "auc_macro"),
-            "In the original": stated.loc[_original_name(result), "remark"],
+            "In the original": stated["remark"],
         }
-        for result in results
-        if result.dataset == ORIGINAL_DATASET and _original_name(result) in stated.index
-    ]
-    return pd.DataFrame(rows)
-
-
-def _original_name(result: ExperimentResult) -> str:
-    """What the experiment is called in the table of the original's numbers, with whichever recipe it was trained."""
-    return result.experiment.changed(recipe="tuned", recipe_changes={}).full_name
+        for result, stated in _beside_original(results)
+    )
 
 
 def original_f1_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     """F1 per class that the original report lists for its cross-validated CNN, beside ours; empty where it has none."""
-    stated = pd.read_csv(ORIGINAL, index_col="experiment")["f1"].dropna()
-    tables = [
-        pd.DataFrame(
-            {
-                "Original": [float(value) for value in stated[_original_name(result)].split()],
-                "Ours": result.scores("window").per_class["f1"],
-            }
-        ).rename_axis("Class")
-        for result in results
-        if result.dataset == ORIGINAL_DATASET and _original_name(result) in stated.index
-    ]
-    return tables[0] if tables else pd.DataFrame()
+    for result, stated in _beside_original(results):
+        if isinstance(stated["f1"], str):
+            theirs, ours = list(map(float, stated["f1"].split())), result.scores("window").per_class["f1"]
+            return pd.DataFrame({"Original": theirs, "Ours": ours}).rename_axis("Class")
+    return pd.DataFrame()
+
+
+def _beside_original(results: Sequence[ExperimentResult]) -> Iterator[tuple[ExperimentResult, dict[Any, Any]]]:
+    """The experiments that the original has, with whichever recipe they were trained, and what it states of each."""
+    rows = pd.read_csv(ORIGINAL, index_col="experiment").to_dict(orient="index")
+    for result in results:
+        name = result.experiment.changed(recipe="tuned", recipe_changes={}).full_name
+        if result.dataset == ORIGINAL_DATASET and name in rows:
+            yield result, rows[name]
 
 
 def key_numbers(results: Sequence[ExperimentResult]) -> dict[str, int | float | str]:

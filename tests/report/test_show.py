@@ -21,7 +21,7 @@ from shown import outputs_of, plain_text
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.report import escape_markdown, show, show_equation, show_text, show_title_page
-from audioclf_lib.report.pandoc import elements, read_markdown
+from audioclf_lib.report.pandoc import read_markdown
 
 visible_text = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=40)
 
@@ -159,13 +159,8 @@ def test_table_shows_an_index_of_names_but_not_row_numbers() -> None:
     assert shown_cells(table.set_index(pd.Index(["rain"], name="class")))[1] == [["class", "F1"], ["rain", "0.500"]]
 
 
-def test_table_cells_are_plain_text_unless_their_column_is_markdown() -> None:
-    table = pd.DataFrame({"class": ["$x$ | *b*"], "formula": ["$|x|$ or *b* | c"]})
-    (output,) = outputs_of(lambda: show(table, caption="c", label="tbl:a", markdown=["formula"]))
-    (block,) = read_markdown(output.data["text/markdown"])
-    formulas = [element["c"][1] for element in elements(block) if element["t"] == "Math"]
-    assert formulas == [r"{\vert}x{\vert}"]
-    assert shown_cells(table, markdown=["formula"])[1][1][0] == "$x$ | *b*"
+def test_table_cells_are_plain_text() -> None:
+    assert shown_cells(pd.DataFrame({"class": ["$x$ | *b*"]}))[1][1][0] == "$x$ | *b*"
 
 
 @given(st.lists(visible_text.filter(str.strip), min_size=1, max_size=20))
