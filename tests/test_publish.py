@@ -19,7 +19,7 @@ from audioclf_lib.data.windowing import cut_windows
 from audioclf_lib.metrics import evaluate
 from audioclf_lib.runs import RunStore, load_run
 from audioclf_lib.runs.store import WEIGHTS, Run
-from audioclf_lib.suite.ablation import RESCORED, ablation_experiments
+from audioclf_lib.suite.ablation import ablation_experiments
 from audioclf_lib.suite.plan import Plan, load_plan, save_plan
 from audioclf_lib.training import fit
 
@@ -55,12 +55,11 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="module")
 def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> RunStore:
-    """All fits of the plan but its check, and one of its ablation with a table beside it."""
+    """All fits of the plan but its check, and one of its ablation."""
     store = RunStore(tmp_path_factory.mktemp("trained"))
     written = ablation_experiments(PLAN)[0].fits(dataset)
     for config in [*(each for experiment in PLAN.experiments_list() for each in experiment.fits(dataset)), *written]:
         fit(config, dataset, runs_dir=store.runs_dir, device="cpu")
-    store.save_trace(written[0], RESCORED, pd.DataFrame({"clip_accuracy": [0.5]}, index=["test"]))
     return store
 
 
@@ -96,12 +95,6 @@ def test_run_folders_are_copied_whole_but_for_the_weights_of_all_but_the_best(
         for path in copy.path.iterdir():
             assert path.read_bytes() == (run.path / path.name).read_bytes()
     assert [path.name for path in published.runs_dir.glob("tiny/.*")] == [], "nothing is left of copying"
-
-
-def test_tables_of_the_ablation_are_published(dataset: Dataset, published: RunStore) -> None:
-    config = ablation_experiments(PLAN)[0].fits(dataset)[0]
-    table = published.load_trace(config, RESCORED)
-    assert table is not None and table.at["test", "clip_accuracy"] == 0.5
 
 
 def test_every_number_of_the_table_follows_from_the_stored_predictions(

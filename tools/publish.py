@@ -29,7 +29,7 @@ from audioclf_lib.metrics.scores import LEVELS, SPLITS, best_fit
 from audioclf_lib.report.gather import identify_dataset
 from audioclf_lib.report.tables import DATASET_TITLES, NBSP, percent
 from audioclf_lib.runs.store import WEIGHTS, Run, RunStore
-from audioclf_lib.suite.ablation import RESCORED, TRACE, ablation_experiments
+from audioclf_lib.suite.ablation import ablation_experiments
 from audioclf_lib.suite.plan import Plan, last_plan_path, load_plan, save_plan
 
 RESULTS, README = "results.csv", PROJECT_ROOT / "README.md"
@@ -58,9 +58,6 @@ def publish(plan: Plan, *, runs_dir: Path, to: Path, weights: bool = True, readm
     for config in [*main, *_fits(ablation_experiments(plan), dataset)]:
         if source.exists(config) and not target.exists(config):
             _copy(source.load(config), target)
-        for name in (RESCORED, TRACE):
-            if (table := source.load_trace(config, name)) is not None:
-                target.save_trace(config, name, table)
     _choose_weights([target.load(config) for config in main if target.exists(config)], source, target, keep=weights)
     results = pd.DataFrame([_row(run) for run in target.find(dataset.name)])
     with explained(to, "free space or choose another folder"):

@@ -1,8 +1,8 @@
 """Every figure of the notebooks and the report: functions ``(data, *, ax=None, figsize=..., **kwargs) -> Axes``.
 
 Each draws on the axes it is given, or on a pyplot figure of its own, so that a notebook shows it below the cell that
-ends with it. ``kwargs`` go on to seaborn or matplotlib. ``plot_learning_curves``, ``plot_variants``,
-``plot_inside_training`` and ``plot_reliabilities`` draw several panels and return an array of axes.
+ends with it. ``kwargs`` go on to seaborn or matplotlib. ``plot_learning_curves``, ``plot_variants`` and
+``plot_reliabilities`` draw several panels and return an array of axes.
 
 The look is in ``audioclf.mplstyle``. Importing this package applies it once, with ``plt.style.use``, so that a
 notebook's own plots share it. Settings made after the import hold for all figures: ``plt.rcParams["font.size"] = 10``,
@@ -10,7 +10,6 @@ another ``plt.style.use(...)``, or ``plt.rcdefaults()`` for matplotlib's own loo
 maps are meshes, not images), so that PDF and SVG stay sharp, and can be read in grey.
 """
 
-from audioclf_lib.figures.curves import plot_inside_training as plot_inside_training
 from audioclf_lib.figures.curves import plot_learning_curve as plot_learning_curve
 from audioclf_lib.figures.curves import plot_learning_curves as plot_learning_curves
 from audioclf_lib.figures.curves import plot_variants as plot_variants

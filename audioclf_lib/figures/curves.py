@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import product
 from typing import Any, Literal
 
 import matplotlib.pyplot as plt
@@ -165,49 +164,4 @@ def plot_variants(
     panels[0, 0].set_ylim(bottom=0)
     handles = [entries[label] for label in map(style.literal, names) if label in entries]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=3)
-    return panels
-
-
-def plot_inside_training(
-    traces: Mapping[str, pd.DataFrame], *, tokens: int = 33, figsize: style.Size = (6.3, 4.6), **kwargs: Any
-) -> style.Panels:
-    """What happens inside a Transformer in its first steps: a column per variant of a recipe.
-
-    Rows: norm of the gradient of each part of the model; entropy of CLS's attention in each layer, beside that of
-    uniform attention; mean cosine of the CLS outputs of two windows.
-
-    Args:
-        traces: title of each column -> a row per step, with ``epoch``, ``step``, ``gradient_<part>`` and, in the steps
-            with a probe, ``entropy_<layer>`` and ``similarity``.
-        tokens: how many CLS can attend to, itself included.
-        kwargs: of :meth:`matplotlib.axes.Axes.plot`.
-
-    Returns:
-        (3, traces) axes.
-    """
-    figure, panels = plt.subplots(3, len(traces), figsize=figsize, sharex=True, sharey="row", squeeze=False)
-    columns = dict.fromkeys(str(column) for trace in traces.values() for column in trace)
-    parts = [column.removeprefix("gradient_") for column in columns if column.startswith("gradient_")]
-    looks = dict(zip(parts, style.line_looks(len(parts)), strict=True))
-    for (gradients, entropies, similarity), (title, trace) in zip(panels.T, traces.items(), strict=True):
-        probes = trace.dropna(subset=["similarity"])
-        for part, look in looks.items():
-            gradients.plot(trace["step"], trace[f"gradient_{part}"].clip(lower=1e-12), **look | kwargs)
-            if f"entropy_{part}" in trace:
-                entropies.plot(probes["step"], probes[f"entropy_{part}"], **{"marker": "o"} | look | kwargs)
-        similarity.plot(probes["step"], probes["similarity"], **{"marker": "o", "color": style.INK} | kwargs)
-        style.draw_level(entropies, math.log(tokens), f"uniform: ln {tokens} = {math.log(tokens):.2f}")
-        style.draw_level(similarity, 1, "all windows alike")
-        gradients.set_title(style.literal(title))
-        similarity.set_xlabel("step")
-        for ax, step in product((gradients, entropies, similarity), trace["step"][trace["epoch"].diff() > 0]):
-            ax.axvline(step - 0.5, color=style.LIGHT_GREY, linewidth=1.2, zorder=0)
-    for ax, label in zip(panels[:, 0], ("gradient norm", "CLS entropy (nats)", "CLS similarity"), strict=True):
-        ax.set_ylabel(label)
-    figure.align_ylabels(panels[:, 0])
-    panels[0, 0].set_yscale("log")
-    panels[1, 0].set_ylim(0, 1.15 * math.log(tokens))
-    panels[2, 0].set_ylim(min(0, panels[2, 0].get_ylim()[0]), 1.15)
-    handles = [Line2D([], [], label=PART_LABELS.get(part, part), **look) for part, look in looks.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=3)
     return panels

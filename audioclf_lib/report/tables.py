@@ -14,8 +14,7 @@ from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
 from audioclf_lib.metrics.results import ExperimentResult
 from audioclf_lib.metrics.scores import SPLITS, Scores, answers_to_windows
 from audioclf_lib.metrics.uncertainty import Interval, PairTest, clips_needed, p_value
-from audioclf_lib.runs.store import Run, RunStore
-from audioclf_lib.suite.ablation import RESCORED
+from audioclf_lib.runs.store import Run
 
 NBSP = "\N{NO-BREAK SPACE}"
 DATASET_TITLES = {"demo": "the demo set of generated sounds", "esc10": "ESC-10", "esc50": "ESC-50"}
@@ -23,7 +22,7 @@ DEMO_NOTICE = "Demo data set: generated sounds, not recordings"
 ORIGINAL = Path(__file__).parent / "text" / "original.csv"  # numbers that the original report's text or lists state
 ORIGINAL_DATASET = "esc10"
 # How ``report.show`` writes the columns of ``ExperimentResult.fits_table`` and of ``scores_table``.
-FITS = {"Epoch": ".0f"} | dict.fromkeys(("Training", "Validation", "Test", "Re-estimated", "Balanced"), ".1%")
+FITS = {"Epoch": ".0f"} | dict.fromkeys(("Training", "Validation", "Test", "Balanced"), ".1%")
 FITS |= dict.fromkeys(("Training loss", "Validation loss", "Test loss", "Macro F1", "AUC"), ".2f")
 SCORES = {"Balanced": ".1%", "Macro F1": ".2f", "AUC": ".2f", "ECE": ".3f"}
 # Values with which a setting of the recipe does nothing.
@@ -181,22 +180,15 @@ def silence_numbers(run: Run) -> dict[str, int | float]:
 
 
 def ablation_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
-    """A row per architecture and change of the recipe: clip accuracies of the weights kept, the last with interval.
-
-    *Re-estimated* is the test accuracy of the same weights with batch-norm statistics re-estimated.
-    """
+    """A row per architecture and change of the recipe: clip accuracies of the weights kept, the last with interval."""
     rows = []
     for result in results:
         row: dict[str, Any] = {"Architecture": result.architecture, "Change": result.mark, "Test": "missing"}
         if result.runs:
             row |= dict(result.fits_table()[["Epoch", "Training", "Validation"]].iloc[0])
             row["Test"] = percent(result.mean("clip"), interval=result.intervals["clip"])
-            rescored = RunStore(result.experiment.runs_dir).load_trace(result.best.config, RESCORED)
-            row |= {} if rescored is None else {"Re-estimated": rescored.at["test", "clip_accuracy"]}
         rows.append(row)
-    return pd.DataFrame(
-        rows, columns=["Architecture", "Change", "Epoch", "Training", "Validation", "Test", "Re-estimated"]
-    )
+    return pd.DataFrame(rows, columns=["Architecture", "Change", "Epoch", "Training", "Validation", "Test"])
 
 
 def original_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:

@@ -2,8 +2,8 @@
 
 ``<runs_dir>/<dataset>/<fit id>/`` holds one finished fit. It is written under a temporary name and renamed when
 complete, so a folder that exists is whole; a checksum of every file tells whether it still is, and a file that is
-something else is not read. What an unfinished fit needs to go on lies in ``.<fit id>.partial/``, tables about a fit
-that are not part of it in ``traces/<fit id>-<name>.parquet``, and folders that were found damaged in ``damaged/``.
+something else is not read. What an unfinished fit needs to go on lies in ``.<fit id>.partial/``, and folders that were
+found damaged in ``damaged/``.
 """
 
 from __future__ import annotations
@@ -352,23 +352,6 @@ class RunStore:
     def drop_checkpoint(self, config: FitConfig) -> None:
         """Remove the fit's checkpoint."""
         shutil.rmtree(self._partial(config), ignore_errors=True)
-
-    def save_trace(self, config: FitConfig, name: str, table: pd.DataFrame) -> None:
-        """Keep a table about a fit that is no artefact of its run folder; one of that name is replaced as a whole."""
-        path, buffer = self._trace(config, name), io.BytesIO()
-        table.to_parquet(buffer, compression="zstd", write_page_checksum=True)
-        with _explained(path):
-            replace_file(path, buffer.getbuffer())
-
-    def load_trace(self, config: FitConfig, name: str) -> pd.DataFrame | None:
-        """The table of that name about a fit; None if there is none or it is damaged (then it is made anew)."""
-        try:
-            return pd.read_parquet(self._trace(config, name), page_checksum_verification=True)
-        except (OSError, ValueError):  # ArrowInvalid is a ValueError
-            return None
-
-    def _trace(self, config: FitConfig, name: str) -> Path:
-        return self.runs_dir / config.dataset / "traces" / f"{config.fit_id}-{name}.parquet"
 
     def _partial(self, config: FitConfig) -> Path:
         return self.runs_dir / config.dataset / f".{config.fit_id}.partial"

@@ -1,23 +1,17 @@
 """The ablation: the recipe as written with one change at a time.
 
-Every variant is an ordinary fit on the folds of the train-test split. What ``tracing`` computes of some of them is kept
-in tables beside the run folders.
+Every variant is an ordinary fit on the folds of the train-test split. The change "statistics re-estimated" leaves the
+training as it is, so it tells what of a score is a matter of evaluation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pandas as pd
-
-from audioclf_lib.config import DatasetFacts, DeviceName, Experiment
-from audioclf_lib.runs.store import RunStore
+from audioclf_lib.config import DeviceName, Experiment
 from audioclf_lib.suite.plan import Plan
-
-if TYPE_CHECKING:
-    from audioclf_lib.data import Dataset
 
 AS_WRITTEN, HIGH_RATE = "as written", "learning rate 0.01"
 _REMEDIES: dict[str, dict[str, Any]] = {
@@ -34,9 +28,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "all of these": {name: value for changes in _REMEDIES.values() for name, value in changes.items()},
     HIGH_RATE: {"learning_rate": 1e-2},
 }
-TRACED = (AS_WRITTEN, "warm-up", HIGH_RATE)  # changes whose Transformer is traced
-
-RESCORED, TRACE = "reestimated", "trace"  # names of the tables beside the run folders
 
 
 def change_experiments(*, seeds: Sequence[int] = (0,), num_heads: int = 1, **settings: Any) -> list[Experiment]:
@@ -86,62 +77,3 @@ def ablation_experiments(plan: Plan, device: DeviceName = "auto", runs_dir: Path
 def change_of(experiment: Experiment) -> str:
     """Which of ``CHANGES`` an experiment makes."""
     return next(name for name, settings in CHANGES.items() if settings == experiment.recipe_changes)
-
-
-def is_traced(experiment: Experiment) -> bool:
-    """True if ``trace_fit`` records the first steps of its fit."""
-    return experiment.model == "transformer" and change_of(experiment) in TRACED
-
-
-def examine(experiments: Iterable[Experiment], dataset: Dataset) -> None:
-    """Compute the tables of trained fits that do not exist yet, and keep them.
-
-    Raises:
-        InputError: a fit that has not been trained.
-    """
-    from audioclf_lib.suite.tracing import rescore, trace_fit  # they need torch
-    from audioclf_lib.training.environment import choose_device
-
-    for experiment in experiments:
-        store, device = RunStore(experiment.runs_dir), choose_device(experiment.device)
-        (config,) = experiment.fits(dataset)
-        run = store.load(config)
-        if store.load_trace(config, RESCORED) is None:
-            store.save_trace(config, RESCORED, rescore(run, dataset, device))
-        if is_traced(experiment) and store.load_trace(config, TRACE) is None:
-            store.save_trace(config, TRACE, trace_fit(run, dataset, device))
-
-
-def ablation_table(experiments: Iterable[Experiment], dataset: DatasetFacts) -> pd.DataFrame:
-    """A row per architecture, change and seed.
-
-    Returns:
-        Columns model, change, seed, then ``{train,validation,test}_{loss,accuracy,clip_accuracy}`` of the kept epoch
-        (the training scores under dropout) and ``rescored_{validation,test}_{loss,accuracy,clip_accuracy}``, the same
-        weights with batch-norm statistics re-estimated; NaN where a fit or its table does not exist.
-    """
-    rows = []
-    for experiment in experiments:
-        (config,) = experiment.fits(dataset)
-        store = RunStore(experiment.runs_dir)
-        row: dict[str, Any] = {"model": experiment.title, "change": change_of(experiment), "seed": experiment.seed}
-        if store.exists(config):
-            run = store.load(config)
-            kept = run.history.set_index("epoch").loc[run.metrics["chosen"]["epoch"]]
-            row |= kept.drop(["seconds", "learning_rate"]).to_dict()
-        rescored = store.load_trace(config, RESCORED)
-        if rescored is not None:
-            for split in ("validation", "test"):
-                row |= {f"rescored_{split}_{name}": rescored.at[split, name] for name in rescored}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def load_traces(experiments: Iterable[Experiment], dataset: DatasetFacts) -> dict[str, pd.DataFrame]:
-    """The tables of ``trace_fit`` that exist, by change; of several seeds the first."""
-    found: dict[str, pd.DataFrame] = {}
-    for experiment in filter(is_traced, experiments):
-        table = RunStore(experiment.runs_dir).load_trace(experiment.fits(dataset)[0], TRACE)
-        if table is not None:
-            found.setdefault(change_of(experiment), table)
-    return found

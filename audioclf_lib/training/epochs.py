@@ -20,9 +20,8 @@ from audioclf_lib.training.optimisation import learning_rate
 
 EVALUATION_BATCH = 64
 
-# Called in every step between the backward pass and the clipping of gradients, with the step's loss and the share of
-# the epoch that is done with it.
-Observer = Callable[[Tensor, float], None]
+# Called after every step with the share of the epoch that is done.
+StepProgress = Callable[[float], None]
 
 
 class DivergedError(InputError):
@@ -91,7 +90,7 @@ def train_epoch(
     epoch: int,
     epochs: int,
     average: AveragedModel | None = None,
-    observe: Observer | None = None,
+    on_step: StepProgress | None = None,
 ) -> Epoch:
     """One pass over the training windows in random order.
 
@@ -100,7 +99,7 @@ def train_epoch(
             recipe asks for it.
         network: what computes them: ``model`` itself, or its fast path.
         average: running mean of the weights to update after every step.
-        observe: called in every step, when gradients are there and not yet clipped.
+        on_step: called after every step with the share of the epoch that is done.
 
     Raises:
         DivergedError: the loss is no longer a finite number.
@@ -119,8 +118,6 @@ def train_epoch(
         loss = F.cross_entropy(logits, target, weight=weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if observe is not None:
-            observe(loss.detach(), (index + 1) / len(order))
         if recipe.max_grad_norm > 0:
             nn.utils.clip_grad_norm_(network.parameters(), recipe.max_grad_norm)
         optimizer.step()
@@ -129,6 +126,8 @@ def train_epoch(
         if average is not None:
             average.update_parameters(model)
         result.add(chosen, logits, loss * len(chosen))
+        if on_step is not None:
+            on_step((index + 1) / len(order))
     result.refuse_divergence("training", epoch, recipe)
     return result
 

@@ -172,9 +172,9 @@ def _train(
         start = time.perf_counter()
         # One number per epoch seeds all that is random in it, so resuming needs no generator's state.
         torch.manual_seed(epoch_seed(config.seed, state.epoch))
-        tell = (lambda _loss, share: on_step(config, state.history, share)) if on_step else None
+        tell = (lambda share: on_step(config, state.history, share)) if on_step else None
         what = model, network, optimizer, training, recipe, n_classes, state.epoch, config.epochs
-        row = train_epoch(*what, average=average, observe=tell).scores("train")
+        row = train_epoch(*what, average=average, on_step=tell).scores("train")
         if recipe.reestimate_windows:
             reestimate_statistics(kept, scorer, training, recipe, config.seed)
         for split in scored:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from figure_data import PARTS, SPLITS, VARIANTS, histories, history, texts, trace
+from figure_data import SPLITS, VARIANTS, histories, history, texts
 from matplotlib.axes import Axes
 
 from audioclf_lib import figures
@@ -115,28 +115,3 @@ def test_a_variant_keeps_its_look_whether_or_not_others_are_there():
     before, after = (next(line for line in ax.lines if line.get_label() == "all") for ax in (whole, part))
     assert (before.get_color(), before.get_linestyle()) == (after.get_color(), after.get_linestyle())
     assert [text.get_text() for text in part.figure.legends[0].get_texts()] == ["all"]
-
-
-def test_the_inside_of_training_is_drawn_as_the_traces_say():
-    data = {"one": trace(), "two": trace(6, 3)}
-    panels = figures.plot_inside_training(data)
-    assert panels.shape == (3, 2)
-    for (gradients, entropies, similarity), (title, frame) in zip(panels.T, data.items(), strict=True):
-        assert gradients.get_title(loc="left") == title
-        assert gradients.get_yscale() == "log"
-        probes = frame.dropna()
-        for ax, names, rows in (
-            (gradients, [f"gradient_{part}" for part in PARTS], frame),
-            (entropies, ("entropy_layer1", "entropy_layer2"), probes),
-            (similarity, ("similarity",), probes),
-        ):
-            drawn = [line.get_xydata() for line in ax.lines]
-            for name in names:
-                assert any(np.array_equal(line, rows[["step", name]]) for line in drawn)
-        assert any(line.get_ydata()[0] == pytest.approx(np.log(33)) for line in entropies.lines), "uniform"
-
-
-def test_a_gradient_of_nothing_does_not_break_the_logarithmic_axis():
-    frame = trace()
-    frame["gradient_base"] = 0.0
-    figures.plot_inside_training({"one": frame})[0, 0].figure.canvas.draw()

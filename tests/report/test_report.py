@@ -14,7 +14,7 @@ import pytest
 from bs4 import BeautifulSoup
 from own_models import write_model
 from pypdf import PdfReader
-from synthetic import DEMO, draw_trace, write_run, write_runs
+from synthetic import DEMO, write_run, write_runs
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.metrics.results import compare_kfold
@@ -22,7 +22,7 @@ from audioclf_lib.report.build import build_report
 from audioclf_lib.report.gather import Gathered, gather
 from audioclf_lib.report.tables import DEMO_NOTICE, p_value
 from audioclf_lib.runs.store import RunStore
-from audioclf_lib.suite.ablation import CHANGES, TRACE, ablation_experiments, is_traced
+from audioclf_lib.suite.ablation import CHANGES, ablation_experiments
 from audioclf_lib.suite.plan import Plan, save_plan
 
 TITLE = "Sounds & what two networks make of them"
@@ -97,9 +97,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     store = RunStore(folder / "runs")
     write_runs(store, plan)
     for experiment in ablation_experiments(plan, runs_dir=store.runs_dir):
-        run = write_run(store, experiment.fits(DEMO)[0])
-        if is_traced(experiment):
-            store.save_trace(run.config, TRACE, draw_trace(run.config.fit_id))
+        write_run(store, experiment.fits(DEMO)[0])
     save_plan(plan, folder / "plan.yaml")
     return build(folder, "pdf", "html", plan=folder / "plan.yaml", **FRONT_MATTER)
 

@@ -701,35 +701,3 @@ def test_a_run_is_read_when_asked_for(runs: RunStore) -> None:
     shutil.rmtree(run.path)
     with pytest.raises(InputError, match=r"history\.csv is missing"):
         _ = run.history
-
-
-# --- tables beside the run folders ---------------------------------------------------------------------------------
-
-
-def test_a_table_about_a_fit_is_kept_beside_the_run_folders(runs: RunStore) -> None:
-    table = pd.DataFrame({"step": [1, 2], "similarity": [0.5, np.nan]}, index=pd.Index(["a", "b"], name="split"))
-    assert runs.load_trace(CONFIGURATION, "inside") is None
-    runs.save_trace(CONFIGURATION, "inside", table)
-    runs.save_trace(CONFIGURATION, "other", table * 2)
-    pd.testing.assert_frame_equal(RunStore(runs.runs_dir).load_trace(CONFIGURATION, "inside"), table, check_exact=True)
-    expected = {f"traces/{CONFIGURATION.fit_id}-{name}.parquet" for name in ("inside", "other")}
-    assert names(runs.runs_dir / "tiny") == {"traces", *expected}, "nothing is left of writing it"
-    assert (runs.exists(CONFIGURATION), runs.find()) == (False, [])
-
-
-def test_a_table_is_replaced_as_a_whole_and_a_damaged_one_counts_as_none(runs: RunStore) -> None:
-    for value in (1, 2):
-        runs.save_trace(CONFIGURATION, "inside", pd.DataFrame({"value": [value]}))
-    table = runs.load_trace(CONFIGURATION, "inside")
-    assert table is not None and table["value"].tolist() == [2]
-    (path,) = runs.runs_dir.glob("tiny/traces/*.parquet")
-    for damaged in (path.read_bytes()[:-20], b"", b"no parquet"):
-        path.write_bytes(damaged)
-        assert runs.load_trace(CONFIGURATION, "inside") is None
-
-
-def test_a_table_that_cannot_be_written_is_told_in_one_sentence(runs: RunStore) -> None:
-    runs.runs_dir.mkdir()
-    (runs.runs_dir / "tiny").write_text("a file where the folder should be")
-    with pytest.raises(InputError, match=r"^cannot write .*; free space or choose another runs_dir$"):
-        runs.save_trace(CONFIGURATION, "inside", pd.DataFrame({"value": [1]}))

@@ -42,16 +42,6 @@ def histories(fits: int = 4, epochs: int = 5) -> dict[str, pd.DataFrame]:
     return {f"validation fold {i + 2}": history(epochs) for i in range(fits)}
 
 
-def trace(steps: int = 8, probe_every: int = 2) -> pd.DataFrame:
-    """Two epochs of steps; a probe in some of them."""
-    columns = {"epoch": np.arange(steps) * 2 // steps + 1, "step": np.arange(1, steps + 1)}
-    columns |= {f"gradient_{part}": RNG.uniform(1e-9, 9, steps) for part in PARTS}
-    probed = np.arange(steps) % probe_every == 0
-    for name, most in (("entropy_layer1", np.log(33)), ("entropy_layer2", np.log(33)), ("similarity", 1)):
-        columns[name] = np.where(probed, RNG.uniform(0, most, steps), np.nan)
-    return pd.DataFrame(columns)
-
-
 def confusion(n_classes: int) -> np.ndarray:
     matrix = RNG.poisson(3 / n_classes, (n_classes, n_classes)) + 12 * np.eye(n_classes, dtype=int)
     matrix[0] = 0  # a class without test clips

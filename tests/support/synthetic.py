@@ -128,24 +128,3 @@ def write_runs(store: RunStore, plan: Plan, dataset: KnownDataset = DEMO) -> lis
             if not store.exists(config):
                 runs.append(write_run(store, config, skill=0.4 + 0.05 * position))
     return runs
-
-
-def draw_trace(name: str, steps: int = 12, similarity: float | None = None) -> pd.DataFrame:
-    """Rows as ``trace_fit`` gives them: two epochs, a probe in every third step.
-
-    Args:
-        similarity: of CLS outputs in the last probe, drawn unless given.
-    """
-    random = np.random.default_rng(zlib.crc32(name.encode()))
-    columns: dict[str, Any] = {"epoch": np.arange(steps) * 2 // steps + 1, "step": np.arange(1, steps + 1)}
-    columns |= {"windows": 32, "loss": random.uniform(1, 3, steps)}
-    columns |= {
-        f"gradient_{part}": random.uniform(0.1, 9, steps) for part in ("base", "layer1", "layer2", "classifier")
-    }
-    probed = np.arange(steps) % 3 == 0
-    columns |= {f"entropy_layer{n}": np.where(probed, random.uniform(0, 3.4, steps), np.nan) for n in (1, 2)}
-    columns["similarity"] = np.where(probed, random.uniform(0, 0.9, steps), np.nan)
-    trace = pd.DataFrame(columns)
-    if similarity is not None:
-        trace.loc[trace["similarity"].last_valid_index(), "similarity"] = similarity
-    return trace
