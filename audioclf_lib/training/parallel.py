@@ -47,7 +47,7 @@ def fit_all(
             as there are cores for their threads, and one on a GPU.
 
     Returns:
-        The finished runs, in the order of ``configs``.
+        The finished runs, in the order of ``configs``. If a process is killed, they are trained one after another.
 
     Raises:
         InputError: as of ``fit``; the other fits are stopped then and go on from their checkpoints when asked for.
@@ -82,9 +82,8 @@ def _train_side_by_side(
                 receiver, sender = context.Pipe(duplex=False)
                 entry = model_of(config)
                 source = f"{entry.source}:{entry.name}" if entry.is_own else entry.name
-                process: BaseProcess = context.Process(
-                    target=_work, args=(config, source, options, sender), daemon=True
-                )
+                work = config, source, options, sender
+                process: BaseProcess = context.Process(target=_work, args=work, daemon=True)
                 process.start()
                 sender.close()
                 running[receiver] = (config, process)
