@@ -194,8 +194,9 @@ def _execute(notebook: Path, output: Path, parameters: Mapping[str, Any], progre
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # its own reader overlooks parameters, and warns of them
     # Not TMPDIR, which may be deep: the path of a Unix socket has at most 107 characters. The folder has mode 0700.
-    with tempfile.TemporaryDirectory(prefix="audioclf-", dir="/tmp", ignore_cleanup_errors=True) as sockets:
-        kernel = {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}
+    place = None if sys.platform == "win32" else "/tmp"  # Windows has no such sockets and keeps TCP
+    with tempfile.TemporaryDirectory(prefix="audioclf-", dir=place, ignore_cleanup_errors=True) as sockets:
+        kernel = {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"} if place else {}
         try:
             papermill.execute_notebook(
                 _without_fields(notebook),

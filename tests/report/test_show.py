@@ -96,7 +96,11 @@ def test_same_figure_gives_same_bytes(figures: Path) -> None:
         assert (figures / "first" / f"a.{kind}").read_bytes() == (figures / "second" / f"a.{kind}").read_bytes()
 
 
-@pytest.mark.parametrize("pick", [lambda a: a[0, 0].figure, lambda a: a[0, 0], lambda a: a, list], ids=str)
+@pytest.mark.parametrize(
+    "pick",
+    [lambda a: a[0, 0].figure, lambda a: a[0, 0], lambda a: a, list],
+    ids=["figure", "axes", "array", "list"],
+)
 def test_a_figure_is_given_by_itself_or_by_its_axes(pick: Callable[[Any], Any]) -> None:
     _, axes = plt.subplots(2, 2)
     axes[1, 1].set_title("the last")
