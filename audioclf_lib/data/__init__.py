@@ -13,7 +13,7 @@ from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import DEFAULT_DATA_DIR, user_path
 from audioclf_lib.config import KnownDataset, refuse_missing_folds
 from audioclf_lib.data.dataset import FIXED_CONTENT, Dataset, Listing
-from audioclf_lib.data.demo import load_demo
+from audioclf_lib.data.demo import FOLDS, load_demo
 from audioclf_lib.data.esc import ESC50_TABLE, find_esc10, list_esc10, list_esc50, locate_esc10
 from audioclf_lib.data.folder import TABLE, folder_slug, list_folder
 
@@ -94,6 +94,7 @@ def _find_dataset(name_or_path: str | Path, with_folds: Collection[int], data_di
         use = "a copy of ESC-50" if option == "esc10" else "your own folder"
         raise InputError(f"':{option}' is for {use}, which {name!r} is not; leave it out")
     if layout == "demo":
+        refuse_missing_folds("demo", FOLDS, with_folds)  # before the clips are generated
         found: Dataset | Listing = load_demo(data_dir)
     elif layout == "esc10":
         found = list_esc10(folder)

@@ -301,7 +301,9 @@ def test_html_is_never_wider_than_the_window(html: str, width: int, tmp_path: Pa
         page = browser.new_page(viewport={"width": width, "height": 800}, offline=True)
         page.goto((tmp_path / "report.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate("document.querySelector('.equation mfrac').getBoundingClientRect().height") > 25
+        line = page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)")
+        fraction = page.evaluate("document.querySelector('.equation mfrac').getBoundingClientRect().height")
+        assert fraction > 1.4 * line, "numerator above denominator"
         browser.close()
 
 

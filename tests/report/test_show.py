@@ -110,7 +110,7 @@ def test_a_figure_is_given_by_itself_or_by_its_axes(pick: Callable[[Any], Any]) 
 
 
 def test_nothing_of_a_figure_is_cut_off() -> None:
-    figure, ax = plt.subplots(figsize=(2, 2))
+    figure, ax = plt.subplots(figsize=(2, 2), layout="none")
     ax.text(1.5, 0.5, "far to the right of the axes", transform=ax.transAxes)
     (output,) = outputs_of(lambda: show(figure))
     width = float(re.search(r'<svg [^>]*width="([\d.]+)pt"', output.data["image/svg+xml"], re.S)[1])

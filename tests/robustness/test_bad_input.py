@@ -965,7 +965,7 @@ NOTEBOOK_FAULTS: dict[str, tuple[list[str], str, str]] = {
         "greater than or equal to 1",
     ),
     "fold that is not there": (["10_cnn_kfold", "-p", "val_folds=[7]", "-p", "dataset=sounds"], "fold 7", "[1, 2, 3]"),
-    "0-byte file": (["01_dataset", "-p", "dataset=broken"], "high-2.wav is empty", "export it anew"),
+    "0-byte file": (["01_dataset", "-p", "dataset=broken"], "high-2.wav cannot be read as sound", "give a WAV"),
 }
 
 

@@ -41,6 +41,8 @@ NEVER = {
     *("pd.read_pickle", "pandas.read_pickle", "yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load"),
     *("torch.hub.load", "torch.jit.load", "torch.package.PackageImporter"),
 }
+# The file of an architecture is a program, as SECURITY.md says; it is run here and nowhere else.
+RUNS_MODELS = {"audioclf_lib/models/registry.py": ["exec", "compile"]}
 # What is safe only with an argument: the argument, and the value that it must have, or must not have.
 ONLY_WITH = {"torch.load": ("weights_only", True)}
 NOT_WITH = {"np.load": ("allow_pickle", True), "numpy.load": ("allow_pickle", True)}
@@ -80,7 +82,7 @@ def code_of(path: Path) -> str:
 
 @pytest.mark.parametrize("path", [*SOURCES, *NOTEBOOKS], ids=lambda path: path.relative_to(PROJECT_ROOT).as_posix())
 def test_no_source_loads_a_pickle_or_runs_what_it_reads(path: Path) -> None:
-    assert find_dangers(code_of(path)) == []
+    assert find_dangers(code_of(path)) == RUNS_MODELS.get(path.relative_to(PROJECT_ROOT).as_posix(), [])
 
 
 def test_no_workflow_loads_a_pickle() -> None:

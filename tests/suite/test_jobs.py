@@ -212,12 +212,12 @@ def test_the_facts_change_with_the_recordings_whatever_the_clock_says(tmp_path: 
 LOOK = """
 import sys
 from audioclf_lib import cli
-from audioclf_lib.data import audio, cache, listing
+from audioclf_lib.data import audio, dataset
 
 def decode(*arguments):
     raise AssertionError("a clip was decoded")
 
-audio.read_clip = listing.read_clip = cache.read = decode
+audio.read_clip = dataset.read_clip = decode
 sys.argv = ["audioclf", "suite", "--plan", "mine.yaml", "--runs-dir", "runs", "--dry-run"]
 try:
     cli.main()
