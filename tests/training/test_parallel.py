@@ -90,3 +90,17 @@ def test_the_environment_says_how_many_fits_train_at_once(
         configs = fits_of(dataset, epochs=1, threads=threads, seed=expected[0] if expected else 9)
         fit_all(configs, dataset, runs_dir=tmp_path / f"{value}-{threads}", device="cpu")
         assert started == expected, (value, threads)
+
+
+def test_fits_are_finished_although_one_of_their_processes_is_killed(dataset: Dataset, tmp_path: Path) -> None:
+    configs, killed = fits_of(dataset), list[int]()
+
+    def kill_one(_config: FitConfig, _history: list[dict[str, float]]) -> None:
+        for child in psutil.Process().children():
+            if not killed and "spawn_main" in " ".join(child.cmdline()):
+                child.kill()
+                killed.append(child.pid)
+
+    runs = fit_all(configs, dataset, runs_dir=tmp_path, device="cpu", processes=2, progress=kill_one)
+    assert killed
+    assert [(run.config, len(run.history)) for run in runs] == [(config, 2) for config in configs]
