@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 os.environ.setdefault("MPLBACKEND", "Agg")  # before anybody imports matplotlib
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+WHOLE_PROGRAMS = ("notebooks", "robustness", "cli/test_cli.py", "data/test_download.py", "data/test_esc.py")
+WHOLE_PROGRAMS += ("report/test_report.py", "report/test_exporters.py", "suite/test_engine.py")
+WHOLE_PROGRAMS += ("suite/test_notebooks.py", "suite/test_search.py", "test_publish.py")
+WHOLE_PROGRAMS += ("training/test_parallel.py", "training/test_resume.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what starts notebooks, suites and other whole programs, or trains for seconds."""
+    slow = [PROJECT_ROOT / "tests" / place for place in WHOLE_PROGRAMS]
+    for item in items:
+        if any(item.path.is_relative_to(place) for place in slow):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
