@@ -36,7 +36,8 @@ NO_VALUE = "–"
 KINDS = {"fig": "figure", "tbl": "table", "eq": "equation", "sec": "section"}  # by the prefix of a label
 
 # Same figure, same bytes: ids from a fixed salt, no date. Paths for glyphs, since browsers may lack the font.
-RENDERING: Any = {"svg.hashsalt": "audioclf", "svg.fonttype": "path"}
+# savefig restores a figure without a layout by asking this setting: left on, the second file would be laid out anew.
+RENDERING: Any = {"svg.hashsalt": "audioclf", "svg.fonttype": "path", "figure.constrained_layout.use": False}
 FILE_METADATA: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 PADDING_INCHES = 0.1
 

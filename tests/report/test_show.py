@@ -109,7 +109,9 @@ def test_a_figure_is_given_by_itself_or_by_its_axes(pick: Callable[[Any], Any]) 
     assert not plt.get_fignums()
 
 
-def test_nothing_of_a_figure_is_cut_off() -> None:
+@pytest.mark.parametrize("constrained", [False, True])
+def test_nothing_of_a_figure_is_cut_off(monkeypatch: pytest.MonkeyPatch, constrained: bool) -> None:
+    monkeypatch.setitem(plt.rcParams, "figure.constrained_layout.use", constrained)
     figure, ax = plt.subplots(figsize=(2, 2), layout="none")
     ax.text(1.5, 0.5, "far to the right of the axes", transform=ax.transAxes)
     (output,) = outputs_of(lambda: show(figure))
