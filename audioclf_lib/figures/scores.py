@@ -214,7 +214,7 @@ def plot_comparison(
     for bars in ax.containers:
         assert isinstance(bars, BarContainer)
         ax.bar_label(bars, fmt=lambda share: f"{100 * share:.1f} %", label_type="center", size="small")
-    for experiment in sorted(set(experiments) - set(fits.dropna()["experiment"])):
+    for experiment in sorted(set(experiments) - set(fits.dropna(subset="fits")["experiment"])):
         ax.text(0.01, experiments.index(experiment), "missing", va="center", color=style.GREY, style="italic")
     ax.plot([], [], "o", color=style.INK, markerfacecolor="white", markersize=3, label="one fit")
     if chance:

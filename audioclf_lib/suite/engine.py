@@ -28,7 +28,6 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from audioclf_lib._support.cores import usable_cores
 from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib._support.errors import DamagedRunError, InputError, quote
 from audioclf_lib._support.paths import (
@@ -44,17 +43,16 @@ from audioclf_lib.data import load_dataset
 from audioclf_lib.runs.locks import hold_lock
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.jobs import (
-    MIN_AT_ONCE,
     NOTEBOOKS_DIR,
     Job,
     Outcome,
     distinct_fits,
-    jobs_at_once,
+    jobs_on_cpu,
     outcome,
     suite_jobs,
 )
 from audioclf_lib.suite.notebooks import Status, failed_path, read_progress, read_status, status_path
-from audioclf_lib.suite.plan import Plan, read_settings, save_plan
+from audioclf_lib.suite.plan import Plan, last_plan_path, read_settings, save_plan
 from audioclf_lib.training.environment import choose_device
 
 WORKFLOW = PROJECT_ROOT / "workflow"
@@ -86,7 +84,8 @@ def run_suite(
         plans: what to run; written to ``<runs_dir>/plan.yaml``, which ``audioclf report`` reads.
         runs_dir: for run folders, executed notebooks and, in ``.suite``, the engine's files.
         device: of every fit.
-        jobs: notebooks at once, ``default_jobs`` unless given; on other machines the profile says.
+        jobs: notebooks at once; unless given, ``jobs_on_cpu``, or one on an accelerator, which they would share; on
+            other machines the profile says.
         on: where the notebooks run: a folder in ``workflow/profiles``, or the path of another one.
         notebooks_dir: where the notebooks are.
         say: called with one line whenever a notebook starts or ends.
@@ -125,7 +124,7 @@ def run_suite(
         damages = {key: what for key, fit in fits.items() if (what := store.damage(fit))}
         for key, what in damages.items():
             say(f"{what}; fit {fits[key].fit_id} is trained again")  # by its notebook, which finds the same
-        save_plan(plans, runs_dir / "plan.yaml")
+        save_plan(plans, last_plan_path(runs_dir))
         trained = {key for key, fit in fits.items() if key not in damages and store.exists(fit)}
         left = {job.key: job for job in todo if not job.is_done(trained)}
         for job in left.values():  # what is out of date, and what is known of earlier attempts
@@ -137,7 +136,7 @@ def run_suite(
         limits = ["--jobs", str(jobs)] if jobs else []
         if is_local:
             threads = max(job.threads for job in todo)
-            at_once = jobs or default_jobs(device, usable_cores() // threads, jobs_at_once(todo))
+            at_once = jobs or (jobs_on_cpu(todo) if choose_device(device).type == "cpu" else 1)
             limits = ["--cores", str(threads * at_once)]
         code = run_snakemake(folder, profile=profile, limits=limits, tick=progress.update)
         progress.update()
@@ -148,17 +147,6 @@ def run_suite(
             if all(result.state == "done" for result in outcomes):
                 raise RuntimeError(f"the workflow engine ended with exit code {code}, see {log_path(folder)}")
     return outcomes
-
-
-def default_jobs(device: DeviceName, cores: int, at_once: int = MIN_AT_ONCE) -> int:
-    """Notebooks at once: one on an accelerator, which they would share; on the CPU one per core, if there are as many.
-
-    Args:
-        device: of every fit.
-        cores: for one notebook each.
-        at_once: how many can work at the same time, see ``jobs_at_once``.
-    """
-    return max(1, min(cores, at_once)) if choose_device(device).type == "cpu" else 1
 
 
 def _write_jobs(jobs: Sequence[Job], folder: Path) -> None:

@@ -6,7 +6,6 @@ plan makes other jobs.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audioclf_lib._support.cores import usable_cores
+from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import DamagedRunError
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT
 from audioclf_lib.config import DatasetFacts, DeviceName, Experiment, FitConfig
@@ -258,7 +258,7 @@ def notebook_parameters(experiment: Experiment) -> dict[str, Any]:
 
 def digest_of(fits: Sequence[FitConfig]) -> str:
     """Eight characters that stand for these fits."""
-    return hashlib.sha256(" ".join(fit.fit_id for fit in fits).encode()).hexdigest()[:8]
+    return digest(" ".join(fit.fit_id for fit in fits))
 
 
 def start_first(experiment: Experiment) -> int:
@@ -273,6 +273,11 @@ def jobs_at_once(jobs: Iterable[Job]) -> int:
     """How many jobs may run at the same time: as many as there are long ones that wait for no other."""
     long = sum(job.priority >= LONG and not job.after for job in jobs)
     return max(MIN_AT_ONCE, min(MAX_AT_ONCE, long))
+
+
+def jobs_on_cpu(jobs: Sequence[Job]) -> int:
+    """Notebooks at once on the CPU: as many as can work at the same time and have cores for their threads."""
+    return max(1, min(usable_cores() // max(job.threads for job in jobs), jobs_at_once(jobs)))
 
 
 @dataclass(frozen=True)
@@ -367,7 +372,7 @@ def dry_run(
     store, fits = RunStore(runs_dir), distinct_fits(planned)
     trained = frozenset(key for key, fit in fits.items() if store.exists(fit) and store.load(fit))
     done = frozenset(job.key for job in planned if job.is_done(trained))
-    at_once = jobs or (1 if device in ("cuda", "mps") else min(usable_cores(), jobs_at_once(planned)))
+    at_once = jobs or (1 if device in ("cuda", "mps") else jobs_on_cpu(planned))
     left = _seconds_left(fits, trained, store)
     return DryRun(planned, done, fits, trained, at_once, None if left is None else left / at_once)
 

@@ -20,7 +20,7 @@ from standins import Scene, wait_until
 from audioclf_lib.config import Experiment
 from audioclf_lib.data import Dataset, load_dataset
 from audioclf_lib.runs.store import RunStore
-from audioclf_lib.suite.engine import default_jobs, engine_lock, run_suite
+from audioclf_lib.suite.engine import engine_lock, run_suite
 from audioclf_lib.suite.jobs import Outcome, describe_accuracy, dry_run, plan_jobs, start_first
 from audioclf_lib.suite.plan import Plan, load_plan, load_plans, save_plan
 
@@ -289,10 +289,6 @@ def test_the_longest_experiments_start_first_and_a_split_after_its_k_fold() -> N
     }
     order = sorted(experiments, key=lambda name: -start_first(experiments[name]))
     assert order == ["transformer-kfold", "cnn-kfold", "cnn-split", "transformer-split"]
-
-
-def test_notebooks_at_once_follow_from_cores_and_device() -> None:
-    assert [default_jobs("cpu", cores) for cores in (1, 2, 4, 32)] == [1, 2, 4, 4]
 
 
 def start(scene: Scene) -> subprocess.Popen[bytes]:

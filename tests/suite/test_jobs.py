@@ -17,7 +17,17 @@ from audioclf_lib.config import FitConfig, KnownDataset
 from audioclf_lib.data import dataset_facts, load_dataset
 from audioclf_lib.runs.checksums import write_sums
 from audioclf_lib.runs.store import ARTEFACTS, HISTORY, Run, RunStore
-from audioclf_lib.suite.jobs import DryRun, Job, distinct_fits, dry_run, fit_key, jobs_at_once, plan_jobs, suite_jobs
+from audioclf_lib.suite.jobs import (
+    DryRun,
+    Job,
+    distinct_fits,
+    dry_run,
+    fit_key,
+    jobs_at_once,
+    jobs_on_cpu,
+    plan_jobs,
+    suite_jobs,
+)
 from audioclf_lib.suite.plan import Plan
 
 CNN = {"model": "cnn", "protocol": ["kfold", "split"]}
@@ -187,6 +197,23 @@ def test_every_fit_of_the_eight_experiments_can_have_a_worker_of_its_own() -> No
 def test_a_sweep_keeps_as_many_workers_busy_as_it_can_but_not_without_end() -> None:
     assert jobs_at_once(jobs_of(learning_rate=[rate / 100 for rate in range(1, 10)])) == 9
     assert jobs_at_once(jobs_of(learning_rate=[rate / 100 for rate in range(1, 100)])) == 16
+
+
+def test_notebooks_at_once_on_the_cpu_have_cores_for_their_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def at_once(cores: int, threads: int = 1) -> int:
+        monkeypatch.setattr("audioclf_lib.suite.jobs.usable_cores", lambda: cores)
+        return jobs_on_cpu(jobs_of(experiments=[CNN, HEADS], threads=threads))
+
+    assert [at_once(cores) for cores in (1, 2, 4, 32)] == [1, 2, 4, 4]
+    assert [at_once(cores, threads=4) for cores in (2, 4, 8, 32)] == [1, 1, 2, 4]
+
+
+def test_a_dry_run_expects_as_many_notebooks_at_once_as_the_suite_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audioclf_lib.suite.jobs.usable_cores", lambda: 8)
+    plan = Plan(name="mine", epochs=1, threads=4, experiments=[CNN, HEADS])
+    assert dry_run(plan, runs_dir=tmp_path, device="cpu").at_once == 2
 
 
 # --- what is known without decoding -----------------------------------------------------------------------------------
