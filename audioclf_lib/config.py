@@ -6,7 +6,6 @@ that determines one fit's result and names its run folder.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError, plain_reason, quote
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, user_path
 from audioclf_lib.models import ModelEntry, find_model
@@ -193,6 +193,12 @@ def make_recipe(name: str, model: ModelEntry | str, changes: Mapping[str, Any] |
     return Recipe(**settings | dict(changes or {}))
 
 
+def changed_settings(settings: Recipe, name: str, model: ModelEntry | str) -> dict[str, Any]:
+    """Those settings that recipe ``name`` has otherwise for the architecture."""
+    usual = make_recipe(name, model)
+    return {setting: value for setting, value in settings if value != getattr(usual, setting)}
+
+
 class FitConfig(StrictModel):
     """All that determines one fit's result: what ``config.json`` in its run folder says.
 
@@ -237,6 +243,12 @@ class FitConfig(StrictModel):
         return self
 
     @property
+    def known_dataset(self) -> KnownDataset:
+        """What a fit tells of its data set."""
+        folds = tuple(sorted({*self.train_folds, self.val_fold, self.test_fold}))
+        return KnownDataset(self.dataset, self.fingerprint, folds, self.class_names)
+
+    @property
     def fit_id(self) -> str:
         """Readable and the same for the same configuration, e.g. ``cnn-val2-test1-seed0-tuned-e100-1a2b3c4d``.
 
@@ -247,7 +259,7 @@ class FitConfig(StrictModel):
         values = self.model_dump(mode="json", exclude_defaults=True, exclude={"model_title"})
         values["schema_version"] = self.schema_version
         folds = f"val{self.val_fold}-test{self.test_fold}"
-        return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{_digest(values)}"
+        return f"{self.model_label}-{folds}-seed{self.seed}-{self.recipe}-e{self.epochs}-{digest(values)}"
 
 
 class Experiment(StrictModel):
@@ -349,7 +361,7 @@ class Experiment(StrictModel):
         """The architecture as it was registered when this experiment was made."""
         return find_model(self.model)
 
-    @property
+    @cached_property
     def recipe_settings(self) -> Recipe:
         return make_recipe(self.recipe, self.entry, self.recipe_changes)
 
@@ -380,11 +392,10 @@ class Experiment(StrictModel):
         """
         texts = {"test_fold": f"test fold {self.test_fold}", "seed": f"seed {self.seed}", "recipe": self.recipe}
         found = [text for name, text in texts.items() if getattr(self, name) != Experiment.model_fields[name].default]
-        usual = make_recipe(self.recipe, self.entry)
-        changes = {name: value for name, value in self.recipe_settings if value != getattr(usual, name)}
+        changes = changed_settings(self.recipe_settings, self.recipe, self.entry)
         if len(changes) <= MAX_NAMED_CHANGES:
             return found + [f"{name.replace('_', ' ')} {in_words(value)}" for name, value in changes.items()]
-        return [*found, f"{len(changes)} changes {_digest(changes)[:4]}"]
+        return [*found, f"{len(changes)} changes {digest(changes, 4)}"]
 
     @property
     def full_name(self) -> str:
@@ -458,7 +469,3 @@ def in_words(value: bool | float | str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

@@ -6,7 +6,6 @@ torch is imported only where clips are decoded.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ import pandas as pd
 import soundfile as sf
 from tqdm import tqdm
 
+from audioclf_lib._support.cores import torch_threads
+from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
 from audioclf_lib.data import cache
 from audioclf_lib.data.audio import PREPARATION_VERSION, decoded_length, open_file, read_clip
@@ -155,7 +156,7 @@ class Listing:
     Args:
         slug: what the data set's name begins with.
         clips: a row for each clip, with ``path``, ``clip_id``, ``label`` (one of ``class_names``), ``fold`` and
-            ``source``.
+            ``source``; and ``sha256`` where it is known.
         class_names: in the order of the models' outputs.
         clip_seconds: length to which every clip is trimmed or zero-padded; by default the whole windows of the
             longest clip, at least one window (1 s) and at most 30 s.
@@ -176,11 +177,12 @@ class Listing:
         self.clips = self.clips.assign(label=[self.class_names.index(label) for label in self.clips["label"]])
         check_clips(self.slug, self.clips, self.class_names)
         self.n_samples = _clip_samples(self.clips["path"], self.clip_seconds)
-        self.clips["sha256"] = hash_files(self.clips["path"])
+        if "sha256" not in self.clips:
+            self.clips["sha256"] = hash_files(self.clips["path"])
         self.folds = self.clips["fold"].to_numpy(np.int64)
         rows = self.clips[["clip_id", "label", "fold", "source"]].to_numpy().tolist()
         checksums = self.clips["sha256"].tolist()
-        self.fingerprint = digest([rows, checksums, list(self.class_names), self.n_samples, PREPARATION_VERSION])
+        self.fingerprint = digest([rows, checksums, list(self.class_names), self.n_samples, PREPARATION_VERSION], 16)
         self.name = self.slug if self.slug in FIXED_CONTENT else f"{self.slug}-{self.fingerprint[:8]}"
 
     def decode(self, data_dir: Path) -> Dataset:
@@ -195,7 +197,7 @@ class Listing:
         import torchaudio
 
         decoder = [PREPARATION_VERSION, sf.__libsndfile_version__, torchaudio.__version__]
-        key = digest([self.clips["sha256"].tolist(), self.n_samples, SAMPLE_RATE, decoder])
+        key = digest([self.clips["sha256"].tolist(), self.n_samples, SAMPLE_RATE, decoder], 16)
         return Dataset(
             name=self.name,
             waveforms=cache.load_or_build(data_dir / "cache" / f"{self.slug[:20]}-{key}.npy", self._decode),
@@ -210,17 +212,11 @@ class Listing:
         )
 
     def _decode(self) -> npt.NDArray[np.float32]:
-        import torch
-
         waveforms = np.empty((len(self.clips), self.n_samples), dtype=np.float32)
         progress = tqdm(self.clips["path"], f"decoding {self.name}", unit="clip", leave=False, disable=None)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # a clip is too short to share, and on a busy machine threads wait for each other
-        try:
+        with torch_threads(1):  # a clip is too short to share, and on a busy machine threads wait for each other
             for row, path in enumerate(progress):
                 waveforms[row] = read_clip(path, self.n_samples)
-        finally:
-            torch.set_num_threads(threads)
         return waveforms
 
 
@@ -248,8 +244,3 @@ def hash_files(paths: Iterable[Path]) -> list[str]:
 def _hash_file(path: Path) -> str:
     with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest(content: object) -> str:
-    """16 hexadecimal digits that change with anything in ``content``, which JSON must be able to write."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -17,8 +17,9 @@ import numpy.typing as npt
 import scipy  # loads scipy.signal when it is first used, which takes a second
 from numpy.random import Generator
 
+from audioclf_lib._support.digests import digest
 from audioclf_lib.data import cache
-from audioclf_lib.data.dataset import Dataset, digest
+from audioclf_lib.data.dataset import Dataset
 from audioclf_lib.data.esc import CLIP_SECONDS, ESC10_CLASSES
 from audioclf_lib.data.windowing import SAMPLE_RATE
 
@@ -39,7 +40,7 @@ def load_demo(data_dir: Path) -> Dataset:
     Args:
         data_dir: the clips are kept in its ``cache`` folder, under a name that changes with this module.
     """
-    key = digest([Path(__file__).read_text(encoding="utf-8"), np.__version__, scipy.__version__])
+    key = digest([Path(__file__).read_text(encoding="utf-8"), np.__version__, scipy.__version__], 16)
     waveforms = cache.load_or_build(data_dir / "cache" / f"demo-{key}.npy", make_clips)
     samples = np.round(waveforms * 2**15).astype("<i2")  # the 16-bit samples of ``make_clip``
     clip_ids = tuple(f"demo-{fold}-{name.replace(' ', '-')}" for fold in FOLDS for name in ESC10_CLASSES)
@@ -51,7 +52,7 @@ def load_demo(data_dir: Path) -> Dataset:
         clip_ids=clip_ids,
         class_names=ESC10_CLASSES,
         sources=clip_ids,
-        fingerprint=digest([list(ESC10_CLASSES), hashlib.sha256(samples.tobytes()).hexdigest()]),
+        fingerprint=digest([list(ESC10_CLASSES), hashlib.sha256(samples.tobytes()).hexdigest()], 16),
         description="demo set: 50 generated clips of 5 s that imitate the ten classes of ESC-10, in five folds",
         licence="none needed: generated",
     )

@@ -18,7 +18,6 @@ Split = Literal["train", "validation", "test"]
 
 METRIC_LABELS: dict[Metric, str] = {"loss": "loss", "accuracy": "window accuracy", "clip_accuracy": "clip accuracy"}
 SPLIT_LABELS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
-PART_LABELS = {"base": "convolutions", "layer1": "encoder layer 1", "layer2": "encoder layer 2"}
 
 
 def plot_learning_curve(

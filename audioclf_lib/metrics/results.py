@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from audioclf_lib._support.digests import digest
 from audioclf_lib.config import Experiment, FitConfig, slug
 from audioclf_lib.metrics.scores import LEVELS, Level, Scores, best_fit, evaluate
 from audioclf_lib.metrics.uncertainty import (
@@ -82,8 +82,8 @@ class ExperimentResult:
     @property
     def folder(self) -> str:
         """Folder of this result's figures: no other data set, recipe or setting has the same."""
-        digest = hashlib.sha256(" ".join(config.fit_id for config in self.configs).encode()).hexdigest()[:8]
-        return f"{self.dataset}/{self.name}-e{self.experiment.epochs}-{digest}"
+        fits = digest(" ".join(config.fit_id for config in self.configs))
+        return f"{self.dataset}/{self.name}-e{self.experiment.epochs}-{fits}"
 
     @property
     def is_complete(self) -> bool:

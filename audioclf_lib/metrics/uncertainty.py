@@ -90,12 +90,12 @@ def gather_answers(runs: Sequence[Run]) -> Answers:
             )
     clip_ids = first["clip_id"].unique()
     shape = (len(clip_ids), -1, len(names))
-    y_true, _ = to_clips(first, len(names))
+    per_clip = [to_clips(rows, len(names)) for rows in tables]
     return Answers(
         clip_ids=tuple(map(str, clip_ids)),
-        y_true=y_true,
+        y_true=per_clip[0][0],
         windows=np.stack([class_probabilities(rows, len(names)).reshape(shape) for rows in tables]),
-        clips=np.stack([to_clips(rows, len(names))[1] for rows in tables]),
+        clips=np.stack([probabilities for _, probabilities in per_clip]),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,17 +9,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, user_path
-from audioclf_lib.config import Experiment, KnownDataset, make_recipe
+from audioclf_lib.config import Experiment, KnownDataset, changed_settings
 from audioclf_lib.data import dataset_facts, dataset_slug
+from audioclf_lib.data.dataset import FIXED_CONTENT
 from audioclf_lib.metrics.results import ExperimentResult
-from audioclf_lib.models import find_model
 from audioclf_lib.runs.store import CONFIG, MODEL, Run, RunStore
 from audioclf_lib.suite.ablation import ablation_experiments, change_of
 from audioclf_lib.suite.plan import Plan, distinctions, last_plan_path, load_plan
-
-FIXED_CONTENT = ("demo", "esc10")  # data sets of these names have the same recordings everywhere
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,7 @@ class Gathered:
     @property
     def folder(self) -> str:
         """Folder of the figures that show several experiments."""
-        digest = hashlib.sha256(" ".join(result.folder for result in self.results).encode()).hexdigest()[:8]
-        return f"{self.dataset.name}/report-{digest}"
+        return f"{self.dataset.name}/report-{digest(' '.join(result.folder for result in self.results))}"
 
 
 def gather(plan: Plan | str = "", runs_dir: Path | str = "", dataset: str | None = None) -> Gathered:
@@ -105,10 +102,10 @@ def identify_dataset(name_or_path: str, store: RunStore) -> KnownDataset | None:
         InputError: recordings that cannot be used, or run folders of several contents and no recordings.
     """
     slug = dataset_slug(name_or_path)
-    known = store.known_datasets(slug)
     paths = (user_path(name_or_path), user_path(name_or_path.rsplit(":", 1)[0]))  # my-sounds:4s
     if slug not in FIXED_CONTENT and any(path.is_dir() for path in paths):
         return dataset_facts(name_or_path)
+    known = store.known_datasets(slug)
     if len(known) > 1:
         names = " and ".join(f"{each.name} ({each.fingerprint})" for each in known)
         raise InputError(
@@ -184,11 +181,11 @@ def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
         remedy = "train some with `audioclf suite` or a notebook"
         raise InputError(str(errors[0]) if errors else f"{store.runs_dir} holds no finished fit; {remedy}")
     last = runs[-1].config
-    folds = tuple(sorted({*last.train_folds, last.val_fold, last.test_fold}))
+    known = last.known_dataset
     own = [run for run in runs if run.config.dataset == last.dataset]
     latest = {_name_of(run): _settings_of(run) for run in own}
     shown = sorted((run for run in own if _settings_of(run) == latest[_name_of(run)]), key=_name_of)
-    experiments = [_experiment_of(list(group), store, folds) for _, group in groupby(shown, key=_name_of)]
+    experiments = [_experiment_of(list(group), store, known.folds) for _, group in groupby(shown, key=_name_of)]
     problems = [
         f"runs of {name} are there too" for name in sorted({run.config.dataset for run in runs} - {last.dataset})
     ]
@@ -196,7 +193,6 @@ def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
         problems.append(f"fits of other epochs, threads or versions than the last are not shown: {older}")
     problems += map(str, errors)
     ((test_fold, _),) = Counter(each.test_fold for each in experiments).most_common(1)
-    known = KnownDataset(last.dataset, last.fingerprint, folds, last.class_names)
     on_it, checks = (
         _read_results([each for each in experiments if (each.test_fold == test_fold) is wanted], known, problems)
         for wanted in (True, False)
@@ -221,11 +217,8 @@ def _experiment_of(runs: Sequence[Run], store: RunStore, folds: Sequence[int]) -
     """
     run, config = runs[-1], runs[-1].config
     model = f"{run.path / MODEL}:{config.model}" if (run.path / MODEL).exists() else config.model
-    usual = make_recipe(config.recipe, find_model(model))
     settings = config.model_dump(include=set(Experiment.model_fields)) | {"model": model, "runs_dir": store.runs_dir}
-    settings["recipe_changes"] = {
-        name: value for name, value in config.recipe_settings if value != getattr(usual, name)
-    }
+    settings["recipe_changes"] = changed_settings(config.recipe_settings, config.recipe, model)
     split = Experiment(**settings, protocol="split")
     val_folds = [run.config.val_fold for run in runs]
     return split if val_folds == split.validation_folds(folds) else split.changed(protocol="kfold")

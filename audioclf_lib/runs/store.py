@@ -25,8 +25,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pandas as pd
-
 from audioclf_lib._support.errors import DamagedRunError, InputError, quote
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PUBLISHED_DIR, explained, replace_file, user_path
 from audioclf_lib.config import SCHEMA_VERSION, FitConfig, KnownDataset
@@ -34,7 +32,8 @@ from audioclf_lib.models.registry import find_model, made_with, model_in_file
 from audioclf_lib.runs.checksums import SUMS, sum_line, sum_of, write_sums
 from audioclf_lib.runs.locks import hold_lock
 
-if TYPE_CHECKING:  # torch is imported where weights and checkpoints are: a list of runs needs none
+if TYPE_CHECKING:  # torch and pandas are imported where they are used: locks and a list of runs need neither
+    import pandas as pd
     from torch import Tensor
 
     from audioclf_lib.runs.trained import TrainedModel
@@ -63,11 +62,15 @@ class Run:
     @cached_property
     def history(self) -> pd.DataFrame:
         """One row per epoch: epoch, seconds, learning_rate, {train,validation,test}_{loss,accuracy,clip_accuracy}."""
+        import pandas as pd
+
         return _read(self.path / HISTORY, lambda content: pd.read_csv(io.BytesIO(content)))
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """One row per window: split, clip_id, source, fold, window_index, silent, y_true, p_0 ... p_(classes-1)."""
+        import pandas as pd
+
         columns = ["split", "clip_id", "source", "fold", "window_index", "silent", "y_true"]
         columns += [f"p_{label}" for label in range(len(self.config.class_names))]
         table = _read(self.path / PREDICTIONS, lambda content: pd.read_parquet(io.BytesIO(content)))
@@ -251,8 +254,7 @@ class RunStore:
         known: dict[str, KnownDataset] = {}
         for config in (run.config for run in self.find()):
             if re.fullmatch(rf"{re.escape(slug)}(-[0-9a-f]{{8}})?", config.dataset):
-                folds = tuple(sorted({*config.train_folds, config.val_fold, config.test_fold}))
-                known[config.fingerprint] = KnownDataset(config.dataset, config.fingerprint, folds, config.class_names)
+                known[config.fingerprint] = config.known_dataset
         return list(known.values())
 
     def _folders(self, dataset: str = "*") -> list[Path]:

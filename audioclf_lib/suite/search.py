@@ -13,8 +13,6 @@ anew reuses them.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 import warnings
@@ -32,6 +30,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 
+from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError, quote
 from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.config import DatasetFacts, Experiment, FitConfig, Recipe, StrictModel
@@ -213,8 +212,7 @@ class StudyConfig(StrictModel):
         """
         values = self.model_dump(mode="json", include={"startup", "prune_after", "search"})
         values["fit"] = self.experiment.tuning_fit(dataset).fit_id
-        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{self.name}-seed{self.experiment.seed}-e{self.experiment.epochs}-{digest}"
+        return f"{self.name}-seed{self.experiment.seed}-e{self.experiment.epochs}-{digest(values)}"
 
     def record_path(self, dataset: DatasetFacts) -> Path:
         """Where the study is recorded: beside the run folders of its fits."""

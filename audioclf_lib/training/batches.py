@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audioclf_lib.config import Recipe
 from audioclf_lib.data import Dataset
-from audioclf_lib.data.windowing import HOP_SIZE, SILENCE_PEAK, WINDOW_SIZE, find_silent_windows, peak_normalise
+from audioclf_lib.data.windowing import HOP_SIZE, SILENCE_PEAK, WINDOW_SIZE, peak_normalise
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def all_windows(dataset: Dataset, device: torch.device) -> Windows:
     """Put the data set on ``device`` and list all its windows in the order of clips and time."""
     waveforms = torch.from_numpy(np.array(dataset.waveforms, dtype=np.float32))
     labels = torch.from_numpy(np.array(dataset.labels, dtype=np.int64))
-    silent = find_silent_windows(waveforms)
+    silent = torch.from_numpy(np.array(dataset.silent))
     n_clips, n_windows = silent.shape
     clips = torch.arange(n_clips).repeat_interleave(n_windows)
     starts = (torch.arange(n_windows) * HOP_SIZE).repeat(n_clips)

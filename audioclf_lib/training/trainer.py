@@ -8,8 +8,7 @@ interrupted and goes on from its checkpoint ends with the same numbers as one th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from audioclf_lib._support.cores import torch_threads
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
 from audioclf_lib.config import FitConfig
@@ -125,17 +125,6 @@ def model_of(config: FitConfig) -> ModelEntry:
             "for; make the experiment and its fits anew"
         )
     return entry
-
-
-@contextmanager
-def torch_threads(number: int) -> Iterator[None]:
-    """Let torch compute on so many threads while the block runs: the same numbers need the same threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _train(
