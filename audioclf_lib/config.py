@@ -149,6 +149,9 @@ class Recipe(StrictModel):
     tilt_db: Decibels = Field(0.0, description="tilt the spectrum by up to ± this many dB: microphones differ")
     flip_polarity: bool = Field(False, description="turn half of the windows upside down: the ear does not hear it")
     peak_normalise: bool = Field(False, description="scale each window to peak 1, in evaluation too")
+    companding: float = Field(
+        0.0, ge=0, le=1e4, description="µ of a logarithmic curve that lifts quiet samples (0: none), in evaluation too"
+    )
     mixup_alpha: float = Field(0.0, ge=0, le=10, description="Beta parameter of between-class mixing (0: none)")
     label_smoothing: Share = Field(0.0, description="share of the target spread over all classes")
     time_pull: float = Field(0.0, ge=0, le=100, description="pulls the CNN's last layer to equal weights at all times")

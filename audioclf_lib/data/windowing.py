@@ -7,12 +7,15 @@ because lengths and counts of windows are also asked for where loading torch wou
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from audioclf_lib.config import Recipe
 
 SAMPLE_RATE = 16_000
 WINDOW_SIZE = 16_000
@@ -74,6 +77,19 @@ def peak_normalise(x: Tensor) -> Tensor:
     """Scale windows (B, 1, n) to peak 1; silent ones, whose peak is under ``SILENCE_PEAK``, stay as they are."""
     peak = x.abs().amax(dim=2, keepdim=True)  # (B, 1, 1)
     return x.where(peak < SILENCE_PEAK, x / peak.clamp(min=SILENCE_PEAK))
+
+
+def compand(x: Tensor, mu: float) -> Tensor:
+    """sign(x) ln(1 + µ|x|) / ln(1 + µ): the µ-law curve of ITU-T G.711, not quantised; 0 stays 0 and ±1 stays ±1."""
+    import torch
+
+    return x.sign() * torch.log1p(mu * x.abs()) / math.log1p(mu)
+
+
+def normalise(x: Tensor, recipe: Recipe) -> Tensor:
+    """What a model is given for windows (B, 1, n) as they are cut: to peak 1, then companded, as the recipe asks."""
+    x = peak_normalise(x) if recipe.peak_normalise else x
+    return compand(x, recipe.companding) if recipe.companding > 0 else x
 
 
 def clip_probabilities(window_probabilities: Tensor | np.ndarray, silent: Tensor | np.ndarray) -> Tensor:

@@ -157,7 +157,7 @@ class Run:
         settings = config.model_settings
         network = entry.create_for(config.recipe_settings, num_classes=len(config.class_names), **settings)
         network.load_state_dict(self.weights())
-        return TrainedModel(network, config.recipe_settings.peak_normalise).eval()
+        return TrainedModel(network, config.recipe_settings).eval()
 
 
 class RunStore:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from audioclf_lib.data.windowing import peak_normalise
+from audioclf_lib.config import Recipe
+from audioclf_lib.data.windowing import normalise
 
 
 class TrainedModel(nn.Module):
@@ -14,14 +15,14 @@ class TrainedModel(nn.Module):
         network: the architecture itself, for windows that are normalised already.
     """
 
-    def __init__(self, network: nn.Module, peak_normalised: bool) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
         super().__init__()
         self.network = network
-        self.peak_normalised = peak_normalised
+        self.recipe = recipe
 
     def normalise(self, x: Tensor) -> Tensor:
         """What the network is given for windows (B, 1, 16000) as they are cut from clips."""
-        return peak_normalise(x) if self.peak_normalised else x
+        return normalise(x, self.recipe)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 1, 16000)
         logits: Tensor = self.network(self.normalise(x))  # (B, classes)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from audioclf_lib.config import Recipe
 from audioclf_lib.data import Dataset
-from audioclf_lib.data.windowing import HOP_SIZE, SILENCE_PEAK, WINDOW_SIZE, peak_normalise
+from audioclf_lib.data.windowing import HOP_SIZE, SILENCE_PEAK, WINDOW_SIZE, normalise
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,6 @@ def all_windows(dataset: Dataset, device: torch.device) -> Windows:
     clips = torch.arange(n_clips).repeat_interleave(n_windows)
     starts = (torch.arange(n_windows) * HOP_SIZE).repeat(n_clips)
     return Windows(waveforms.to(device), labels.to(device), silent, clips, starts)
-
-
-def normalise(x: Tensor, recipe: Recipe) -> Tensor:
-    """Scale windows (B, 1, 16000) to peak 1 where the recipe asks for it; silent ones stay silent."""
-    return peak_normalise(x) if recipe.peak_normalise else x
 
 
 def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: int) -> tuple[Tensor, Tensor, Tensor]:

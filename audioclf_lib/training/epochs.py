@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import Recipe
-from audioclf_lib.data.windowing import clip_probabilities
-from audioclf_lib.training.batches import Windows, normalise, training_batch
+from audioclf_lib.data.windowing import clip_probabilities, normalise
+from audioclf_lib.training.batches import Windows, training_batch
 from audioclf_lib.training.optimisation import learning_rate
 
 EVALUATION_BATCH = 64

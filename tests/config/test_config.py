@@ -82,6 +82,7 @@ REJECTED_SETTINGS: dict[str, tuple[Any, str]] = {
     "gain_db": (41, "less than or equal to 40"),
     "flip_polarity": (None, "boolean"),
     "peak_normalise": ("", "boolean"),
+    "companding": (-1, "greater than or equal to 0"),
     "mixup_alpha": (float("inf"), "finite"),
     "tilt_db": (-1.0, "greater than or equal to 0"),
     "speed_perturbation": (0.5, "greater than or equal to 1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torchaudio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from audioclf_lib.data.windowing import (
     SILENCE_PEAK,
     WINDOW_SIZE,
     clip_probabilities,
+    compand,
     count_windows,
     cut_windows,
     find_silent_windows,
@@ -74,6 +76,24 @@ def test_a_window_is_scaled_to_peak_1_and_a_silent_one_stays() -> None:
         torch.testing.assert_close(scaled[window], x[window] / x[window].abs().max())
     assert torch.equal(scaled[2], x[2])
     assert not torch.equal(scaled, x), "the windows that were given stay as they are"
+
+
+@given(mu=st.floats(0.1, 1e4), seed=st.integers(0, 100))
+def test_companding_lifts_quiet_samples_and_keeps_sign_order_and_full_scale(mu: float, seed: int) -> None:
+    x = torch.rand(2, 1, 50, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+    y = compand(x, mu)
+    expected = np.sign(x.numpy()) * np.log(1 + mu * np.abs(x.numpy())) / np.log(1 + mu)
+    torch.testing.assert_close(y, torch.from_numpy(expected))
+    assert (y.abs() >= x.abs() - 1e-12).all() and y.abs().max() <= 1
+    assert (y.flatten()[x.flatten().argsort()].diff() >= 0).all()
+    ends = torch.tensor([-1.0, 0.0, 1.0])
+    torch.testing.assert_close(compand(ends, mu), ends)
+
+
+def test_companding_of_a_thousand_steps_agrees_with_torchaudios_mu_law() -> None:
+    steps = torch.linspace(-1, 1, 1000)
+    codes = torchaudio.functional.mu_law_encoding(steps, 256)  # compands with µ = 255, then rounds to 256 levels
+    assert (codes - (compand(steps, 255) + 1) / 2 * 255).abs().max() <= 0.5 + 1e-3
 
 
 def test_a_clips_probabilities_are_the_mean_over_its_windows_with_sound() -> None:

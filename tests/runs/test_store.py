@@ -421,6 +421,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "cnn as written": {"recipe": "as-written"},
     "cnn tuned": {"recipe": "tuned", "recipe_changes": {"batch_size": 4, "peak_normalise": True}},
     "cnn without normalisation": {"recipe_changes": {"batch_size": 4, "peak_normalise": False, "ema_decay": 0.9}},
+    "cnn companded": {"recipe_changes": {"batch_size": 4, "companding": 100}},
     "transformer, 4 heads": {"model": "transformer", "num_heads": 4, "recipe_changes": {"batch_size": 4}},
     "own": {"model": "OWN", "widths": [6, 5], "slope": 0.3},
 }

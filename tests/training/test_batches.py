@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from audioclf_lib.config import Recipe
 from audioclf_lib.data import Dataset
-from audioclf_lib.data.windowing import SILENCE_PEAK, cut_windows
-from audioclf_lib.training.batches import Windows, all_windows, mix, normalise, tilt, training_batch
+from audioclf_lib.data.windowing import SILENCE_PEAK, cut_windows, normalise
+from audioclf_lib.training.batches import Windows, all_windows, mix, tilt, training_batch
 
 CPU = torch.device("cpu")
 PLAIN = Recipe()
@@ -30,6 +30,7 @@ EVERYTHING = Recipe(
     gain_db=6,
     flip_polarity=True,
     peak_normalise=True,
+    companding=100,
     mixup_alpha=0.4,
     label_smoothing=0.1,
 )

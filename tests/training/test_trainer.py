@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import Experiment, FitConfig, Recipe, make_recipe
 from audioclf_lib.data import Dataset
-from audioclf_lib.data.windowing import cut_windows
+from audioclf_lib.data.windowing import cut_windows, normalise
 from audioclf_lib.models import create_model
 from audioclf_lib.runs import load_run
 from audioclf_lib.runs.store import Run
-from audioclf_lib.training.batches import Windows, all_windows, normalise
+from audioclf_lib.training.batches import Windows, all_windows
 from audioclf_lib.training.environment import choose_device
 from audioclf_lib.training.epochs import DivergedError, class_weights, reestimate_statistics, score_windows, train_epoch
 from audioclf_lib.training.optimisation import learning_rate, make_average, make_optimizer
