@@ -1,7 +1,7 @@
 """Scores of predictions, how sure they are, and the results of an experiment.
 
-``scores`` turns predictions into scores, ``uncertainty`` gives intervals, tests and calibration, ``results`` holds an
-experiment together with its finished fits.
+``scores`` turns predictions into scores, ``uncertainty`` gives intervals, tests and calibration, ``errors`` says
+which clips and recordings are wrong, ``results`` holds an experiment together with its finished fits.
 """
 
 from audioclf_lib.metrics.results import ExperimentResult
