@@ -1,8 +1,8 @@
 """Every figure of the notebooks and the report: functions ``(data, *, ax=None, figsize=..., **kwargs) -> Axes``.
 
 Each draws on the axes it is given, or on a pyplot figure of its own, so that a notebook shows it below the cell that
-ends with it. ``kwargs`` go on to seaborn or matplotlib. ``plot_learning_curves``, ``plot_variants`` and
-``plot_reliabilities`` draw several panels and return an array of axes.
+ends with it. ``kwargs`` go on to seaborn or matplotlib. ``plot_learning_curves``, ``plot_variants``,
+``plot_reliabilities`` and ``plot_hard_clips`` draw several panels and return an array of axes.
 
 The look is in ``audioclf.mplstyle``. Importing this package applies it once, with ``plt.style.use``, so that a
 notebook's own plots share it. Settings made after the import hold for all figures: ``plt.rcParams["font.size"] = 10``,
@@ -13,6 +13,8 @@ maps are meshes, not images), so that PDF and SVG stay sharp, and can be read in
 from audioclf_lib.figures.curves import plot_learning_curve as plot_learning_curve
 from audioclf_lib.figures.curves import plot_learning_curves as plot_learning_curves
 from audioclf_lib.figures.curves import plot_variants as plot_variants
+from audioclf_lib.figures.errors import plot_hard_clips as plot_hard_clips
+from audioclf_lib.figures.errors import plot_recall_by_class as plot_recall_by_class
 from audioclf_lib.figures.models import plot_architecture as plot_architecture
 from audioclf_lib.figures.models import plot_attention as plot_attention
 from audioclf_lib.figures.scores import plot_comparison as plot_comparison
