@@ -33,7 +33,7 @@ from audioclf_lib.models import ModelEntry, find_model
 if TYPE_CHECKING:
     from torch import nn
 
-ProtocolName = Literal["kfold", "split"]
+ProtocolName = Literal["kfold", "split", "rotation"]
 RecipeName = Literal["as-written", "tuned"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -272,10 +272,12 @@ class Experiment(StrictModel):
         model: ``"cnn"``, ``"transformer"``, the name of another registered architecture, or the file of an own one
             (``my_net.py``, or ``my_net.py:my-net`` where it registers several).
         model_settings: arguments of the architecture's class; each may also stand for itself: ``num_heads=4``.
-        protocol: ``"kfold"`` (one fit for each fold but the test fold) or ``"split"`` (one fit).
+        protocol: ``"kfold"`` (one fit for each fold but the test fold), ``"split"`` (one fit), or ``"rotation"`` (the
+            split with each fold as the test fold, so that every clip is tested once).
         dataset: name (``"demo"``, ``"esc10"``) or folder of a data set.
         epochs, seed: of every fit.
-        test_fold: never trained on, never used to choose an epoch.
+        test_fold: never trained on, never used to choose an epoch; a rotation has no single one.
+        test_folds: of a rotation; ``"all"`` or nothing: every fold. A split that is given some becomes a rotation.
         val_folds: validation folds to fit, for ``kfold``; all but the test fold unless given.
         recipe: ``"tuned"`` or ``"as-written"``.
         recipe_changes: recipe settings to change: a dict or a JSON object as text.
@@ -294,6 +296,7 @@ class Experiment(StrictModel):
     epochs: int = Field(100, ge=1, le=100_000)
     seed: int = Field(0, ge=0, lt=2**32)
     test_fold: Fold = 1
+    test_folds: tuple[Fold, ...] | None = None
     val_folds: tuple[Fold, ...] | None = None
     recipe: RecipeName = "tuned"
     recipe_changes: dict[str, Any] = Field(default_factory=dict)
@@ -308,6 +311,8 @@ class Experiment(StrictModel):
         if not isinstance(values, dict):
             return values
         given = values.get("model_settings") or {}
+        if values.get("protocol") == "split" and values.get("test_folds") not in (None, "", [], ()):
+            values = values | {"protocol": "rotation"}
         own = {key: value for key, value in values.items() if key not in cls.model_fields}
         if not own or not isinstance(given, dict):
             return values
@@ -329,10 +334,12 @@ class Experiment(StrictModel):
             example = '{"dropout": 0.2}' if info.field_name == "recipe_changes" else '{"width": 32}'
             raise ValueError(f"not a JSON object ({error}); write for example {example}") from None
 
-    @field_validator("val_folds", mode="before")
+    @field_validator("val_folds", "test_folds", mode="before")
     @classmethod
-    def _parse_folds(cls, value: Any) -> Any:
+    def _parse_folds(cls, value: Any, info: ValidationInfo) -> Any:
         """``"[2, 3]"``, ``"2, 3"`` and ``2`` as papermill's and the command line's options give them; empty: all."""
+        if value == "all" and info.field_name == "test_folds":
+            return None
         if isinstance(value, str):
             parts = value.strip().strip("[]()").split(",") if value.strip().strip("[]()") else []
             try:
@@ -345,12 +352,18 @@ class Experiment(StrictModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Experiment:
-        if self.val_folds is not None and self.protocol == "split":
-            raise ValueError("val_folds belongs to the kfold protocol; the split protocol chooses its own")
+        if self.val_folds is not None and self.protocol != "kfold":
+            raise ValueError(f"val_folds belongs to the kfold protocol; the {self.protocol} protocol chooses its own")
+        if self.test_folds is not None and self.protocol != "rotation":
+            raise ValueError("test_folds belongs to the rotation; kfold has one test_fold")
         if self.val_folds is not None and self.test_fold in self.val_folds:
             raise ValueError(f"val_folds = {list(self.val_folds)} holds the test fold {self.test_fold}; take it out")
-        if self.val_folds is not None and len(set(self.val_folds)) != len(self.val_folds):
-            raise ValueError(f"val_folds = {list(self.val_folds)} names a fold twice; name each once")
+        for name in ("val_folds", "test_folds"):
+            folds = getattr(self, name) or ()
+            if len(set(folds)) != len(folds):
+                raise ValueError(f"{name} = {list(folds)} names a fold twice; name each once")
+        if self.protocol == "rotation":
+            object.__setattr__(self, "test_fold", Experiment.model_fields["test_fold"].default)
         for name in self.model_settings:
             if name not in self.entry.setting_names:
                 known = ", ".join([*Experiment.model_fields, *self.entry.setting_names])
@@ -393,7 +406,13 @@ class Experiment(StrictModel):
 
         More than three changed settings are counted, with a digest of their values.
         """
-        texts = {"test_fold": f"test fold {self.test_fold}", "seed": f"seed {self.seed}", "recipe": self.recipe}
+        folds = f"test folds {', '.join(map(str, self.test_folds or ()))}"
+        texts = {
+            "test_fold": f"test fold {self.test_fold}",
+            "test_folds": folds,
+            "seed": f"seed {self.seed}",
+            "recipe": self.recipe,
+        }
         found = [text for name, text in texts.items() if getattr(self, name) != Experiment.model_fields[name].default]
         changes = changed_settings(self.recipe_settings, self.recipe, self.entry)
         if len(changes) <= MAX_NAMED_CHANGES:
@@ -403,19 +422,21 @@ class Experiment(StrictModel):
     @property
     def full_name(self) -> str:
         """The name with what is not the default: ``cnn-split-test3``, ``cnn-split-as-written-learning-rate-0-003``."""
-        return slug(self.name, *(re.sub(r"^(test|seed)( fold)? ", r"\1", each) for each in self.differences))
+        return slug(self.name, *(re.sub(r"^(test|seed)( folds?)? ", r"\1", each) for each in self.differences))
 
     @property
     def named_folds(self) -> list[int]:
         """The folds that a data set must have for this experiment."""
+        if self.protocol == "rotation":
+            return list(self.test_folds or ())
         return [self.test_fold, *(self.val_folds or ())]
 
     def changed(self, **changes: Any) -> Experiment:
         """The experiment with other settings."""
         return Experiment(**(self.model_dump() | changes))
 
-    def validation_folds(self, all_folds: Iterable[int]) -> list[int]:
-        """The validation folds of this experiment's fits, in order.
+    def fold_pairs(self, all_folds: Iterable[int]) -> list[tuple[int, int]]:
+        """Validation fold and test fold of each of this experiment's fits, in order.
 
         Args:
             all_folds: fold of every clip, or every fold once.
@@ -425,12 +446,13 @@ class Experiment(StrictModel):
         """
         folds = sorted({int(fold) for fold in all_folds})
         refuse_missing_folds(self.dataset, folds, self.named_folds)
-        if self.protocol == "split":
-            return [folds[(folds.index(self.test_fold) + 1) % len(folds)]]
-        return list(self.val_folds or [fold for fold in folds if fold != self.test_fold])
+        if self.protocol == "kfold":
+            return [(fold, self.test_fold) for fold in self.val_folds or folds if fold != self.test_fold]
+        tested = [self.test_fold] if self.protocol == "split" else self.test_folds or folds
+        return [(folds[(folds.index(fold) + 1) % len(folds)], fold) for fold in tested]
 
     def fits(self, dataset: DatasetFacts) -> list[FitConfig]:
-        """The fits of this experiment on ``dataset``, one for each validation fold."""
+        """The fits of this experiment on ``dataset``, one for each validation fold or, in a rotation, test fold."""
         folds = sorted({int(fold) for fold in dataset.folds})
         return [
             FitConfig(
@@ -442,11 +464,12 @@ class Experiment(StrictModel):
                 model_title=self.title,
                 model_label=self.label,
                 recipe_settings=self.recipe_settings,
-                train_folds=tuple(fold for fold in folds if fold not in (val_fold, self.test_fold)),
+                train_folds=tuple(fold for fold in folds if fold not in (val_fold, test_fold)),
                 val_fold=val_fold,
-                **self.model_dump(include={"model_settings", "recipe", "test_fold", "seed", "epochs", "threads"}),
+                test_fold=test_fold,
+                **self.model_dump(include={"model_settings", "recipe", "seed", "epochs", "threads"}),
             )
-            for val_fold in self.validation_folds(folds)
+            for val_fold, test_fold in self.fold_pairs(folds)
         ]
 
     def tuning_fit(self, dataset: DatasetFacts) -> FitConfig:

@@ -26,7 +26,7 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # As in ``config``, which takes long to import.
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 RecipeName = Literal["as-written", "tuned"]
-ProtocolName = Literal["kfold", "split"]
+ProtocolName = Literal["kfold", "split", "rotation"]
 
 
 class _Commands(TyperGroup):
@@ -103,7 +103,7 @@ def run(
         str,
         typer.Argument(
             metavar="EXPERIMENT|MODEL|NOTEBOOK",
-            help="An experiment (cnn-kfold, transformer-h4-split, mel-cnn-split, ...), the .py file of a model, or a "
+            help="An experiment (cnn-kfold, transformer-h4-split, cnn-rotation, ...), the .py file of a model, or a "
             "notebook's name or path.",
         ),
     ],
@@ -344,7 +344,7 @@ def _parse_experiment(target: str, given: dict[str, Any]) -> Experiment | None:
     if re.search(r"\.py(:|$)", target):
         said: dict[str, Any] = {"model": resolve_model(target)}
     else:
-        match = re.fullmatch(r"([a-z0-9-]+?)(?:-h([0-9]{1,9}))?-(kfold|split)", target)
+        match = re.fullmatch(r"([a-z0-9-]+?)(?:-h([0-9]{1,9}))?-(kfold|split|rotation)", target)
         if match is None:
             return None
         try:

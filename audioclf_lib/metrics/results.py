@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from audioclf_lib._support.digests import digest
 from audioclf_lib.config import Experiment, FitConfig, slug
-from audioclf_lib.metrics.scores import LEVELS, Level, Scores, best_fit, evaluate
+from audioclf_lib.metrics.scores import LEVELS, FloatArray, Level, Scores, best_fit, evaluate
 from audioclf_lib.metrics.uncertainty import (
     Answers,
     Calibration,
+    Contrast,
     Interval,
-    PairTest,
     bootstrap_interval,
+    calibrate_clips,
     calibrate_windows,
-    compare_averages,
+    compare_pairs,
     gather_answers,
 )
 from audioclf_lib.runs.store import Run
 
 SPLIT_TITLES = {"train": "Training", "validation": "Validation", "test": "Test"}
-PROTOCOL_TITLES = {"kfold": "k-fold", "split": "split"}
+PROTOCOL_TITLES = {"kfold": "k-fold", "split": "split", "rotation": "rotation"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ExperimentResult:
 
     Attributes:
         experiment: what was asked for.
-        runs: the finished fits, by validation fold.
+        runs: the finished fits, by validation fold; of a rotation by test fold.
         missing: configurations of fits that are not there.
         mark: what else tells it from other experiments: ``8 epochs``, the name of a change in an ablation.
     """
@@ -59,9 +60,11 @@ class ExperimentResult:
     def title(self) -> str:
         """Heading, e.g. ``Transformer, 2 heads: 4-fold cross-validation``."""
         n_fits = len(self.configs)
-        protocol = "train-test split"
-        if self.experiment.protocol == "kfold":
-            protocol = f"{n_fits}-fold cross-validation" if n_fits else "k-fold cross-validation"
+        protocol = {
+            "kfold": f"{n_fits or 'k'}-fold cross-validation",
+            "split": "train-test split",
+            "rotation": f"rotation over {n_fits or 'all'} test folds",
+        }[self.experiment.protocol]
         return f"{self.architecture}: {protocol}" + (f" ({', '.join(self.differences)})" if self.differences else "")
 
     @property
@@ -76,8 +79,9 @@ class ExperimentResult:
 
     @property
     def configs(self) -> list[FitConfig]:
-        """Of all fits, finished or missing, by validation fold."""
-        return sorted([*(run.config for run in self.runs), *self.missing], key=lambda config: config.val_fold)
+        """Of all fits, finished or missing, by test fold and validation fold."""
+        configs = [*(run.config for run in self.runs), *self.missing]
+        return sorted(configs, key=lambda config: (config.test_fold, config.val_fold))
 
     @property
     def folder(self) -> str:
@@ -97,31 +101,45 @@ class ExperimentResult:
     def dataset(self) -> str:
         return self.configs[0].dataset
 
+    @property
+    def is_rotation(self) -> bool:
+        return self.experiment.protocol == "rotation"
+
     @cached_property
     def best(self) -> Run:
-        """The fit that is best on its own validation fold, shown in full."""
+        """The fit that is best on its own validation fold: its weights are shown and kept."""
         return best_fit(self.runs)
 
+    @property
+    def shown(self) -> str:
+        """Whose answers ``scores`` and ``confusion`` are of, for captions."""
+        if self.is_rotation:
+            return f"{len(self.runs)} test folds pooled"
+        return f"the fit validated on fold {self.best.config.val_fold}"
+
     def scores(self, level: Level = "window") -> Scores:
-        """Test scores of the best fit."""
-        return evaluate(self.best.predictions, self.class_names, level=level)
+        """Test scores of the best fit; of a rotation those of all fits' predictions put together."""
+        runs = self.runs if self.is_rotation else [self.best]
+        return evaluate(pd.concat([run.predictions for run in runs]), self.class_names, level=level)
 
     def confusion(self, level: Level = "window") -> pd.DataFrame:
-        """Confusion matrix of the best fit on the test fold: rows are true classes, columns the answers."""
+        """Confusion matrix of ``scores``: rows are true classes, columns the answers."""
         return self.scores(level).confusion_table
 
     def fits_table(self, level: Level = "clip") -> pd.DataFrame:
         """A row per fit and, for several fits, their mean and sample standard deviation.
 
         Returns:
-            DataFrame, index *Validated on*; columns *Epoch* (kept), and with the weights of that epoch, without dropout
-            and augmentation, *Training*, *Validation*, *Test* (accuracy at ``level``), *Training loss*, *Validation
-            loss*, *Test loss* (over windows), and *Balanced*, *Macro F1*, *AUC* (macro) on the test fold at ``level``.
+            DataFrame, index *Validated on*, of a rotation *Tested on*; columns *Epoch* (kept), and with the weights of
+            that epoch, without dropout and augmentation, *Training*, *Validation*, *Test* (accuracy at ``level``),
+            *Training loss*, *Validation loss*, *Test loss* (over windows), and *Balanced*, *Macro F1*, *AUC* (macro)
+            on the test fold at ``level``.
         """
+        by = "test_fold" if self.is_rotation else "val_fold"
         rows = {}
         for run in self.runs:
             scores, test = run.metrics["scores"], run.metrics["scores"]["test"][level]
-            rows[f"fold {run.config.val_fold}"] = {
+            rows[f"fold {getattr(run.config, by)}"] = {
                 "Epoch": run.metrics["chosen"]["epoch"],
                 **{title: scores[split][level]["accuracy"] for split, title in SPLIT_TITLES.items()},
                 **{f"{title} loss": run.metrics["losses"][split] for split, title in SPLIT_TITLES.items()},
@@ -133,7 +151,7 @@ class ExperimentResult:
         if len(rows) > 1:
             summary = table.drop(columns="Epoch").agg(["mean", "std"]).rename({"std": "deviation"})
             table = pd.concat([table, summary])
-        return table.astype({"Epoch": "Int64"}).rename_axis("Validated on")
+        return table.astype({"Epoch": "Int64"}).rename_axis("Tested on" if self.is_rotation else "Validated on")
 
     def values(self, level: Level, score: str = "accuracy") -> list[float]:
         """A score of every fit on the test fold: ``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``auc_macro``."""
@@ -142,7 +160,10 @@ class ExperimentResult:
         return [float("nan") if value is None else value for value in found]
 
     def mean(self, level: Level, score: str = "accuracy") -> float:
-        """Mean of a score over the fits."""
+        """Mean of a score over the fits; of a rotation the score of all fits' predictions put together."""
+        if self.is_rotation:
+            pooled = self.scores(level)
+            return pooled.auc["macro"] if score == "auc_macro" else float(getattr(pooled, score))
         return float(pd.Series(self.values(level, score)).mean())
 
     def std(self, level: Level, score: str = "accuracy") -> float:
@@ -156,11 +177,10 @@ class ExperimentResult:
 
     @cached_property
     def intervals(self) -> dict[Level, Interval]:
-        """95 % intervals of the mean accuracies over the fits, by bootstrap over the test clips."""
-        return {
-            "window": bootstrap_interval(self.answers.window_shares),
-            "clip": bootstrap_interval(self.answers.clip_shares),
-        }
+        """95 % intervals of the accuracies that ``mean`` gives, by bootstrap over the recordings of the test clips."""
+        answers = self.answers
+        shares: dict[Level, FloatArray] = {"window": answers.window_shares, "clip": answers.clip_shares}
+        return {level: bootstrap_interval(each, answers.sources) for level, each in shares.items()}
 
     @property
     def is_averaged(self) -> bool:
@@ -174,20 +194,29 @@ class ExperimentResult:
 
     @cached_property
     def averaged_interval(self) -> Interval:
-        return bootstrap_interval(self.answers.averaged_right)
+        return bootstrap_interval(self.answers.averaged_right, self.answers.sources)
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Of the answers of all fits to the test windows."""
+        """Of the answers of all fits to the heard test windows."""
         return calibrate_windows(self.answers)
+
+    @cached_property
+    def clip_calibration(self) -> Calibration:
+        """Of the answers to test clips, the fits' probabilities averaged."""
+        return calibrate_clips(self.answers)
 
     def histories(self) -> dict[str, pd.DataFrame]:
         """History of every fit under a label for legends."""
-        return {f"validation fold {run.config.val_fold}": run.history for run in self.runs}
+        return {self._label(run): run.history for run in self.runs}
 
     def chosen_epochs(self) -> dict[str, int]:
         """The epoch that each fit kept, under the labels of ``histories``."""
-        return {f"validation fold {run.config.val_fold}": int(run.metrics["chosen"]["epoch"]) for run in self.runs}
+        return {self._label(run): int(run.metrics["chosen"]["epoch"]) for run in self.runs}
+
+    def _label(self, run: Run) -> str:
+        config = run.config
+        return f"test fold {config.test_fold}" if self.is_rotation else f"validation fold {config.val_fold}"
 
 
 def comparison_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
@@ -208,18 +237,43 @@ def comparison_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["experiment", "level", "mean", "std", "low", "high", "fits"])
 
 
-def compare_kfold(results: Sequence[ExperimentResult]) -> list[PairTest]:
-    """Exact tests of all pairs of complete k-fold experiments with the same seed, test fold and recipe, in one family.
+def compare_declared(
+    results: Sequence[ExperimentResult], declared: Sequence[tuple[str, str]], seed: int
+) -> list[Contrast]:
+    """Test the contrasts of two architectures that a plan declares, for one seed and as one family.
 
-    A split is in no pair, since its fit is one of the k-fold fits; nor are two seeds of one architecture.
+    Both architectures' rotations are compared where they are complete and alike but for the architecture, else their
+    complete k-fold experiments; a contrast that has neither is left out.
+
+    Args:
+        results: of a plan.
+        declared: labels of two architectures each, as ``("cnn", "transformer-h2")``.
+        seed: of both experiments.
     """
-    there = {result.short_title: result for result in results if result.is_averaged}
+    pairs = {}
+    for labels in declared:
+        found = next(_pairs_of(results, labels, seed), None)
+        if found:
+            one, other = found
+            pairs[one.short_title, other.short_title] = (one.answers, other.answers)
+    return compare_pairs(pairs)
 
-    def trained_alike(pair: tuple[ExperimentResult, ExperimentResult]) -> bool:
-        return len({(each.experiment.seed, each.experiment.test_fold, each.experiment.recipe) for each in pair}) == 1
 
-    pairs = [pair for pair in combinations(there.values(), 2) if trained_alike(pair)]
-    return compare_averages(
-        {name: result.answers for name, result in there.items()},
-        [(one.short_title, other.short_title) for one, other in pairs],
-    )
+def _pairs_of(
+    results: Sequence[ExperimentResult], labels: tuple[str, str], seed: int
+) -> Iterator[tuple[ExperimentResult, ExperimentResult]]:
+    """Pairs of complete experiments of two architectures that differ in nothing else, rotations first."""
+    for protocol in ("rotation", "kfold"):
+        of_label = [
+            [
+                each
+                for each in results
+                if each.is_complete and (each.experiment.label, each.experiment.protocol) == (label, protocol)
+            ]
+            for label in labels
+        ]
+        for one, other in product(*of_label):
+            alike = {"seed", "test_fold", "test_folds", "val_folds", "recipe", "recipe_changes", "epochs"}
+            same = [each.experiment.model_dump(include=alike) for each in (one, other)]
+            if one.experiment.seed == seed and same[0] == same[1]:
+                yield one, other

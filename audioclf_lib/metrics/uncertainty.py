@@ -1,8 +1,8 @@
-"""How sure the scores are: intervals, exact tests between experiments, and calibration, by scipy and statsmodels.
+"""How sure the scores are: intervals, tests of differences, power and calibration, by scipy and statsmodels.
 
-The unit is the clip. The windows of a clip are not independent of each other, and all fits of an experiment are scored
-on the same clips; so what is resampled and counted here is always a test clip, with all its windows and the answers of
-all fits.
+The unit that is resampled is the source recording. The windows of a clip are not independent of each other, nor are
+clips cut from one recording, and all fits of an experiment are scored on the same clips; so a recording is drawn, or
+has its sign flipped, with all its clips and windows and the answers of all fits.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +28,7 @@ BoolArray = NDArray[np.bool_]
 
 CONFIDENCE = 0.95
 ALPHA = 0.05  # a difference is called real when its corrected p, as it is printed, is below this
+POWER = 0.8  # of a difference that "would have been found"
 N_RESAMPLES = 9_999
 N_BINS = 15  # as in the tables of Guo et al. (2017)
 
@@ -42,13 +42,18 @@ class Answers:
 
     Attributes:
         clip_ids: the n_clips clips, in ascending order.
+        sources: the recording that each was cut from.
         y_true: (n_clips,) labels.
-        windows: (n_fits, n_clips, n_windows, n_classes) probabilities.
+        silent: (n_clips, n_windows).
+        windows: (n_fits, n_clips, n_windows, n_classes) probabilities; of a rotation, whose every fit has other test
+            clips, n_fits is 1.
         clips: (n_fits, n_clips, n_classes) probabilities; silent windows have no vote.
     """
 
     clip_ids: tuple[str, ...]
+    sources: tuple[str, ...]
     y_true: IntArray
+    silent: BoolArray
     windows: FloatArray
     clips: FloatArray
 
@@ -67,35 +72,49 @@ class Answers:
         return np.asarray((self.clips.argmax(2) == self.y_true).mean(axis=0))
 
     @cached_property
+    def averaged(self) -> FloatArray:
+        """(n_clips, n_classes) mean of the fits' probabilities."""
+        return np.asarray(self.clips.mean(axis=0))
+
+    @cached_property
     def averaged_right(self) -> BoolArray:
         """(n_clips,) whether a clip is classified correctly by the mean of the fits' probabilities."""
-        return np.asarray(self.clips.mean(axis=0).argmax(1) == self.y_true)
+        return np.asarray(self.averaged.argmax(1) == self.y_true)
 
 
 def gather_answers(runs: Sequence[Run]) -> Answers:
-    """The answers of an experiment's fits to their test clips.
+    """The answers of an experiment's fits to their test clips; those of fits with other test folds are put together.
 
     Raises:
-        InputError: no fit, a fit without test predictions, or fits that were scored on different test clips.
+        InputError: no fit, a fit without test predictions, or fits of one test fold that were scored on other clips.
     """
     if not runs:
         raise InputError("there is no fit to take answers from; train one with `audioclf suite`")
-    tables = [_test_rows(run) for run in runs]
-    first, names = tables[0], runs[0].config.class_names
-    for run, rows in zip(runs, tables, strict=True):
-        if run.config.class_names != names or not _same_clips(rows, first):
+    names, n_classes = runs[0].config.class_names, len(runs[0].config.class_names)
+    by_fold: dict[int, list[pd.DataFrame]] = {}
+    for run in runs:
+        rows = by_fold.setdefault(run.config.test_fold, [])
+        rows.append(_test_rows(run))
+        if run.config.class_names != names or not _same_clips(rows[0], rows[-1]):
             raise InputError(
                 f"fits {runs[0].config.fit_id} and {run.config.fit_id} were scored on different test clips; "
                 "compare fits of one data set and one test fold"
             )
-    clip_ids = first["clip_id"].unique()
-    shape = (len(clip_ids), -1, len(names))
-    per_clip = [to_clips(rows, len(names)) for rows in tables]
+    n_fits = len(next(iter(by_fold.values())))
+    if any(len(rows) != n_fits for rows in by_fold.values()):
+        counts = ", ".join(f"{len(rows)} on fold {fold}" for fold, rows in by_fold.items())
+        raise InputError(f"the fits were scored on different test clips ({counts}); give as many of each test fold")
+    pooled = [pd.concat([rows[index] for rows in by_fold.values()]) for index in range(n_fits)]
+    tables = [table.sort_values(["clip_id", "window_index"], ignore_index=True) for table in pooled]
+    clips = tables[0].drop_duplicates("clip_id")
+    shape = (len(clips), -1, n_classes)
     return Answers(
-        clip_ids=tuple(map(str, clip_ids)),
-        y_true=per_clip[0][0],
-        windows=np.stack([class_probabilities(rows, len(names)).reshape(shape) for rows in tables]),
-        clips=np.stack([probabilities for _, probabilities in per_clip]),
+        clip_ids=tuple(map(str, clips["clip_id"])),
+        sources=tuple(map(str, clips["source"])),
+        y_true=clips["y_true"].to_numpy(np.int64),
+        silent=tables[0]["silent"].to_numpy(bool).reshape(len(clips), -1),
+        windows=np.stack([class_probabilities(rows, n_classes).reshape(shape) for rows in tables]),
+        clips=np.stack([to_clips(rows, n_classes)[1] for rows in tables]),
     )
 
 
@@ -121,66 +140,82 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_interval(shares: FloatArray | BoolArray) -> Interval:
-    """95 % interval of a mean over clips, by resampling the clips (BCa, Efron 1987).
+def bootstrap_interval(values: FloatArray | BoolArray, sources: Sequence[str], lowest: float = 0.0) -> Interval:
+    """95 % interval of a mean over clips, by resampling the recordings that they were cut from (BCa, Efron 1987).
 
     BCa rather than percentiles, since shares near 0 or 1 are skewed and percentiles then miss on one side. The seed is
-    fixed and the order of the clips does not matter: the same shares have the same interval. Where all clips have the
-    same share, resampling shows no spread; the exact binomial interval (Clopper and Pearson 1934) stands in, as wide as
-    that many clips allow. From few clips (under about 20) the bootstrap's interval is somewhat too narrow.
+    fixed and the order of the clips does not matter: the same values have the same interval.
+
+    Where all clips score alike, resampling shows no spread. But recordings of a kind that makes up a share q of all are
+    absent among n with probability (1 - q)^n, so with q = 1 - 0.025^(1/n) they may be, and may score anything: the
+    interval reaches at least from (1 - q) mean + q lowest to (1 - q) mean + q. At means of 0 and 1 these are the ends
+    of the exact binomial interval (Clopper and Pearson 1934). From few recordings (under about 20) the interval is
+    somewhat too narrow.
 
     Args:
-        shares: (n_clips,) from 0 to 1, for instance the share of right windows; of all fits, if there are several.
+        values: (n_clips,) at most 1, for instance the share of right windows; of all fits, if there are several.
+        sources: (n_clips,) the recording of each clip.
+        lowest: the least that a clip can score: -1 for a difference of shares.
     """
-    values = np.sort(np.asarray(shares, dtype=np.float64))
-    if np.ptp(values) < 1e-12:
-        exact = stats.binomtest(round(values.sum()), len(values)).proportion_ci(CONFIDENCE, method="exact")
-        return Interval(float(exact.low), float(exact.high))
-    interval = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=N_RESAMPLES,
-        batch=1_000,
-        confidence_level=CONFIDENCE,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Interval(float(interval.low), float(interval.high))
+    per_source = pd.DataFrame({"source": sources, "value": np.asarray(values, dtype=np.float64)}).groupby("source")
+    table = per_source["value"].agg(["sum", "count"]).sort_values(["sum", "count"])
+    sums, counts = table["sum"].to_numpy(), table["count"].to_numpy(np.float64)
+    mean = float(sums.sum() / counts.sum())
+    unseen = 1 - ((1 - CONFIDENCE) / 2) ** (1 / len(sums))
+    low, high = (1 - unseen) * mean + unseen * lowest, (1 - unseen) * mean + unseen
+    if np.ptp(sums / counts) > 1e-12:
+        found = stats.bootstrap(
+            (sums, counts),
+            lambda total, number, axis=-1: total.sum(axis) / number.sum(axis),
+            paired=True,
+            vectorized=True,
+            n_resamples=N_RESAMPLES,
+            batch=1_000,
+            confidence_level=CONFIDENCE,
+            method="BCa",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        low, high = np.fmin(low, found.low), np.fmax(high, found.high)  # BCa is NaN where hardly any resample differs
+    return Interval(float(low), float(high))
 
 
 # ---------------------------------------------------------------------------------------------------------- differences
 
 
 @dataclass(frozen=True)
-class PairTest:
-    """McNemar's exact test between two experiments, each with its fits' probabilities averaged per clip.
+class Contrast:
+    """The difference of two experiments that a plan declares, on the test clips that both have.
 
     Attributes:
         names: of both.
-        n_clips: test clips.
-        right: clips that each classifies correctly.
+        n_clips, n_sources: test clips, and recordings that they were cut from.
+        difference: clip accuracy of the first minus that of the second; of several fits the mean over them.
+        interval: 95 %, by resampling recordings.
+        right: clips that each classifies correctly, the fits' probabilities averaged.
         only: of these, the clips that the other one gets wrong.
-        p: two-sided, of this pair alone.
-        p_holm: corrected for all pairs that were tested together.
+        p_mcnemar: of McNemar's exact test of ``only``, which takes clips for independent.
+        p: of the sign-flip test by recording, two-sided, of this contrast alone.
+        p_holm: corrected for all contrasts that are declared together.
+        detectable: the difference that would have been found in 80 of 100 cases; NaN if even all disagreement to one
+            side is too little.
     """
 
     names: tuple[str, str]
     n_clips: int
+    n_sources: int
+    difference: float
+    interval: Interval
     right: tuple[int, int]
     only: tuple[int, int]
+    p_mcnemar: float
     p: float
     p_holm: float
+    detectable: float
 
     @property
     def is_real(self) -> bool:
         """True if the corrected p, as it is printed, is below 0.05."""
         return is_significant(self.p_holm)
-
-    @property
-    def ranked(self) -> tuple[str, str]:
-        """The names, the one with more clips right first."""
-        first, second = self.names
-        return (second, first) if self.right[1] > self.right[0] else (first, second)
 
 
 def p_value(p: float) -> str:
@@ -193,65 +228,109 @@ def is_significant(p: float) -> bool:
     return float(f"{p:.2g}") < ALPHA
 
 
-def compare_averages(answers: Mapping[str, Answers], pairs: Sequence[tuple[str, str]]) -> list[PairTest]:
-    """Test pairs of experiments on the clips that only one of both classifies correctly (McNemar 1947, exact).
-
-    If neither is better, each such clip is as likely to be one's as the other's. All pairs are one family, for which
-    Holm's correction (1979) keeps the probability of any false finding below 5 %.
+def compare_pairs(pairs: Mapping[tuple[str, str], tuple[Answers, Answers]]) -> list[Contrast]:
+    """Test the declared differences, corrected by Holm (1979) for all of them and for nothing else.
 
     Args:
-        answers: by name of the experiment.
-        pairs: names. Experiments that share a fit, as a k-fold experiment and its split do, are no pair to test.
+        pairs: by the names of both experiments, their answers. Experiments that share a fit are no pair to test.
 
     Raises:
         InputError: the experiments of a pair were scored on different test clips.
     """
     if not pairs:
         return []
-    tables = [_contingency(answers, pair) for pair in pairs]
-    p_values = [float(mcnemar(table, exact=True).pvalue) for table in tables]
+    for names, (one, other) in pairs.items():
+        if one.clip_ids != other.clip_ids or not np.array_equal(one.y_true, other.y_true):
+            raise InputError(
+                f"{names[0]} and {names[1]} were scored on different test clips; compare experiments of one data set "
+                "and the same test folds"
+            )
+    per_source = [_source_differences(one, other) for one, other in pairs.values()]
+    p_values = [sign_flip_p(each) for each in per_source]
     corrected = multipletests(p_values, alpha=ALPHA, method="holm")[1]
-    return [
-        PairTest(
-            names=pair,
-            n_clips=int(table.sum()),
-            right=(int(table[0].sum()), int(table[:, 0].sum())),
-            only=(int(table[0, 1]), int(table[1, 0])),
-            p=p,
-            p_holm=float(p_holm),
+    contrasts = []
+    for (names, (one, other)), sums, p, p_holm in zip(pairs.items(), per_source, p_values, corrected, strict=True):
+        table: IntArray = confusion_matrix(one.averaged_right, other.averaged_right, labels=[True, False])
+        shares = one.clip_shares - other.clip_shares
+        contrasts.append(
+            Contrast(
+                names=names,
+                n_clips=one.n_clips,
+                n_sources=len(sums),
+                difference=float(shares.mean()),
+                interval=bootstrap_interval(shares, one.sources, lowest=-1.0),
+                right=(int(table[0].sum()), int(table[:, 0].sum())),
+                only=(int(table[0, 1]), int(table[1, 0])),
+                p_mcnemar=float(mcnemar(table, exact=True).pvalue),
+                p=p,
+                p_holm=float(p_holm),
+                detectable=detectable_difference(sums, one.n_clips, ALPHA / len(pairs)),
+            )
         )
-        for pair, table, p, p_holm in zip(pairs, tables, p_values, corrected, strict=True)
-    ]
+    return contrasts
 
 
-def _contingency(answers: Mapping[str, Answers], pair: tuple[str, str]) -> IntArray:
-    """(2, 2) counts of clips: right and wrong by the first (rows) and by the second (columns)."""
-    one, other = (answers[name] for name in pair)
-    if one.clip_ids != other.clip_ids or not np.array_equal(one.y_true, other.y_true):
-        raise InputError(
-            f"{pair[0]} and {pair[1]} were scored on different test clips; compare experiments of one data set and one "
-            "test fold"
-        )
-    counts: IntArray = confusion_matrix(one.averaged_right, other.averaged_right, labels=[True, False])
-    return counts
+def _source_differences(one: Answers, other: Answers) -> FloatArray:
+    """(n_sources,) by how many clips, shares of fits counted, the first is ahead on each recording."""
+    ahead = pd.Series(one.clip_shares - other.clip_shares).groupby(list(one.sources)).sum()
+    return np.asarray(ahead, dtype=np.float64)
 
 
-def exceeds_chance(n_correct: int, n: int, chance: float) -> bool:
-    """True if so many right answers would come by chance alone in fewer than 5 of 100 cases (exact binomial test).
+def sign_flip_p(differences: FloatArray) -> float:
+    """Two-sided p of a paired sign-flip test of a sum (Fisher 1935): exact where signs are few, else 9,999 draws.
+
+    If neither experiment is better, each recording's difference has either sign with the same probability.
 
     Args:
-        n_correct: right answers among ``n`` clips.
-        chance: accuracy of answering the commonest class always, see ``Scores.chance``.
+        differences: (n_sources,).
     """
-    return is_significant(stats.binomtest(n_correct, n, min(1.0, chance), alternative="greater").pvalue)
+    disagreeing = np.sort(differences[np.abs(differences) > 1e-12])
+    if len(disagreeing) < 2:
+        return 1.0  # either sign of a single one is as far from 0
+    test = stats.permutation_test(
+        (disagreeing,),
+        lambda x, axis=-1: x.sum(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=N_RESAMPLES,
+        rng=np.random.default_rng(0),
+    )
+    return float(test.pvalue)
 
 
-def clips_needed(n_pairs: int) -> int:
-    """On how many clips two experiments must disagree, if always to the same side, for one of ``n_pairs`` to be real.
+def detectable_difference(differences: FloatArray, n_clips: int, alpha: float) -> float:
+    """The difference of clip accuracies that a sign-flip test finds in 80 of 100 cases, by simulation.
 
-    That is the smallest difference which the test can find at all: :math:`2 n_{pairs} / 2^d < 0.05`.
+    The recordings keep by how much both experiments disagree on them, and each goes to the better one with a
+    probability that is raised from 1/2 until 80 % of 4,000 simulated sums are beyond what 1 - ``alpha`` of them reach
+    when neither is better.
+
+    Args:
+        differences: (n_sources,) observed, in clips.
+        n_clips: all test clips.
+        alpha: level of the test, corrected for the others.
+
+    Returns:
+        The difference of the shares; NaN if even disagreement that is all to one side is too little.
     """
-    return next(d for d in count(1) if is_significant(n_pairs * mcnemar([[0, d], [0, 0]], exact=True).pvalue))
+    sizes = np.abs(differences[np.abs(differences) > 1e-12])
+    if not len(sizes):
+        return float("nan")
+    uniform = np.random.default_rng(0).random((4_000, len(sizes)))
+
+    def sums(probability: float) -> FloatArray:
+        return np.asarray(np.where(uniform < probability, sizes, -sizes).sum(axis=1))
+
+    beyond = float(np.quantile(np.abs(sums(0.5)), 1 - alpha)) + 1e-9
+    for probability in np.linspace(0.5, 1, 101):
+        if (np.abs(sums(probability)) > beyond).mean() >= POWER:
+            return float((2 * probability - 1) * sizes.sum() / n_clips)
+    return float("nan")
+
+
+def chance_p(n_correct: int, n: int, chance: float, alternative: Literal["greater", "less"]) -> float:
+    """One-sided p of so many right answers (or so few) among ``n`` if each is right with probability ``chance``."""
+    return float(stats.binomtest(n_correct, n, min(1.0, chance), alternative=alternative).pvalue)
 
 
 # ---------------------------------------------------------------------------------------------------------- calibration
@@ -294,7 +373,16 @@ def calibrate(y_true: IntArray, probabilities: FloatArray, n_bins: int = N_BINS)
 
 
 def calibrate_windows(answers: Answers) -> Calibration:
-    """Calibration of the answers to all test windows, those of all fits pooled: silent windows count."""
-    n_classes = answers.windows.shape[-1]
-    y_true = np.broadcast_to(answers.y_true[:, None], answers.windows.shape[:3])
-    return calibrate(y_true.ravel(), answers.windows.reshape(-1, n_classes))
+    """Calibration of the answers to the heard test windows, those of all fits pooled.
+
+    Silent windows are left out: they hold no class, and what a model answers to them is no matter of confidence.
+    """
+    heard = ~answers.silent
+    y_true = np.broadcast_to(answers.y_true[:, None], answers.silent.shape)[heard]
+    n_fits = len(answers.windows)
+    return calibrate(np.tile(y_true, n_fits), np.concatenate([each[heard] for each in answers.windows]))
+
+
+def calibrate_clips(answers: Answers) -> Calibration:
+    """Calibration of the answers to clips, the fits' probabilities averaged."""
+    return calibrate(answers.y_true, answers.averaged)

@@ -15,7 +15,8 @@ from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, user_path
 from audioclf_lib.config import Experiment, KnownDataset, changed_settings
 from audioclf_lib.data import dataset_facts, dataset_slug
 from audioclf_lib.data.dataset import FIXED_CONTENT
-from audioclf_lib.metrics.results import ExperimentResult
+from audioclf_lib.metrics.results import ExperimentResult, compare_declared
+from audioclf_lib.metrics.uncertainty import Contrast
 from audioclf_lib.runs.store import CONFIG, MODEL, Run, RunStore
 from audioclf_lib.suite.ablation import ablation_experiments, change_of
 from audioclf_lib.suite.plan import Plan, distinctions, last_plan_path, load_plan
@@ -31,6 +32,8 @@ class Gathered:
         experiments: on the plan's test folds, in its order; at least one has a run.
         checks: experiments on other test folds.
         ablation: the recipe as written with one change at a time; the marks are the names of the changes.
+        contrasts: the differences between architectures that the plan declares, tested with its first seed.
+        more_seeds: the same contrasts with each further seed of the plan, to be shown beside them.
         problems: a sentence for each run folder that could not be read, or was left out.
     """
 
@@ -39,6 +42,8 @@ class Gathered:
     experiments: tuple[ExperimentResult, ...]
     checks: tuple[ExperimentResult, ...] = ()
     ablation: tuple[ExperimentResult, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
+    more_seeds: tuple[tuple[int, Contrast], ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
@@ -147,7 +152,11 @@ def _gather_plan(plan: Plan, store: RunStore) -> Gathered | None:
     checks = _read_results(plan.checks_list(runs_dir=store.runs_dir), dataset, problems)
     variants = ablation_experiments(plan, runs_dir=store.runs_dir)
     ablation = _read_results(variants, dataset, problems, [change_of(variant) for variant in variants])
-    return Gathered(plan.name, dataset, experiments, checks, ablation, tuple(dict.fromkeys(problems)))
+    first, *others = sorted({each.experiment.seed for each in experiments}, key=lambda seed: seed not in plan.seeds)
+    contrasts = compare_declared(experiments, plan.contrasts, first)
+    more = tuple((seed, each) for seed in others for each in compare_declared(experiments, plan.contrasts, seed))
+    told = tuple(dict.fromkeys(problems))
+    return Gathered(plan.name, dataset, experiments, checks, ablation, tuple(contrasts), more, told)
 
 
 def _describe_nothing(plan: Plan, store: RunStore, gathered: Gathered | None) -> str:
@@ -220,5 +229,5 @@ def _experiment_of(runs: Sequence[Run], store: RunStore, folds: Sequence[int]) -
     settings = config.model_dump(include=set(Experiment.model_fields)) | {"model": model, "runs_dir": store.runs_dir}
     settings["recipe_changes"] = changed_settings(config.recipe_settings, config.recipe, model)
     split = Experiment(**settings, protocol="split")
-    val_folds = [run.config.val_fold for run in runs]
-    return split if val_folds == split.validation_folds(folds) else split.changed(protocol="kfold")
+    pairs = [(run.config.val_fold, run.config.test_fold) for run in runs]
+    return split if pairs == split.fold_pairs(folds) else split.changed(protocol="kfold")

@@ -13,7 +13,7 @@ from audioclf_lib.config import Recipe, in_words
 from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
 from audioclf_lib.metrics.results import ExperimentResult
 from audioclf_lib.metrics.scores import SPLITS, Scores, answers_to_windows
-from audioclf_lib.metrics.uncertainty import Interval, PairTest, clips_needed, p_value
+from audioclf_lib.metrics.uncertainty import Contrast, Interval, p_value
 from audioclf_lib.runs.store import Run
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -24,7 +24,7 @@ ORIGINAL_DATASET = "esc10"
 # How ``report.show`` writes the columns of ``ExperimentResult.fits_table`` and of ``scores_table``.
 FITS = {"Epoch": ".0f"} | dict.fromkeys(("Training", "Validation", "Test", "Balanced"), ".1%")
 FITS |= dict.fromkeys(("Training loss", "Validation loss", "Test loss", "Macro F1", "AUC"), ".2f")
-SCORES = {"Balanced": ".1%", "Macro F1": ".2f", "AUC": ".2f", "ECE": ".3f"}
+SCORES = {"Balanced": ".1%", "Macro F1": ".2f", "AUC": ".2f", "ECE": ".3f", "ECE, clips": ".3f"}
 # Values with which a setting of the recipe does nothing.
 OFF: dict[str, tuple[Any, ...]] = dict.fromkeys(Recipe.model_fields, (0, "none")) | {
     "speed_perturbation": (1.0,),
@@ -37,6 +37,12 @@ def percent(mean: float, std: float = float("nan"), interval: Interval | None = 
     spread = "" if np.isnan(std) else f"{NBSP}±{NBSP}{100 * std:.1f}"
     between = f" ({100 * interval.low:.1f}{NBSP}to{NBSP}{100 * interval.high:.1f})" if interval else ""
     return f"{100 * mean:.1f}{spread}{NBSP}%{between}"
+
+
+def points(difference: float, interval: Interval) -> str:
+    """A difference of accuracies: ``+3.2 (-1.0 to 7.5)``, in percentage points."""
+    low, high = (f"{100 * end:.1f}".replace("-", "−") for end in interval)
+    return f"{100 * difference:+.1f}".replace("-", "−") + f" ({low}{NBSP}to{NBSP}{high})"
 
 
 def accuracy_latex(scores: Scores) -> str:
@@ -129,6 +135,7 @@ def scores_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
             "Macro F1": result.mean("clip", "macro_f1"),
             "AUC": result.mean("clip", "auc_macro"),
             "ECE": result.calibration.ece,
+            "ECE, clips": result.clip_calibration.ece,
         }
         if result.runs
         else {"Experiment": result.short_title, "Fits": 0, "Clips": "missing"}
@@ -136,26 +143,39 @@ def scores_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     )
 
 
-def differences_table(tests: Sequence[PairTest]) -> pd.DataFrame:
-    """Every tested pair: clips that each has right, clips that only one has right, p alone and by Holm, the verdict."""
+def contrasts_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
+    """Every declared contrast: difference with interval, sign-flip test, McNemar's test, and what could be found."""
     return pd.DataFrame(
         {
-            "First": test.names[0],
-            "Second": test.names[1],
-            "Right": f"{test.right[0]}{NBSP}:{NBSP}{test.right[1]}",
-            "Only one right": f"{test.only[0]}{NBSP}:{NBSP}{test.only[1]}",
-            "p": p_value(test.p),
-            "p (Holm)": p_value(test.p_holm),
-            "Verdict": f"{test.ranked[0]} is better" if test.is_real else "no difference found",
+            "First": contrast.names[0],
+            "Second": contrast.names[1],
+            "Difference": points(contrast.difference, contrast.interval),
+            "p": p_value(contrast.p),
+            "p (Holm)": p_value(contrast.p_holm),
+            "Only one right": f"{contrast.only[0]}{NBSP}:{NBSP}{contrast.only[1]}",
+            "p (McNemar)": p_value(contrast.p_mcnemar),
+            "Verdict": _verdict(contrast),
         }
-        for test in tests
+        for contrast in contrasts
     )
 
 
-def power_numbers(tests: Sequence[PairTest]) -> dict[str, int | float]:
-    """What ``differences.md`` may name: *needed* is the fewest clips of difference that the tests can find."""
-    needed, n_clips = clips_needed(len(tests)), tests[0].n_clips
-    return {"n_pairs": len(tests), "n_clips": n_clips, "needed": needed, "needed_share": needed / n_clips}
+def _verdict(contrast: Contrast) -> str:
+    first, second = contrast.names
+    if contrast.is_real:
+        return f"{first if contrast.difference > 0 else second} is better"
+    if np.isnan(contrast.detectable):
+        return "no difference found; too few disagree for any"
+    return f"no difference found; {100 * contrast.detectable:.1f} points would have been"
+
+
+def more_seeds_table(contrasts: Sequence[tuple[int, Contrast]]) -> pd.DataFrame:
+    """The declared contrasts with other seeds: the difference with its interval; they are not tested again."""
+    return pd.DataFrame(
+        {"Seed": seed, "First": names[0], "Second": names[1], "Difference": points(each.difference, each.interval)}
+        for seed, each in contrasts
+        for names in [each.names]
+    )
 
 
 def silence_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
@@ -227,10 +247,10 @@ def _beside_original(results: Sequence[ExperimentResult]) -> Iterator[tuple[Expe
 def key_numbers(results: Sequence[ExperimentResult]) -> dict[str, int | float | str]:
     """What ``abstract.md``, ``discussion.md`` and ``conclusion.md`` may name.
 
-    *best* is the experiment with the highest clip accuracy; a split, whose one fit says less, only where no experiment
-    is cross-validated.
+    *best* is the experiment with the highest clip accuracy: of the rotations, else of the cross-validations, else of
+    the splits, whose one fit says least.
     """
-    best = max(results, key=lambda result: (len(result.runs) > 1, result.mean("clip")))
+    best = max(results, key=lambda result: (result.is_rotation, len(result.runs) > 1, result.mean("clip")))
     scores = best.scores("clip")
     low, high = best.intervals["clip"]
     epochs = sorted({result.experiment.epochs for result in results})

@@ -30,8 +30,10 @@ DATASET_NOTEBOOK = "01_dataset.ipynb"
 EXPERIMENT_NOTEBOOKS = {
     ("cnn", "kfold"): "10_cnn_kfold.ipynb",
     ("cnn", "split"): "11_cnn_split.ipynb",
+    ("cnn", "rotation"): "11_cnn_split.ipynb",
     ("transformer", "kfold"): "20_transformer_kfold.ipynb",
     ("transformer", "split"): "21_transformer_split.ipynb",
+    ("transformer", "rotation"): "21_transformer_split.ipynb",
 }
 OWN_MODEL_NOTEBOOK = "30_own_model.ipynb"
 ABLATION_NOTEBOOK = "60_diagnosis.ipynb"
@@ -119,7 +121,8 @@ def suite_jobs(
     plans = [plans] if isinstance(plans, Plan) else plans
     known = {}
     for plan in plans:
-        folds = {each.test_fold for each in [*plan.experiments_list(), *plan.checks_list()]}
+        everything = [*plan.experiments_list(), *plan.checks_list()]
+        folds = {fold for each in everything for fold in each.named_folds}
         known[plan.dataset] = read(plan.dataset, with_folds=sorted(folds))
     jobs: dict[str, Job] = {}
     for plan in plans:
@@ -205,14 +208,14 @@ def distinct_fits(jobs: Iterable[Job]) -> dict[str, FitConfig]:
 
 
 def experiment_jobs(experiment: Experiment, dataset: DatasetFacts, *, spread_folds: bool = False) -> list[Job]:
-    """The job that runs an experiment; if its folds are spread, behind one for each validation fold."""
+    """The job that runs an experiment; if its folds are spread, behind one for each of its fits."""
     whole = experiment_job(experiment, dataset)
-    folds = experiment.validation_folds(dataset.folds) if spread_folds and experiment.protocol == "kfold" else []
     parts = []
-    for fold in folds if len(folds) > 1 else []:
-        job = experiment_job(experiment.changed(val_folds=(fold,)), dataset)
-        job_id = job.id.replace(experiment.name, f"{experiment.name}-val{fold}", 1)
-        parts.append(replace(job, id=job_id, title=f"{job.title}-val{fold}", for_others=True))
+    for val_fold, test_fold in experiment.fold_pairs(dataset.folds) if spread_folds and len(whole.fits) > 1 else []:
+        which, fold = ("val", val_fold) if experiment.protocol == "kfold" else ("test", test_fold)
+        job, mark = experiment_job(experiment.changed(**{f"{which}_folds": (fold,)}), dataset), f"{which}{fold}"
+        job_id = job.id.replace(experiment.name, f"{experiment.name}-{mark}", 1)
+        parts.append(replace(job, id=job_id, title=f"{whole.title}-{mark}", for_others=True))
     return [*parts, whole]
 
 
@@ -253,6 +256,8 @@ def notebook_parameters(experiment: Experiment) -> dict[str, Any]:
         parameters |= experiment.model_settings
     if experiment.val_folds is not None:
         parameters["val_folds"] = list(experiment.val_folds)
+    if experiment.protocol == "rotation":
+        parameters["test_folds"] = list(experiment.test_folds or ()) or "all"
     return parameters
 
 

@@ -45,6 +45,8 @@ class Plan(StrictModel):
         threads: processor threads that train a fit.
         spread_folds: run every fit of a k-fold experiment as a notebook of its own first, so that they can run at once.
         ablation: the recipe as written with one change at a time; None: there is none.
+        contrasts: pairs of architectures, by their labels (``[cnn, transformer-h2]``), whose difference is tested;
+            Holm's correction is over these, and no other pair is tested.
         experiments: ``model`` and ``protocol``, the architecture's settings, and those that differ from the plan's.
 
     Raises:
@@ -62,6 +64,7 @@ class Plan(StrictModel):
     threads: int = Field(1, ge=1, le=MAX_THREADS)
     spread_folds: bool = False
     ablation: Ablation | None = None
+    contrasts: tuple[tuple[str, str], ...] = ()
     experiments: tuple[dict[str, Any], ...] = Field(min_length=1)
 
     @model_validator(mode="before")
@@ -84,7 +87,14 @@ class Plan(StrictModel):
         spelled = [each for settings in self.experiments for each in _spell_out(settings)]
         _refuse_repeated(spelled, "experiments")
         _refuse_repeated(self.seeds, "seeds")
-        _ = self.experiments_list()  # an Experiment rejects what cannot be run
+        known = list(dict.fromkeys(each.label for each in self.experiments_list()))  # rejects what cannot be run
+        for pair in self.contrasts:
+            for label in pair:
+                if label not in known:
+                    raise ValueError(f"contrasts name {quote(label)}; architectures of the plan are {', '.join(known)}")
+            if pair[0] == pair[1]:
+                raise ValueError(f"a contrast of {pair[0]} with itself is none; name two architectures")
+        _refuse_repeated([sorted(pair) for pair in self.contrasts], "contrasts")
         return self
 
     def changed(self, recipe_changes: Mapping[str, Any] | str | None = None, **changes: Any) -> Plan:
@@ -131,7 +141,7 @@ class Plan(StrictModel):
                     for own in _spell_out(settings):
                         experiment = Experiment(**{"seed": seed} | shared | own | fixed)
                         found.setdefault(experiment.model_dump_json(), experiment)
-        return [(each, each.test_fold not in folds) for each in found.values()]
+        return [(each, each.protocol != "rotation" and each.test_fold not in folds) for each in found.values()]
 
 
 def _unique(values: Sequence[Any]) -> list[Any]:

@@ -120,6 +120,7 @@ class MyNet(nn.Module):
     ("arguments", "title", "notebook"),
     [
         (["transformer-h4-split"], "transformer-h4-split", "21_transformer_split.ipynb"),
+        (["cnn-rotation"], "cnn-rotation", "11_cnn_split.ipynb"),
         (["mel-cnn-split"], "mel-cnn-split", "30_own_model.ipynb"),
         (["net.py", "--protocol", "split", "-p", "width=32"], "my-net-width32-split", "30_own_model.ipynb"),
         (["net.py:my-net", "--protocol", "split"], "my-net-split", "30_own_model.ipynb"),
@@ -139,9 +140,10 @@ def test_run_takes_the_name_of_an_experiment_or_the_file_of_a_model_and_prints_t
 
     def train(notebook: Path, output: Path, parameters: dict[str, Any], **options: object) -> Path:
         settings = {name: parameters[name] for name in ("model", "model_settings", "num_heads") if name in parameters}
-        model = {"model": "transformer"} | settings
-        (config,) = Experiment(**model, protocol="split", epochs=2).fits(dataset_facts("demo"))
-        write_run(RunStore(parameters["runs_dir"]), config, n_windows=1, silent_windows=0)
+        model = {"model": "cnn" if notebook.name == "11_cnn_split.ipynb" else "transformer"} | settings
+        tested = parameters.get("test_folds")
+        for each in Experiment(**model, protocol="split", test_folds=tested, epochs=2).fits(dataset_facts("demo")):
+            write_run(RunStore(parameters["runs_dir"]), each, n_windows=1, silent_windows=0)
         ran.append(notebook.name)
         return output
 

@@ -34,7 +34,7 @@ FIT = Experiment(model="transformer", num_heads=4, protocol="split", epochs=100)
 REJECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unknown setting": ({"epoch": 5}, ["'epoch'", "known are", "epochs", "recipe_changes"]),
     "unknown model": ({"model": "rnn"}, ["model", "'rnn'", "cnn, transformer", "a .py file"]),
-    "unknown protocol": ({"protocol": "loo"}, ["protocol", "'loo'", "'kfold' or 'split'"]),
+    "unknown protocol": ({"protocol": "loo"}, ["protocol", "'loo'", "'kfold', 'split' or 'rotation'"]),
     "unknown recipe": ({"recipe": "secret"}, ["recipe", "'secret'", "'as-written' or 'tuned'"]),
     "unknown device": ({"device": "tpu"}, ["device", "'tpu'", "'auto', 'cpu', 'cuda' or 'mps'"]),
     "no epochs": ({"epochs": 0}, ["epochs", "0", "greater than or equal to 1"]),
@@ -58,6 +58,13 @@ REJECTED: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"val_folds": "two, three"},
         ["val_folds", "'two, three'", "a list of folds, such as [2, 3]"],
     ),
+    "test folds of kfold": ({"test_folds": [3]}, ["test_folds", "rotation"]),
+    "a test fold twice": ({"protocol": "rotation", "test_folds": [3, 3]}, ["test_folds", "[3, 3]", "once"]),
+    "words for test_folds": (
+        {"protocol": "split", "test_folds": "every"},
+        ["test_folds", "'every'", "a list of folds"],
+    ),
+    "validation folds of a rotation": ({"protocol": "rotation", "val_folds": [3]}, ["val_folds", "rotation"]),
     "validation folds of the split": ({"protocol": "split", "val_folds": [3]}, ["val_folds", "kfold"]),
     "changes that are no JSON": ({"recipe_changes": "dropout=0.2"}, ["recipe_changes", "dropout=0.2", '{"dropout"']),
     "changes that are a list": ({"recipe_changes": "[0.2]"}, ["recipe_changes", "[0.2]", "a set of name: value pairs"]),
@@ -241,7 +248,35 @@ def test_validation_folds_may_be_chosen() -> None:
     assert [fit.train_folds for fit in fits] == [(2, 3, 4), (2, 4, 5)]
 
 
-@pytest.mark.parametrize("values", [{"test_fold": 6}, {"val_folds": [6]}])
+def test_a_rotation_has_the_split_of_every_test_fold() -> None:
+    fits = Experiment(model="cnn", protocol="rotation").fits(Facts())
+    assert [(fit.train_folds, fit.val_fold, fit.test_fold) for fit in fits] == [
+        ((3, 4, 5), 2, 1),
+        ((1, 4, 5), 3, 2),
+        ((1, 2, 5), 4, 3),
+        ((1, 2, 3), 5, 4),
+        ((2, 3, 4), 1, 5),
+    ]
+    assert fits == [Experiment(model="cnn", protocol="split", test_fold=fold).fits(Facts())[0] for fold in range(1, 6)]
+
+
+@pytest.mark.parametrize("given", ["all", "[2, 4]", "2, 4", [2, 4], (2, 4)])
+def test_a_split_that_is_given_test_folds_is_a_rotation_over_them(given: Any) -> None:
+    rotation = Experiment(model="cnn", protocol="split", test_fold=3, test_folds=given)
+    assert rotation == Experiment(model="cnn", protocol="rotation", test_folds=given)
+    assert [fit.test_fold for fit in rotation.fits(Facts())] == ([1, 2, 3, 4, 5] if given == "all" else [2, 4])
+    assert rotation.full_name == ("cnn-rotation" if given == "all" else "cnn-rotation-test2-4")
+    assert Experiment(**rotation.model_dump()) == rotation
+
+
+@pytest.mark.parametrize("given", ["", None, [], ()])
+def test_a_split_without_test_folds_stays_one(given: Any) -> None:
+    assert Experiment(model="cnn", protocol="split", test_folds=given) == Experiment(model="cnn", protocol="split")
+
+
+@pytest.mark.parametrize(
+    "values", [{"test_fold": 6}, {"val_folds": [6]}, {"protocol": "rotation", "test_folds": [2, 6]}]
+)
 def test_a_fold_that_the_data_set_does_not_have_is_named_with_those_it_has(values: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=re.escape("fold 6 is not in data set 'demo'; its folds are [1, 2, 3, 4, 5]")):
         Experiment(model="cnn", **values).fits(Facts())

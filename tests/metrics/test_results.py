@@ -6,13 +6,14 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic import DEMO as TEN_CLASSES
 from synthetic import write_run
 
 from audioclf_lib.config import Experiment
 from audioclf_lib.figures import plot_comparison
-from audioclf_lib.metrics.results import ExperimentResult, compare_kfold, comparison_table
+from audioclf_lib.metrics.results import ExperimentResult, compare_declared, comparison_table
 from audioclf_lib.metrics.scores import evaluate
 from audioclf_lib.runs.store import RunStore
 
@@ -130,27 +131,74 @@ def test_names_titles_and_figure_folders_tell_recipes_and_their_changes_apart(tm
     assert len({replace(results[0], mark=mark).name for mark in ("", "8 epochs")}) == 2
 
 
-def test_complete_cross_validations_with_the_same_seed_are_compared_and_never_a_split(tmp_path: Path) -> None:
-    heads = {"model": "transformer", "num_heads": 2}
-    results = [
-        *(result_of(tmp_path, **model) for model in ({}, heads)),
-        *(result_of(tmp_path, seed=5, **model) for model in ({}, heads)),
-        result_of(tmp_path, protocol="split"),
-        result_of(tmp_path, model="transformer", num_heads=4, without=(3,)),
-    ]
-    assert [test.names for test in compare_kfold(results)] == [
+DECLARED = [("cnn", "transformer-h2"), ("transformer-h1", "transformer-h2")]
+
+
+def names_of(results: list[ExperimentResult], seed: int = 0) -> list[tuple[str, str]]:
+    return [contrast.names for contrast in compare_declared(results, DECLARED, seed)]
+
+
+def test_declared_architectures_alone_are_compared_by_their_rotations_where_both_are_complete(tmp_path: Path) -> None:
+    two, one = {"model": "transformer", "num_heads": 2}, {"model": "transformer", "num_heads": 1}
+    kfold = [result_of(tmp_path), result_of(tmp_path, **two), result_of(tmp_path, **one)]
+    more = [result_of(tmp_path, model="transformer", num_heads=4), result_of(tmp_path, protocol="split")]
+    by_kfold = [
         ("CNN, k-fold", "Transformer, 2 heads, k-fold"),
-        ("CNN, k-fold, seed 5", "Transformer, 2 heads, k-fold, seed 5"),
+        ("Transformer, 1 head, k-fold", "Transformer, 2 heads, k-fold"),
     ]
+    assert names_of([*kfold, *more]) == by_kfold
+    rotations = [result_of(tmp_path, protocol="rotation"), result_of(tmp_path, protocol="rotation", **two)]
+    incomplete = result_of(tmp_path, protocol="rotation", without=(3,), **one)
+    assert names_of([*kfold, *rotations, incomplete]) == [
+        ("CNN, rotation", "Transformer, 2 heads, rotation"),
+        by_kfold[1],
+    ]
+    assert names_of([*more, *rotations[:1]]) == []
 
 
-def test_all_pairs_are_one_family(tmp_path: Path) -> None:
-    """Head counts are compared with each other too, and each p is corrected for all pairs."""
+def test_experiments_that_differ_in_more_than_the_architecture_are_not_compared(tmp_path: Path) -> None:
+    cnn = result_of(tmp_path)
+    for settings in ({"seed": 5}, {"recipe": "as-written"}, {"test_fold": 2}, {"epochs": 3}, {"val_folds": (2, 3)}):
+        other = result_of(tmp_path, model="transformer", num_heads=2, **settings)
+        assert names_of([cnn, other]) == [], settings
+    both = [result_of(tmp_path, seed=5), result_of(tmp_path, model="transformer", num_heads=2, seed=5)]
+    assert names_of([cnn, *both], seed=5) == [("CNN, k-fold, seed 5", "Transformer, 2 heads, k-fold, seed 5")]
+
+
+def test_the_declared_contrasts_are_one_family(tmp_path: Path) -> None:
+    """Each p is corrected for as many as are declared and there, and for no other pair."""
     heads = [result_of(tmp_path, model="transformer", num_heads=number) for number in (1, 2, 4)]
-    tests = compare_kfold([result_of(tmp_path, skill=0.9), *heads])
-    assert len({frozenset(test.names) for test in tests}) == len(tests) == 6
+    tests = compare_declared([result_of(tmp_path, skill=0.9), *heads], DECLARED, 0)
     lowest = min(tests, key=lambda test: test.p)
-    assert lowest.p_holm == pytest.approx(min(1, 6 * lowest.p))
+    assert lowest.p_holm == pytest.approx(min(1, 2 * lowest.p))
+
+
+def test_a_rotation_scores_all_test_folds_together(tmp_path: Path) -> None:
+    result = result_of(tmp_path, protocol="rotation")
+    tested = pd.concat([run.predictions.query("split == 'test'") for run in result.runs])
+    assert [run.config.test_fold for run in result.runs] == [1, 2, 3, 4, 5]
+    for level in ("window", "clip"):
+        pooled = evaluate(tested, DEMO.class_names, level=level)
+        assert result.mean(level) == pooled.accuracy == result.scores(level).accuracy
+        assert result.mean(level, "macro_f1") == pytest.approx(pooled.macro_f1)
+        assert result.mean(level, "auc_macro") == pytest.approx(pooled.auc["macro"])
+        assert result.confusion(level).to_numpy().sum() == (15 if level == "clip" else 15 * 9)
+        interval = result.intervals[level]
+        assert interval.low <= result.mean(level) <= interval.high
+    table = result.fits_table("clip")
+    assert table.index.name == "Tested on"
+    assert list(table.index) == ["fold 1", "fold 2", "fold 3", "fold 4", "fold 5", "mean", "deviation"]
+    assert list(result.histories()) == list(result.chosen_epochs()) == [f"test fold {fold}" for fold in range(1, 6)]
+    assert (result.title, result.short_title) == ("CNN: rotation over 5 test folds", "CNN, rotation")
+    assert not result.is_averaged
+
+
+def test_a_rotations_fits_are_those_of_the_splits(tmp_path: Path) -> None:
+    rotation = Experiment(model="cnn", protocol="rotation").fits(DEMO)
+    splits = [Experiment(model="cnn", protocol="split", test_fold=fold).fits(DEMO)[0] for fold in DEMO.folds]
+    assert rotation == splits
+    assert len({clip for config in rotation for clip in [config.test_fold]}) == len(DEMO.folds)
+    assert rotation[0] in Experiment(model="cnn").fits(DEMO), "the k-fold fit with the following validation fold"
 
 
 def test_a_score_is_that_of_every_fit_on_the_test_fold(tmp_path: Path) -> None:

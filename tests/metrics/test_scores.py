@@ -17,7 +17,7 @@ from tiny import make_dataset, make_fit
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.metrics.scores import Scores, best_fit, evaluate, evaluate_all
-from audioclf_lib.metrics.uncertainty import exceeds_chance
+from audioclf_lib.metrics.uncertainty import chance_p
 from audioclf_lib.runs.store import Run, RunStore
 
 NAMES = ("dog", "rain", "rooster", "fire")
@@ -219,8 +219,8 @@ def test_chance_is_the_share_of_the_commonest_class_and_always_answering_it_is_n
     scores = scored([0] * 50 + [1], [[0.9, 0.1]] * 51, ("rain", "dog"))
     assert scores.accuracy == scores.chance == 50 / 51
     assert scores.balanced_accuracy == 0.5
-    assert not exceeds_chance(scores.n_correct, scores.n, scores.chance)
-    assert exceeds_chance(scores.n_correct, scores.n, 1 / 2), "what one class in two would have said"
+    assert chance_p(scores.n_correct, scores.n, scores.chance, "greater") > 0.05
+    assert chance_p(scores.n_correct, scores.n, 1 / 2, "greater") < 0.001, "what one class in two would have said"
     assert scores.summary()["balanced_accuracy"] == 0.5
 
 

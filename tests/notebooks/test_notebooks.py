@@ -14,6 +14,7 @@ from own_models import write_model
 from small_suite import CLASSES, SmallSuite, make_sounds, notebook_path, run_program, small_suite
 
 from audioclf_lib._support.errors import InputError
+from audioclf_lib.data import load_dataset
 from audioclf_lib.models import find_model
 from audioclf_lib.report import escape_markdown
 from audioclf_lib.runs.store import RunStore
@@ -26,10 +27,10 @@ TITLE_PAGE = ["title", "authors", "roll_numbers", "submitted_to", "course", "dat
 PARAMETERS = {
     "01_dataset": ["dataset"],
     "10_cnn_kfold": [*COMMON, "val_folds"],
-    "11_cnn_split": COMMON,
+    "11_cnn_split": [*COMMON, "test_folds"],
     "20_transformer_kfold": [*COMMON, "val_folds", "num_heads"],
-    "21_transformer_split": [*COMMON, "num_heads"],
-    "30_own_model": [*COMMON, "val_folds", "model", "model_settings", "protocol"],
+    "21_transformer_split": [*COMMON, "test_folds", "num_heads"],
+    "30_own_model": [*COMMON, "test_folds", "val_folds", "model", "model_settings", "protocol"],
     "40_tuning": [*COMMON[:4], "study", "trials", "val_fold", "device", "threads", "runs_dir"],
     "60_diagnosis": ["dataset", "epochs", "seeds", "test_fold", "num_heads", "device", "threads", "runs_dir"],
     "90_report": ["plan", "runs_dir", "dataset", *TITLE_PAGE],
@@ -295,6 +296,20 @@ def test_another_working_directory_and_parameters_of_ones_own(
     assert f"{100 * run.metrics['scores']['test']['clip']['accuracy']:.1f}" in row
 
 
+def test_a_split_with_test_folds_is_a_rotation_whose_clips_are_scored_together(
+    suite: SmallSuite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIOCLF_FIGURES", str(tmp_path / "figures"))
+    parameters = {"dataset": str(suite.sounds), "epochs": 1, "test_folds": "all", "runs_dir": str(tmp_path / "runs")}
+    run_notebook(notebook_path("11_cnn_split"), tmp_path / "mine.ipynb", parameters)
+    data = load_dataset(str(suite.sounds))
+    notebook = nbformat.read(tmp_path / "mine.ipynb", as_version=4)
+    caption = displayed(notebook, "fig:confusion-clips").metadata["report"]["caption"]
+    assert f"confusion matrix of the {len(data)} test clips" in caption
+    tested = [run.config.test_fold for run in RunStore(tmp_path / "runs").find()]
+    assert sorted(tested) == sorted(set(data.folds.tolist()))
+
+
 def test_a_study_is_made_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIOCLF_FIGURES", str(tmp_path / "figures"))
     make_sounds(tmp_path / "sounds")
@@ -339,7 +354,7 @@ def test_plain_papermill_trains_an_architecture_in_a_file_of_ones_own(tmp_path: 
 def test_plain_papermill_stops_at_an_unknown_parameter(tmp_path: Path) -> None:
     code, errors = papermill("11_cnn_split", tmp_path, tmp_path, "-p", "epoch", "5")
     assert code != 0
-    known = ", ".join(COMMON)
+    known = ", ".join(known_parameters(notebook_path("11_cnn_split")))
     assert f"InputError: unknown parameter 'epoch': this notebook knows {known}; correct its name" in errors
     assert not (tmp_path / "figures").exists(), "it stopped before it showed anything"
 

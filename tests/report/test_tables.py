@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 from synthetic import DEMO, write_run
 
 from audioclf_lib.config import Experiment, Recipe
 from audioclf_lib.metrics.results import ExperimentResult
 from audioclf_lib.metrics.scores import Scores
-from audioclf_lib.metrics.uncertainty import Interval, PairTest
+from audioclf_lib.metrics.uncertainty import Contrast, Interval
 from audioclf_lib.report import tables
 from audioclf_lib.runs.store import RunStore
 
@@ -91,20 +90,35 @@ def test_scores_stand_side_by_side(kfold: ExperimentResult) -> None:
     assert table.iloc[1][["Experiment", "Fits", "Clips"]].tolist() == ["Transformer, 1 head, split", 0, "missing"]
 
 
-def test_a_difference_is_called_better_only_if_it_is_real() -> None:
-    real = PairTest(("A", "B"), 80, (50, 70), (2, 22), 0.00004, 0.00008)
-    chance = PairTest(("A", "C"), 80, (50, 58), (5, 13), 0.0962, 0.0962)
-    table = tables.differences_table([real, chance])
-    assert table["Verdict"].tolist() == ["B is better", "no difference found"]
-    assert table["p (Holm)"].tolist() == ["<0.001", "0.096"]
-    assert table["Only one right"].tolist() == [f"2{NBSP}:{NBSP}22", f"5{NBSP}:{NBSP}13"]
+def contrast(names: tuple[str, str], difference: float, p_holm: float, detectable: float = 0.12) -> Contrast:
+    numbers = {"right": (50, 58), "only": (5, 13), "p_mcnemar": 0.0963, "p": p_holm / 2, "p_holm": p_holm}
+    interval = Interval(difference - 0.1, difference + 0.1)
+    return Contrast(names, 80, 61, difference, interval, **numbers, detectable=detectable)
 
 
-def test_the_smallest_difference_that_can_be_found_is_told() -> None:
-    tests = [PairTest(("A", name), 80, (50, 50), (0, 0), 1.0, 1.0) for name in "BCDEFG"]
-    needed = tables.power_numbers(tests)["needed"]
-    assert 6 * stats.binomtest(needed, needed).pvalue < 0.05 <= 6 * stats.binomtest(needed - 1, needed - 1).pvalue
-    assert tables.power_numbers(tests)["needed_share"] == needed / 80
+def test_a_difference_is_called_better_only_if_it_is_real_and_else_what_would_have_been_found_is_told() -> None:
+    contrasts = [
+        contrast(("A", "B"), -0.25, 0.00008),
+        contrast(("A", "C"), 0.03, 0.0962),
+        contrast(("B", "C"), 0.0, 1.0, float("nan")),
+    ]
+    table = tables.contrasts_table(contrasts)
+    assert table["Verdict"].tolist() == [
+        "B is better",
+        "no difference found; 12.0 points would have been",
+        "no difference found; too few disagree for any",
+    ]
+    assert table["p (Holm)"].tolist() == ["<0.001", "0.096", "1.0"]
+    assert table["p (McNemar)"].tolist() == ["0.096"] * 3
+    assert table["Difference"].tolist()[:2] == [
+        f"\N{MINUS SIGN}25.0 (\N{MINUS SIGN}35.0{NBSP}to{NBSP}\N{MINUS SIGN}15.0)",
+        f"+3.0 (\N{MINUS SIGN}7.0{NBSP}to{NBSP}13.0)",
+    ]
+    assert table["Only one right"].tolist()[0] == f"5{NBSP}:{NBSP}13"
+    more = tables.more_seeds_table([(1, contrasts[1])])
+    assert more.to_dict("records") == [
+        {"Seed": 1, "First": "A", "Second": "C", "Difference": table["Difference"].tolist()[1]}
+    ]
 
 
 def test_silence_is_counted_fit_by_fit(kfold: ExperimentResult) -> None:

@@ -13,6 +13,7 @@ from audio_files import make_folder
 from commands import call
 from synthetic import DEMO, write_run
 
+from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.config import FitConfig, KnownDataset
 from audioclf_lib.data import dataset_facts, load_dataset
 from audioclf_lib.runs.checksums import write_sums
@@ -30,6 +31,7 @@ from audioclf_lib.suite.jobs import (
 )
 from audioclf_lib.suite.plan import Plan
 
+MEL_CNN = str(PROJECT_ROOT / "examples" / "mel_cnn.py")
 CNN = {"model": "cnn", "protocol": ["kfold", "split"]}
 HEADS = {"model": "transformer", "num_heads": [1, 2, 4], "protocol": ["kfold", "split"]}
 
@@ -172,6 +174,22 @@ def test_a_spread_experiment_comes_after_a_run_for_each_of_its_folds() -> None:
     assert distinct_fits(parts) == distinct_fits(spread) == distinct_fits(plain)
     assert [job.key for job in spread if not job.for_others] == [job.key for job in plain], "the experiments stay"
     assert all(not job.after for job in plain)
+
+
+def test_a_rotation_is_spread_over_its_test_folds_and_trained_once_with_the_split() -> None:
+    rotation = {"model": "transformer", "num_heads": 2, "protocol": ["rotation", "split"]}
+    jobs = jobs_of(spread_folds=True, experiments=[rotation])
+    parts = [f"transformer-h2-rotation-test{fold}" for fold in (1, 2, 3, 4, 5)]
+    assert titles(jobs) == ["dataset", *parts, "transformer-h2-rotation", "transformer-h2-split"]
+    by_title = {job.title: job for job in jobs}
+    assert {job.notebook.name for job in jobs[1:]} == {"21_transformer_split.ipynb"}
+    assert [by_title[part].parameters["test_folds"] for part in parts] == [[1], [2], [3], [4], [5]]
+    assert by_title["transformer-h2-rotation"].parameters["test_folds"] == "all"
+    assert "test_folds" not in by_title["transformer-h2-split"].parameters
+    assert by_title["transformer-h2-split"].after == (by_title[parts[0]].key,)
+    assert len(distinct_fits(jobs)) == 5
+    (own,) = jobs_of(experiments=[{"model": MEL_CNN, "protocol": "rotation"}])[1:]
+    assert (own.notebook.name, own.parameters["protocol"]) == ("30_own_model.ipynb", "rotation")
 
 
 def test_checks_and_experiments_with_one_fold_are_spread_no_further() -> None:

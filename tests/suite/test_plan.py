@@ -21,6 +21,7 @@ from audioclf_lib.suite.plan import (
     save_plan,
 )
 
+FOLDS: list[dict[str, int]] = [{}, {"test_fold": 3}]
 EIGHT = [
     f"{model}-{protocol}"
     for model in ("cnn", "transformer-h1", "transformer-h2", "transformer-h4")
@@ -28,9 +29,7 @@ EIGHT = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "dataset", "epochs"), [("demo", "demo", 10), ("full", "esc10", 100), ("reference", "esc10", 100)]
-)
+@pytest.mark.parametrize(("name", "dataset", "epochs"), [("demo", "demo", 10), ("full", "esc10", 100)])
 def test_the_project_comes_with_the_eight_experiments(name: str, dataset: str, epochs: int) -> None:
     plan = load_plan(name)
     experiments = plan.experiments_list()
@@ -42,21 +41,66 @@ def test_the_project_comes_with_the_eight_experiments(name: str, dataset: str, e
 # --- checks and ablation ----------------------------------------------------------------------------------------------
 
 
-def test_the_reference_checks_the_cnn_and_a_transformer_on_another_test_fold_and_has_an_ablation() -> None:
-    checks = load_plan("reference").checks_list(runs_dir="somewhere")
-    assert [check.full_name for check in checks] == ["cnn-split-test3", "transformer-h2-split-test3"]
-    experiment = load_plan("reference").experiments_list(runs_dir="somewhere")[1]
-    assert checks[0] == experiment.changed(test_fold=3), "in all else the same"
-    assert load_plan("reference").ablation is not None
+def test_the_reference_rotates_every_architecture_has_the_eight_experiments_and_an_ablation_of_two_seeds() -> None:
+    reference = load_plan("reference")
+    assert [each.full_name for each in reference.experiments_list()] == [
+        "cnn-rotation",
+        "transformer-h2-rotation",
+        "mel-cnn-rotation",
+        *EIGHT,
+        "cnn-rotation-seed1",
+        "transformer-h1-rotation",
+        "transformer-h4-rotation",
+    ]
+    assert reference.ablation is not None
+    assert (reference.ablation.epochs, reference.ablation.seeds) == (10, (0, 1))
     for name in ("demo", "full"):
         assert (load_plan(name).checks_list(), load_plan(name).ablation) == ([], None)
 
 
+CHECKED = Plan(
+    name="mine",
+    experiments=[
+        {"model": "cnn", "protocol": "rotation"},
+        *({"model": model, "protocol": "split", **fold} for model in ("cnn", "transformer") for fold in FOLDS),
+    ],
+)
+
+
 def test_an_experiment_with_a_test_fold_of_its_own_is_a_check_unless_it_is_the_plans() -> None:
-    changed = load_plan("reference").changed(test_fold=3, seeds=(0, 1))
+    assert [each.full_name for each in CHECKED.checks_list()] == ["cnn-split-test3", "transformer-h1-split-test3"]
+    changed = CHECKED.changed(test_fold=3, seeds=(0, 1))
     assert changed.checks_list() == []
-    assert len(changed.experiments_list()) == 16, "none twice"
-    assert len(load_plan("reference").changed(test_fold=2, seeds=(0, 1)).checks_list()) == 4
+    names = [each.full_name for each in changed.experiments_list() if each.seed == 0]
+    assert names == ["cnn-rotation", "cnn-split-test3", "transformer-h1-split-test3"], "none twice"
+    assert len(CHECKED.changed(test_fold=2, seeds=(0, 1)).checks_list()) == 4
+
+
+# --- contrasts --------------------------------------------------------------------------------------------------------
+
+
+def test_the_cnn_and_the_transformer_with_two_heads_are_the_first_declared_contrast_of_every_plan() -> None:
+    for name in ("demo", "full", "reference"):
+        assert load_plan(name).contrasts == (
+            ("cnn", "transformer-h2"),
+            ("transformer-h1", "transformer-h2"),
+            ("transformer-h2", "transformer-h4"),
+        )
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "told"),
+    [
+        ([["cnn", "transformer-h8"]], "'transformer-h8'; architectures of the plan are cnn, transformer-h1"),
+        ([["cnn", "cnn"]], "a contrast of cnn with itself"),
+        ([["cnn", "transformer-h1"], ["transformer-h1", "cnn"]], "named twice"),
+        (["cnn"], "contrasts"),
+    ],
+)
+def test_a_contrast_is_of_two_architectures_of_the_plan(contrasts: list[list[str]], told: str) -> None:
+    experiments = [{"model": "cnn"}, {"model": "transformer", "num_heads": 1}]
+    with pytest.raises(InputError, match=told):
+        Plan(name="mine", experiments=experiments, contrasts=contrasts)
 
 
 def test_there_is_one_experiment_for_each_seed() -> None:
