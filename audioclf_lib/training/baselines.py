@@ -35,8 +35,9 @@ def fit_baselines(dataset: Dataset, *, runs_dir: Path | str = "", seed: int = 0)
     """The baselines' answers to all test clips; fitted once and kept in ``runs_dir``.
 
     A baseline learns from the clips of the folds that neither validate nor test, as a model does; it chooses nothing,
-    so validation clips have no part. There is a forest for every two folds, n (n - 1) / 2 for n folds: ten take some 13
-    seconds on ESC-10. Of more than six folds, only the rotation and the k-fold on the first fold are fitted.
+    so validation clips have no part. There is a forest for every two folds, n (n - 1) / 2 for n folds: ten, and some 20
+    seconds of a processor, on ESC-10. Of more than six folds, only the rotation and the k-fold on the first fold are
+    fitted.
 
     Args:
         dataset: with three folds or more, as every data set has.
