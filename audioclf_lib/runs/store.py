@@ -3,7 +3,7 @@
 ``<runs_dir>/<dataset>/<fit id>/`` holds one finished fit. It is written under a temporary name and renamed when
 complete, so a folder that exists is whole; a checksum of every file tells whether it still is, and a file that is
 something else is not read. What an unfinished fit needs to go on lies in ``.<fit id>.partial/``, and folders that were
-found damaged in ``damaged/``.
+found damaged in ``damaged/``. ``<runs_dir>/<dataset>/baselines-<fingerprint>.parquet`` holds a data set's baselines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property, partial
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from audioclf_lib._support.errors import DamagedRunError, InputError, quote
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PUBLISHED_DIR, explained, replace_file, user_path
-from audioclf_lib.config import SCHEMA_VERSION, FitConfig, KnownDataset
+from audioclf_lib.config import SCHEMA_VERSION, DatasetFacts, FitConfig, KnownDataset
 from audioclf_lib.models.registry import find_model, made_with, model_in_file
 from audioclf_lib.runs.checksums import SUMS, sum_line, sum_of, write_sums
 from audioclf_lib.runs.locks import hold_lock
@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # torch and pandas are imported where they are used: locks an
 CONFIG, HISTORY, PREDICTIONS, METRICS = "config.json", "history.csv", "predictions.parquet", "metrics.json"
 WEIGHTS, ENVIRONMENT, CHECKPOINT = "weights.safetensors", "environment.json", "checkpoint.pt"
 ARTEFACTS = (CONFIG, HISTORY, PREDICTIONS, METRICS, WEIGHTS, ENVIRONMENT)
+TABLE_SUM = "sha256"  # with a table that is a file of its own: the sum of its names and values
 MODEL = "model.py"  # the file of an own architecture; the assigned ones have none
 
 _Value = TypeVar("_Value")
@@ -355,6 +356,32 @@ class RunStore:
         """Remove the fit's checkpoint."""
         shutil.rmtree(self._partial(config), ignore_errors=True)
 
+    def save_baselines(self, dataset: DatasetFacts, table: pd.DataFrame) -> None:
+        """Keep a data set's table of baselines (see ``training.baselines``) with its ``attrs``, in place of another.
+
+        Raises:
+            InputError: the disk is full or the file cannot be written.
+        """
+        path, kept = self._baselines(dataset), table.copy(deep=False)
+        kept.attrs = {**table.attrs, TABLE_SUM: _table_sum(table)}
+        with _explained(path):
+            replace_file(path, kept.to_parquet(None, index=False, compression="zstd"))
+
+    def load_baselines(self, dataset: DatasetFacts) -> pd.DataFrame | None:
+        """A data set's table of baselines; None if there is none, or if its file is damaged: it is made in seconds.
+
+        Raises:
+            InputError: the file may not be read.
+        """
+        path = self._baselines(dataset)
+        with suppress(DamagedRunError):
+            content = _read_bytes(path)
+            return _parsed(path, lambda: _parse_summed_table(content))
+        return None
+
+    def _baselines(self, dataset: DatasetFacts) -> Path:
+        return self.runs_dir / dataset.name / f"baselines-{dataset.fingerprint[:8]}.parquet"
+
     def _partial(self, config: FitConfig) -> Path:
         return self.runs_dir / config.dataset / f".{config.fit_id}.partial"
 
@@ -459,6 +486,19 @@ def _parse_checkpoint(content: bytes) -> dict[str, Any]:
         raise ValueError("its bytes are not those that were written")
     state: dict[str, Any] = torch.load(io.BytesIO(content[64:]), map_location="cpu", weights_only=True)
     return state
+
+
+def _table_sum(table: pd.DataFrame) -> str:
+    return sum_of(table.to_csv(index=False).encode())
+
+
+def _parse_summed_table(content: bytes) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.read_parquet(io.BytesIO(content))
+    if table.attrs.pop(TABLE_SUM) != _table_sum(table):
+        raise ValueError("its values are not those that were written")
+    return table
 
 
 def _read_bytes(path: Path) -> bytes:

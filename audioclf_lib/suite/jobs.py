@@ -156,7 +156,7 @@ def plan_jobs(
         title="dataset",
         folder=runs_dir / dataset.name,
         notebook=NOTEBOOKS_DIR / DATASET_NOTEBOOK,
-        parameters={"dataset": plan.dataset},
+        parameters={"dataset": plan.dataset, "runs_dir": str(runs_dir)},
         fits=(),
         priority=2,
     )

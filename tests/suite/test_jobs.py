@@ -133,6 +133,7 @@ def test_notebooks_are_chosen_by_architecture_and_protocol_and_given_their_param
     assert all(each["threads"] == 2 for title, each in parameters.items() if title != "dataset")
     assert parameters["transformer-h4-kfold"]["num_heads"] == 4
     assert "num_heads" not in parameters["cnn-kfold"]
+    assert len({each["runs_dir"] for each in parameters.values()}) == 1, "baselines lie with the runs"
     given = parameters["my-net-width32-split"]
     assert given["model"] == str(tmp_path / "net.py")
     assert (json.loads(given["model_settings"]), given["protocol"]) == ({"width": 32}, "split")

@@ -128,7 +128,7 @@ class Workplace:
         (folder / "plan.yaml").write_text(PLAN)
         notebooks = folder / "notebooks"
         notebooks.mkdir()
-        write_notebook(notebooks / DATASET_NOTEBOOK, 'dataset = ""')
+        write_notebook(notebooks / DATASET_NOTEBOOK, 'dataset = ""\nruns_dir = ""')
         for protocol in ("kfold", "split"):
             names = f"PROTOCOL, TRAINED = {protocol!r}, {str(place.trained)!r}\n"
             path = notebooks / EXPERIMENT_NOTEBOOKS["cnn", protocol]

@@ -70,7 +70,7 @@ class Scene:
     @staticmethod
     def parameters(name: str) -> str:
         if name == "dataset":
-            return 'dataset = "demo"'
+            return 'dataset = "demo"\nruns_dir = ""'
         if name == "ablation":
             return PARAMETERS + "seeds = [0]\n"
         parameters = PARAMETERS + ("num_heads = 1\n" if name.startswith("transformer") else "")
