@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from audioclf_lib._support.errors import DamagedRunError, InputError, quote
+from audioclf_lib._support.locks import hold_lock
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PUBLISHED_DIR, explained, replace_file, user_path
 from audioclf_lib.config import SCHEMA_VERSION, FitConfig, KnownDataset
 from audioclf_lib.models.registry import find_model, made_with, model_in_file
 from audioclf_lib.runs.checksums import SUMS, sum_line, sum_of, write_sums
-from audioclf_lib.runs.locks import hold_lock
 
 if TYPE_CHECKING:  # torch and pandas are imported where they are used: locks and a list of runs need neither
     import pandas as pd

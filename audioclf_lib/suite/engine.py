@@ -30,6 +30,7 @@ import psutil
 
 from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib._support.errors import DamagedRunError, InputError, quote
+from audioclf_lib._support.locks import hold_lock
 from audioclf_lib._support.paths import (
     DEFAULT_RUNS_DIR,
     PROJECT_ROOT,
@@ -40,7 +41,6 @@ from audioclf_lib._support.paths import (
 )
 from audioclf_lib.config import DeviceName
 from audioclf_lib.data import load_dataset
-from audioclf_lib.runs.locks import hold_lock
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.jobs import (
     NOTEBOOKS_DIR,

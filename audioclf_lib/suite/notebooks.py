@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audioclf_lib._support.errors import DamagedRunError, InputError
+from audioclf_lib._support.locks import hold_lock
 from audioclf_lib._support.paths import UNWRITABLE, explained, folder_for, replace_file
 from audioclf_lib.config import StrictModel
 from audioclf_lib.runs.checksums import sum_of
-from audioclf_lib.runs.locks import hold_lock
 from audioclf_lib.suite.parameters import PROGRESS_FILE, known_parameters
 
 OUT_OF_MEMORY = "the kernel died; most often because memory ran out"
