@@ -61,39 +61,31 @@ def patch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     batch, length = x.shape
 
-    def moments(part: slice) -> tuple[Tensor, Tensor]:
+    def moments(part: slice) -> tuple[Tensor, Tensor, Tensor]:
         mean, deviations = _zeros(7), _zeros(7, 7)
         _run("patch_moments", *_rows(x[part]), mean, deviations, _scratch(length + 64))
-        return mean, deviations
+        return _zeros(1) + len(x[part]), mean, deviations
 
-    mean, counts, offsets, deviations = _gather_moments(moments, batch)
-    return mean, (deviations.sum(0) / (length // 2) + (counts * offsets).T @ offsets) / batch
+    # (parts, 1), (parts, 7), (parts, 7, 7)
+    counts, means, deviations = map(torch.stack, zip(*_in_threads(moments, batch), strict=True))
+    mean = (counts * means).sum(0) / batch
+    between = (counts * (means - mean)).T @ (means - mean)
+    return mean, (deviations.sum(0) / (length // 2) + between) / batch
 
 
 def channel_statistics(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of every channel: (B, T, C) -> two (C,), float64."""
     batch, length, channels = z.shape
 
-    def moments(part: slice) -> tuple[Tensor, Tensor]:
+    def moments(part: slice) -> tuple[Tensor, Tensor, Tensor]:
         mean, deviations = _zeros(channels), _zeros(channels)
         _run("channel_moments", *_rows(z[part]), mean, deviations)
-        return mean, deviations
+        return _zeros(1) + len(z[part]), mean, deviations
 
-    mean, counts, offsets, deviations = _gather_moments(moments, batch)
-    return mean, (deviations / length + counts * offsets**2).sum(0) / batch
-
-
-def _gather_moments(
-    moments: Callable[[slice], tuple[Tensor, Tensor]], batch: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The mean (n,) over a batch, and for each thread's part of it, stacked: size, offset of its mean, deviations."""
-
-    def counted(part: slice) -> tuple[Tensor, Tensor, Tensor]:
-        return _zeros(1) + (part.stop - part.start), *moments(part)
-
-    counts, means, deviations = map(torch.stack, zip(*_in_threads(counted, batch), strict=True))
+    # (parts, 1), (parts, C), (parts, C)
+    counts, means, deviations = map(torch.stack, zip(*_in_threads(moments, batch), strict=True))
     mean = (counts * means).sum(0) / batch
-    return mean, counts, means - mean, deviations
+    return mean, (deviations / length + counts * (means - mean) ** 2).sum(0) / batch
 
 
 class _Drop(torch.autograd.Function):
