@@ -15,6 +15,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_RUNS_DIR = PROJECT_ROOT / "report" / "runs"
 PUBLISHED_DIR = PROJECT_ROOT / "report" / "published"
 DEFAULT_DATA_DIR = PROJECT_ROOT / "data"
+NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
 
 
 def user_path(text: str | Path) -> Path:

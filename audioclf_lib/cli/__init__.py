@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from audioclf_lib._support.errors import InputError, one_line, quote
-from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, user_path
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, NOTEBOOKS_DIR, PROJECT_ROOT, user_path
 
 if TYPE_CHECKING:
     from audioclf_lib.config import Experiment
+    from audioclf_lib.suite.jobs import Job
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # As in ``config``, which takes long to import.
@@ -29,25 +29,7 @@ RecipeName = Literal["as-written", "tuned"]
 ProtocolName = Literal["kfold", "split", "rotation"]
 
 
-class _Commands(TyperGroup):
-    """The commands, with what is said where one of them is stopped or a notebook fails."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _stderr("stopped; run the same command again to go on")
-            raise typer.Exit(INTERRUPTED) from None
-        except RuntimeError as error:
-            if notebook := getattr(error, "notebook", None):  # a NotebookError, whose module takes long to import
-                _stderr(f"{notebook.name.partition('.')[0]}: {error}\nsee {notebook}")
-                raise typer.Exit(FAILED) from None
-            raise
-
-
 app = typer.Typer(
-    cls=_Commands,
     help="Audio classification as a course report: data, experiments in notebooks, and the report made of them.",
     no_args_is_help=True,
     add_completion=False,
@@ -122,8 +104,9 @@ def run(
 ) -> None:
     """Run one notebook in batch, as an experiment of the suite or with parameters of your own."""
     from audioclf_lib.cli.tables import live_lines, show, shown_path
+    from audioclf_lib.data import dataset_facts
     from audioclf_lib.runs.store import RunStore
-    from audioclf_lib.suite.jobs import NOTEBOOKS_DIR, experiment_job, outcome
+    from audioclf_lib.suite.jobs import experiment_job, read_outcomes
     from audioclf_lib.suite.notebooks import read_progress, run_notebook, say_waiting
     from audioclf_lib.training.environment import choose_device
 
@@ -141,8 +124,8 @@ def run(
     experiment, job = _parse_experiment(target, given), None
     if experiment:
         choose_device(experiment.device)  # raises if it is not present
-        job = experiment_job(experiment)
-        outcome(job, RunStore(experiment.runs_dir))  # raises if something else is in the place of a run folder
+        job = experiment_job(experiment, dataset_facts(experiment.dataset, with_folds=experiment.named_folds))
+        RunStore(experiment.runs_dir).refuse_others(job.fits)
         notebook, place, parameters = job.notebook, job.output, job.parameters
     else:
         notebook = _find_notebook(target, NOTEBOOKS_DIR)
@@ -152,7 +135,8 @@ def run(
         executed = run_notebook(notebook, place, parameters, on_wait=say_waiting)
     show(f"executed notebook: {shown_path(executed)}")
     if experiment and job:
-        show(f"{job.title}: {outcome(job, RunStore(experiment.runs_dir)).scores}")
+        (outcome,) = read_outcomes([job], RunStore(experiment.runs_dir))
+        show(f"{job.title}: {outcome.scores}")
 
 
 @app.command()
@@ -176,7 +160,7 @@ def suite(
     ] = None,
     notebooks_dir: Annotated[
         Path, typer.Option(help="Where the notebooks are.", show_default="notebooks", callback=_given_path)
-    ] = PROJECT_ROOT / "notebooks",
+    ] = NOTEBOOKS_DIR,
     on: Annotated[
         str,
         typer.Option(metavar="WHERE", help="laptop, slurm, dask, or a folder with a Snakemake profile of your own."),
@@ -195,27 +179,19 @@ def suite(
     chosen = [load_plan(plan, dataset)] if dataset else load_plans(plan)
     plans = [each.changed(**changes) for each in chosen]
     tables.show(tables.describe_plan(plans))
+    where: dict[str, Any] = {"runs_dir": runs_dir, "notebooks_dir": notebooks_dir, "device": device, "jobs": jobs}
     if dry_run:
         from audioclf_lib.suite import jobs as planned
 
-        expected = planned.dry_run(plans, runs_dir=runs_dir, device=device, jobs=jobs, notebooks_dir=notebooks_dir)
+        expected = planned.dry_run(plans, **where)
         tables.show(tables.dry_run_table(expected))
         tables.show(tables.describe_rest(expected))
         return
     from audioclf_lib.suite.engine import run_suite
 
-    running: list[str] = []
-    with tables.live_lines(lambda: "\n".join(running)):
-        outcomes = run_suite(
-            plans,
-            runs_dir=runs_dir,
-            device=device,
-            jobs=jobs,
-            on=on,
-            notebooks_dir=notebooks_dir,
-            say=_say,
-            show=lambda lines: running.__setitem__(slice(None), lines),
-        )
+    running: dict[str, Job] = {}
+    with tables.live_lines(lambda: tables.describe_running(list(running.values()))):
+        outcomes = run_suite(plans, **where, on=on, say=_say, running=running)
     tables.show(tables.suite_table(outcomes))
     failures = [outcome for outcome in outcomes if outcome.state != "done"]
     if failures:
@@ -237,7 +213,7 @@ def report(
     parameter: ParameterOption = None,
     notebook: Annotated[
         Path, typer.Option(help="Your own report notebook.", show_default="90_report", callback=_given_path)
-    ] = PROJECT_ROOT / "notebooks" / "90_report.ipynb",
+    ] = NOTEBOOKS_DIR / "90_report.ipynb",
     formats: Annotated[str, typer.Option(help="pdf, html, or both separated by a comma.")] = "pdf,html",
     output_dir: Annotated[
         Path, typer.Option(help="Where report.pdf and report.html go.", show_default="report", callback=_given_path)
@@ -307,8 +283,15 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal without ± or – shows a question mark
     try:
         code = app(prog_name="audioclf", standalone_mode=False)
+        if code == INTERRUPTED:  # what typer makes of Ctrl-C
+            _stderr("stopped; run the same command again to go on")
     except InputError as error:
         code = _refuse("audioclf", str(error))
+    except RuntimeError as error:
+        if not (notebook := getattr(error, "notebook", None)):  # a NotebookError, whose module takes long to import
+            raise
+        _stderr(f"{notebook.name.partition('.')[0]}: {error}\nsee {notebook}")
+        code = FAILED
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "audioclf"

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from audioclf_lib._support.durations import describe_estimate, describe_seconds
 from audioclf_lib.suite.jobs import DryRun, Job, Outcome, describe_accuracy, distinct_fits
-from audioclf_lib.suite.notebooks import failed_path
+from audioclf_lib.suite.notebooks import failed_path, read_progress
 from audioclf_lib.suite.plan import Plan
 
 if TYPE_CHECKING:
@@ -118,6 +118,11 @@ def describe_rest(expected: DryRun) -> str:
         return counts
     at_once = "1 run" if expected.at_once == 1 else f"{expected.at_once} runs"
     return f"{counts}; about {describe_estimate(expected.seconds)} of training left with {at_once} at a time"
+
+
+def describe_running(jobs: Sequence[Job]) -> str:
+    """A line or more for each running notebook."""
+    return "\n".join(f"{job.title}: {read_progress(job.output) or 'running'}" for job in jobs)
 
 
 def suite_table(outcomes: Sequence[Outcome]) -> Table:

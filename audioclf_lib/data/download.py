@@ -8,14 +8,13 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pooch
 import requests
-from filelock import FileLock
 
 from audioclf_lib._support.errors import InputError
+from audioclf_lib._support.locks import hold_lock
 from audioclf_lib._support.paths import explained, folder_for
 from audioclf_lib.data.tables import leaves_folder
 
@@ -45,9 +44,11 @@ def download_archive(
     Raises:
         InputError: no network, no such archive, an unsafe or wrong one, no space, or a folder that is not writable.
     """
-    parts, lock = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.lock")
-    writable = explained(target.parent, f"make space there, or {remedy}", fault="cannot write to")
-    with writable, folder_for(target.parent), FileLock(lock):
+    parts = target.with_name(f".{target.name}.part")
+    make_space = f"make space there, or {remedy}"
+    writable = explained(target.parent, make_space, fault="cannot write to")
+    lock = hold_lock(target.with_name(f".{target.name}.lock"), remedy=make_space)
+    with writable, folder_for(target.parent), lock:
         try:
             if target.exists():  # another process was faster
                 return
@@ -62,8 +63,6 @@ def download_archive(
             raise InputError(f"cannot download {url} ({status}); {advice}") from None
         finally:
             shutil.rmtree(parts, ignore_errors=True)
-            with suppress(OSError):  # Windows removes no open file; a lock file that stays does no harm
-                lock.unlink()
 
 
 def _fetch(url: str, folder: Path, retries: int) -> Path:

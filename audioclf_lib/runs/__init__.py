@@ -1,4 +1,4 @@
-"""Run folders: ``store`` alone reads and writes them, ``locks`` lets one process at a time make one."""
+"""Run folders, which ``store`` alone reads and writes."""
 
 from audioclf_lib.runs.store import Run, RunStore, load_run
 

@@ -15,7 +15,7 @@ import re
 import shutil
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from audioclf_lib._support.errors import DamagedRunError, InputError, quote
+from audioclf_lib._support.locks import hold_lock
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PUBLISHED_DIR, explained, replace_file, user_path
 from audioclf_lib.config import SCHEMA_VERSION, DatasetFacts, FitConfig, KnownDataset
 from audioclf_lib.models.registry import find_model, made_with, model_in_file
 from audioclf_lib.runs.checksums import SUMS, sum_line, sum_of, write_sums
-from audioclf_lib.runs.locks import hold_lock
 
 if TYPE_CHECKING:  # torch and pandas are imported where they are used: locks and a list of runs need neither
     import pandas as pd
@@ -186,6 +186,12 @@ class RunStore:
             raise InputError(f"{path} is a file in the place of a run folder; move it away")
         return path.is_dir()
 
+    def refuse_others(self, configs: Iterable[FitConfig]) -> None:
+        """Raise InputError if something else is in the place of a fit's run folder; a damaged one is its own."""
+        for config in configs:
+            with suppress(DamagedRunError):
+                _ = self.exists(config) and self.load(config)
+
     def load(self, config: FitConfig) -> Run:
         """The finished fit of ``config``.
 
@@ -252,11 +258,10 @@ class RunStore:
 
     def known_datasets(self, slug: str) -> list[KnownDataset]:
         """The data sets with runs whose name is ``slug``, or ``slug`` with the digest of another content behind it."""
-        known: dict[str, KnownDataset] = {}
-        for config in (run.config for run in self.find()):
-            if re.fullmatch(rf"{re.escape(slug)}(-[0-9a-f]{{8}})?", config.dataset):
-                known[config.fingerprint] = config.known_dataset
-        return list(known.values())
+        pattern = re.compile(rf"{re.escape(slug)}(-[0-9a-f]{{8}})?")
+        names = sorted(path.name for path in self.runs_dir.glob("*") if pattern.fullmatch(path.name))
+        known = [run.config.known_dataset for name in names for run in self.find(name)]
+        return list({each.fingerprint: each for each in known}.values())
 
     def _folders(self, dataset: str = "*") -> list[Path]:
         """Run folders, also damaged ones, of the data sets whose name fits a pattern."""

@@ -29,29 +29,14 @@ from urllib.parse import urlsplit
 import psutil
 
 from audioclf_lib._support.durations import describe_seconds
-from audioclf_lib._support.errors import DamagedRunError, InputError, quote
-from audioclf_lib._support.paths import (
-    DEFAULT_RUNS_DIR,
-    PROJECT_ROOT,
-    UNWRITABLE,
-    explained,
-    try_to_write,
-    user_path,
-)
+from audioclf_lib._support.errors import InputError, quote
+from audioclf_lib._support.locks import hold_lock
+from audioclf_lib._support.paths import PROJECT_ROOT, UNWRITABLE, explained, try_to_write, user_path
 from audioclf_lib.config import DeviceName
 from audioclf_lib.data import load_dataset
-from audioclf_lib.runs.locks import hold_lock
 from audioclf_lib.runs.store import RunStore
-from audioclf_lib.suite.jobs import (
-    NOTEBOOKS_DIR,
-    Job,
-    Outcome,
-    distinct_fits,
-    jobs_on_cpu,
-    outcome,
-    suite_jobs,
-)
-from audioclf_lib.suite.notebooks import Status, failed_path, read_progress, read_status, status_path
+from audioclf_lib.suite.jobs import Job, Outcome, distinct_fits, jobs_on_cpu, read_outcomes, suite_jobs
+from audioclf_lib.suite.notebooks import Status, failed_path, read_status, status_path
 from audioclf_lib.suite.plan import Plan, last_plan_path, read_settings, save_plan
 from audioclf_lib.training.environment import choose_device
 
@@ -70,26 +55,26 @@ SLURM_RUN = re.compile(r"^SLURM run ID: (\S+)", re.MULTILINE)
 def run_suite(
     plans: Plan | Sequence[Plan],
     *,
-    runs_dir: Path = DEFAULT_RUNS_DIR,
+    runs_dir: Path,
+    notebooks_dir: Path,
     device: DeviceName = "auto",
     jobs: int | None = None,
     on: str = THIS_MACHINE,
-    notebooks_dir: Path = NOTEBOOKS_DIR,
     say: Callable[[str], None] = print,
-    show: Callable[[list[str]], None] = lambda lines: None,
+    running: dict[str, Job] | None = None,
 ) -> list[Outcome]:
     """Run all of a plan, or of plans for several data sets, that is not done yet; a failure does not stop the others.
 
     Args:
         plans: what to run; written to ``<runs_dir>/plan.yaml``, which ``audioclf report`` reads.
         runs_dir: for run folders, executed notebooks and, in ``.suite``, the engine's files.
+        notebooks_dir: where the notebooks are.
         device: of every fit.
         jobs: notebooks at once; unless given, ``jobs_on_cpu``, or one on an accelerator, which they would share; on
             other machines the profile says.
         on: where the notebooks run: a folder in ``workflow/profiles``, or the path of another one.
-        notebooks_dir: where the notebooks are.
         say: called with one line whenever a notebook starts or ends.
-        show: called several times a second with a line for each running notebook.
+        running: keeps the jobs whose notebooks run now while the suite does.
 
     Returns:
         One outcome for each job, in the plan's order.
@@ -109,9 +94,7 @@ def run_suite(
             raise InputError(f"there is no notebook {job.notebook}; give the folder that has it, with --notebooks-dir")
     store = RunStore(runs_dir)
     fits = distinct_fits(todo)
-    for fit in fits.values():  # raises if something else is in the place of a run folder
-        with suppress(DamagedRunError):
-            _ = store.exists(fit) and store.load(fit)
+    store.refuse_others(fits.values())
     folder = runs_dir.resolve() / ".suite"
     with explained(runs_dir, "choose another --runs-dir"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +113,7 @@ def run_suite(
         for job in left.values():  # what is out of date, and what is known of earlier attempts
             for path in (job.output, status_path(job.output), failed_path(job.output)):
                 path.unlink(missing_ok=True)
-        progress = _Progress(list(left.values()), store, say, show)
+        progress = _Progress(list(left.values()), store, say, {} if running is None else running)
         # A job that only trains fits for others is left out where it is done: its notebook may not be there.
         _write_jobs([job for job in todo if job.key in left or not job.for_others], folder)
         limits = ["--jobs", str(jobs)] if jobs else []
@@ -140,7 +123,7 @@ def run_suite(
             limits = ["--cores", str(threads * at_once)]
         code = run_snakemake(folder, profile=profile, limits=limits, tick=progress.update)
         progress.update()
-        outcomes = [outcome(job, store) for job in todo]
+        outcomes = read_outcomes(todo, store)
         if code != 0:
             say(f"what the engine and the notebooks' processes printed: {log_path(folder)}")
             try_to_write(folder, FREE_SPACE)
@@ -167,16 +150,15 @@ def _write_jobs(jobs: Sequence[Job], folder: Path) -> None:
 
 
 class _Progress:
-    """Says once for each notebook that it started and how it ended, and shows those that run."""
+    """Says once for each notebook that it started and how it ended, and keeps the jobs that run."""
 
     def __init__(
-        self, jobs: Sequence[Job], store: RunStore, say: Callable[[str], None], show: Callable[[list[str]], None]
+        self, jobs: Sequence[Job], store: RunStore, say: Callable[[str], None], running: dict[str, Job]
     ) -> None:
         self._jobs = {str(status_path(job.output)): job for job in jobs}
-        self._store, self._say, self._show = store, say, show
+        self._store, self._say, self._running = store, say, running
         self._stamps: dict[str, tuple[int, int] | None] = {}
         self._pids: dict[str, int] = {}
-        self._running: dict[str, Job] = {}
 
     def update(self) -> None:
         """Read the status files that were replaced since the last time: there may be thousands."""
@@ -195,13 +177,12 @@ class _Progress:
             if status.state != "running":
                 self._running.pop(file, None)
                 self._say(f"{job.title}: {self._ending(job, status)}")
-        self._show([f"{job.title}: {read_progress(job.output) or 'running'}" for job in self._running.values()])
 
     def _ending(self, job: Job, status: Status) -> str:
         time = describe_seconds(status.seconds)
         if status.state == "done":
-            scores = outcome(job, self._store).scores
-            return f"done in {time}; {scores}" if scores else f"done in {time}"
+            (outcome,) = read_outcomes([job], self._store)
+            return f"done in {time}; {outcome.scores}" if outcome.scores else f"done in {time}"
         reason = f": {status.error}: {status.message}" if status.error else ""
         return f"{status.state} after {time}{reason}"
 

@@ -17,15 +17,14 @@ from typing import Any, Literal
 from audioclf_lib._support.cores import usable_cores
 from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import DamagedRunError
-from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, NOTEBOOKS_DIR
 from audioclf_lib.config import DatasetFacts, DeviceName, Experiment, FitConfig
-from audioclf_lib.data import dataset_facts, load_dataset
+from audioclf_lib.data import dataset_facts
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.ablation import ablation_experiments, ablation_parameters
 from audioclf_lib.suite.notebooks import Status, is_made_from, read_status
 from audioclf_lib.suite.plan import Plan, distinctions, resolve_model
 
-NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
 DATASET_NOTEBOOK = "01_dataset.ipynb"
 EXPERIMENT_NOTEBOOKS = {
     ("cnn", "kfold"): "10_cnn_kfold.ipynb",
@@ -219,13 +218,12 @@ def experiment_jobs(experiment: Experiment, dataset: DatasetFacts, *, spread_fol
     return [*parts, whole]
 
 
-def experiment_job(experiment: Experiment, dataset: DatasetFacts | None = None) -> Job:
-    """The job that runs an experiment; loads its data set unless given.
+def experiment_job(experiment: Experiment, dataset: DatasetFacts) -> Job:
+    """The job that runs an experiment.
 
     Raises:
-        InputError: a fold that the data set does not have, or a data set that cannot be used.
+        InputError: a fold that the data set does not have.
     """
-    dataset = dataset or load_dataset(experiment.dataset, with_folds=experiment.named_folds)
     fits = tuple(experiment.fits(dataset))
     job_id = f"{experiment.name}-seed{experiment.seed}-{experiment.recipe}-e{experiment.epochs}-{digest_of(fits)}"
     return Job(
@@ -318,22 +316,26 @@ def describe_accuracy(accuracy: tuple[float, float | None] | None) -> str:
     return f"{100 * mean:.1f} %" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f} %"
 
 
-def outcome(job: Job, store: RunStore) -> Outcome:
-    """What is known of a job, from its files."""
-    status = read_status(job.output)
-    whole = {fit_key(fit): fit for fit in job.fits if store.is_whole(fit)}
+def read_outcomes(jobs: Sequence[Job], store: RunStore) -> list[Outcome]:
+    """What is known of jobs, from their files; a fit that several share is held against its checksums once."""
+    whole = {key for key, fit in distinct_fits(jobs).items() if store.is_whole(fit)}
+    return [_outcome(job, store, whole) for job in jobs]
+
+
+def _outcome(job: Job, store: RunStore, whole: Collection[str]) -> Outcome:
+    status, done = read_status(job.output), [fit for fit in job.fits if fit_key(fit) in whole]
     state: State = "not run"
     if job.is_done(whole):
         state = "done"
     elif status is not None:
         state = "failed" if status.state == "failed" else "stopped"
     accuracy: dict[str, tuple[float, float | None]] = {}
-    if whole and job.has_mean:
-        scores = [store.load(fit).metrics["scores"]["test"] for fit in whole.values()]
+    if done and job.has_mean:
+        scores = [store.load(fit).metrics["scores"]["test"] for fit in done]
         for level in ("window", "clip"):
             values = [float(each[level]["accuracy"]) for each in scores]
             accuracy[level] = (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
-    return Outcome(job, state, len(whole), status, accuracy)
+    return Outcome(job, state, len(done), status, accuracy)
 
 
 @dataclass(frozen=True)

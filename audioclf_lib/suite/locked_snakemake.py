@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snakemake.cli import main  # type: ignore[import-untyped]
 
-from audioclf_lib.runs.locks import hold_lock
+from audioclf_lib._support.locks import hold_lock
 
 if __name__ == "__main__":
     with hold_lock(Path(sys.argv[1])):

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audioclf_lib._support.errors import DamagedRunError, InputError
+from audioclf_lib._support.locks import hold_lock
 from audioclf_lib._support.paths import UNWRITABLE, explained, folder_for, replace_file
 from audioclf_lib.config import StrictModel
 from audioclf_lib.runs.checksums import sum_of
-from audioclf_lib.runs.locks import hold_lock
 from audioclf_lib.suite.parameters import PROGRESS_FILE, known_parameters
 
 OUT_OF_MEMORY = "the kernel died; most often because memory ran out"
@@ -239,6 +239,9 @@ def _own_kernel(environment: dict[str, str]) -> type:
 @contextmanager
 def _recorded(output: Path, notebook: str) -> Iterator[None]:
     """Keep ``X.status.json`` while the block runs; turn a failed cell into one exception."""
+    # jsonschema, which papermill loads, looks for it and does without: its grammars take three seconds of every
+    # notebook's start, and are for addresses with letters of other scripts, which no notebook's format has.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 
@@ -246,6 +249,10 @@ def _recorded(output: Path, notebook: str) -> Iterator[None]:
 
     def record(state: State, **details: Any) -> Status:
         return _write_status(output, state, seconds=round(time.monotonic() - start, 1), notebook=notebook, **details)
+
+    def keep_failed(cell: int | None, error: str, message: str) -> NotebookError:
+        os.replace(part_path(output), failed_path(output))
+        return NotebookError(record("failed", cell=cell, error=error, message=message), failed_path(output))
 
     record("running")
     try:
@@ -256,14 +263,9 @@ def _recorded(output: Path, notebook: str) -> Iterator[None]:
             status_path(output).unlink()
             raise InputError(error.evalue) from None
         message = error.evalue or (NO_MEMORY if error.ename == MemoryError.__name__ else "")  # Python says nothing then
-        os.replace(part_path(output), failed_path(output))
-        status = record("failed", cell=error.exec_count, error=error.ename, message=message)
-        raise NotebookError(status, failed_path(output)) from None
+        raise keep_failed(error.exec_count, error.ename, message) from None
     except DeadKernelError:
-        cell = _last_started_cell(part_path(output))
-        os.replace(part_path(output), failed_path(output))
-        status = record("failed", cell=cell, error="DeadKernelError", message=OUT_OF_MEMORY)
-        raise NotebookError(status, failed_path(output)) from None
+        raise keep_failed(_last_started_cell(part_path(output)), "DeadKernelError", OUT_OF_MEMORY) from None
     except BaseException as error:
         with suppress(OSError):  # where this cannot be written either, what is told is the error itself
             if isinstance(error, Exception):

@@ -103,7 +103,7 @@ class TrainingProgress:
         self.live = "JPY_SESSION_NAME" in os.environ
         self.file = os.environ.get(PROGRESS_FILE)
         self._lines: dict[str, str] = {}  # of the fits that are trained now: a notebook may train several at once
-        self._shown: dict[str, float] = {}
+        self._shown: dict[int, float] = {}  # when each was, by its object: an id of a fit takes long for every step
 
     def __call__(self, config: FitConfig, history: list[dict[str, float]]) -> None:
         """Called after every epoch."""
@@ -113,21 +113,22 @@ class TrainingProgress:
 
     def step(self, config: FitConfig, history: list[dict[str, float]], share: float) -> None:
         """Called after every step, with the share of the epoch that is done."""
-        if time.monotonic() - self._shown.get(config.fit_id, 0.0) > REFRESH_SECONDS:
+        if time.monotonic() - self._shown.get(id(config), 0.0) > REFRESH_SECONDS:
             self._show(config, history, share)
 
     def _show(self, config: FitConfig, history: list[dict[str, float]], share: float) -> None:
-        is_shown = config.fit_id in self._shown
-        self._shown[config.fit_id] = time.monotonic()
-        text = self._lines[config.fit_id] = describe_epoch(config, history, share)
+        self._shown[id(config)] = time.monotonic()
+        fit_id, text = config.fit_id, describe_epoch(config, history, share)
+        is_shown = fit_id in self._lines
+        self._lines[fit_id] = text
         if len(history) == config.epochs:
-            del self._lines[config.fit_id]
+            del self._lines[fit_id]
         if self.live:
             from IPython.display import HTML, display
 
             epochs = f'value="{len(history) + share:g}" max="{config.epochs}"'
             bar = HTML(f'<progress {epochs} style="width: 12em"></progress> {text}')  # type: ignore[no-untyped-call]
-            display(bar, display_id=config.fit_id, update=is_shown)  # type: ignore[no-untyped-call]
+            display(bar, display_id=fit_id, update=is_shown)  # type: ignore[no-untyped-call]
         if self.file:
             with suppress(OSError):  # a full disk must not end the fit here
                 Path(self.file).write_text("\n".join(self._lines.values()), encoding="utf-8")

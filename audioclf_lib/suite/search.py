@@ -32,11 +32,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError, quote
+from audioclf_lib._support.locks import hold_lock
 from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.config import DatasetFacts, Experiment, FitConfig, Recipe, StrictModel
 from audioclf_lib.data import Dataset
 from audioclf_lib.models.registry import RECIPE_SETTINGS
-from audioclf_lib.runs.locks import hold_lock
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.plan import read_settings, resolve_dataset, resolve_model, settings_file
 from audioclf_lib.training.environment import choose_device

@@ -123,6 +123,12 @@ def test_a_data_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> No
         locate_esc10(tmp_path / "file" / "data", url="http://127.0.0.1:9/", retries=0)
 
 
+def test_a_data_folder_that_cannot_be_locked_is_one_sentence_with_another_way_out(tmp_path: Path) -> None:
+    (tmp_path / ".ESC-10.lock").mkdir()
+    with pytest.raises(InputError, match=r"cannot lock .*; make space there, or set AUDIOCLF_DATA"):
+        locate_esc10(tmp_path, url="http://127.0.0.1:9/", retries=0)
+
+
 def test_a_bomb_that_lies_about_its_size_cannot_write_more_than_it_says(tmp_path: Path) -> None:
     content = make_zip({"top/zeros": bytes(1_000_000)}, zipfile.ZIP_DEFLATED)
     said = (1_000_000).to_bytes(4, "little")

@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 
 from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.runs.store import Run, RunStore
-from audioclf_lib.suite.jobs import Outcome, outcome, suite_jobs
+from audioclf_lib.suite.jobs import Outcome, read_outcomes, suite_jobs
 from audioclf_lib.suite.plan import Plan, load_plan
 
 CLASSES = ("low_hum", "mid * tone", "high | $x$ note")  # users' names hold what Markdown and TeX take for markup
@@ -34,7 +34,7 @@ experiments:
 
 def outcomes_of(plan: Plan, runs_dir: Path, **options: Path) -> list[Outcome]:
     """What is known of a plan's jobs from their files; the options are those of ``suite_jobs``."""
-    return [outcome(job, RunStore(runs_dir)) for job in suite_jobs(plan, runs_dir=runs_dir, **options)]
+    return read_outcomes(suite_jobs(plan, runs_dir=runs_dir, **options), RunStore(runs_dir))
 
 
 @dataclass(frozen=True)

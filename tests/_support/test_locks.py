@@ -18,9 +18,9 @@ import filelock
 import pytest
 from conftest import PROJECT_ROOT
 
+from audioclf_lib._support import locks
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.runs import locks
-from audioclf_lib.runs.locks import hold_lock
+from audioclf_lib._support.locks import hold_lock
 
 PATIENCE = 60  # how long a test waits for another process before it fails
 

@@ -1,4 +1,4 @@
-"""A lock on a file: one process at a time trains a fit, runs a notebook or a suite.
+"""A lock on a file: one process at a time trains a fit, runs a notebook or a suite, or downloads a data set.
 
 It is the kernel's lock, by way of ``filelock``: released when its holder dies, in every container of a host, and on NFS
 when the server no longer hears from the holder's host. flufl.lock needs a heartbeat and clocks that agree instead.
@@ -30,7 +30,11 @@ class _RemovedError(Exception):
 
 
 @contextmanager
-def hold_lock(path: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+def hold_lock(
+    path: Path,
+    on_wait: Callable[[str], None] | None = None,
+    remedy: str = "free space or choose a folder elsewhere",
+) -> Iterator[None]:
     """Hold the lock while the block runs; wait for another holder first.
 
     A thread that asks for a lock that it holds gets a RuntimeError.
@@ -38,6 +42,7 @@ def hold_lock(path: Path, on_wait: Callable[[str], None] | None = None) -> Itera
     Args:
         path: the lock file; made with its folder, removed on release. One that a killed holder left locks nobody out.
         on_wait: called once with ``process 12 on my-host`` if another process or thread holds the lock.
+        remedy: what the message advises where the file cannot be locked.
 
     Raises:
         InputError: the file cannot be opened or made, is a symbolic link, or lies on a file system without locks.
@@ -46,7 +51,7 @@ def hold_lock(path: Path, on_wait: Callable[[str], None] | None = None) -> Itera
     lock = FileLock(
         path, poll_interval=POLL_SECONDS, fallback_to_soft=False, on_acquired=partial(_enter, path=path, held=held)
     )
-    with explained(path, "free space or choose a folder elsewhere", fault="cannot lock"):
+    with explained(path, remedy, fault="cannot lock"):
         _acquire(lock, path, on_wait)
     try:
         yield
