@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError
@@ -20,6 +20,9 @@ from audioclf_lib.metrics.uncertainty import Contrast
 from audioclf_lib.runs.store import CONFIG, MODEL, Run, RunStore
 from audioclf_lib.suite.ablation import ablation_experiments, change_of
 from audioclf_lib.suite.plan import Plan, distinctions, last_plan_path, load_plan
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Gathered:
         ablation: the recipe as written with one change at a time; the marks are the names of the changes.
         contrasts: the differences between architectures that the plan declares, tested with its first seed.
         more_seeds: the same contrasts with each further seed of the plan, to be shown beside them.
+        baselines: what needs no network answers to the same clips; None if the dataset notebook has not run.
         problems: a sentence for each run folder that could not be read, or was left out.
     """
 
@@ -44,6 +48,7 @@ class Gathered:
     ablation: tuple[ExperimentResult, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
     more_seeds: tuple[tuple[int, Contrast], ...] = ()
+    baselines: pd.DataFrame | None = None
     problems: tuple[str, ...] = ()
 
     @property
@@ -156,7 +161,8 @@ def _gather_plan(plan: Plan, store: RunStore) -> Gathered | None:
     contrasts = compare_declared(experiments, plan.contrasts, first)
     more = tuple((seed, each) for seed in others for each in compare_declared(experiments, plan.contrasts, seed))
     told = tuple(dict.fromkeys(problems))
-    return Gathered(plan.name, dataset, experiments, checks, ablation, tuple(contrasts), more, told)
+    baselines = store.load_baselines(dataset)
+    return Gathered(plan.name, dataset, experiments, checks, ablation, tuple(contrasts), more, baselines, told)
 
 
 def _describe_nothing(plan: Plan, store: RunStore, gathered: Gathered | None) -> str:
@@ -206,7 +212,8 @@ def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
         _read_results([each for each in experiments if (each.test_fold == test_fold) is wanted], known, problems)
         for wanted in (True, False)
     )
-    return Gathered("", known, on_it, checks, problems=tuple(dict.fromkeys(problems)))
+    baselines = store.load_baselines(known)
+    return Gathered("", known, on_it, checks, baselines=baselines, problems=tuple(dict.fromkeys(problems)))
 
 
 def _name_of(run: Run) -> tuple[str, int, int, str]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pypandoc
+
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.report.show import escape_markdown
 
 DEFAULTS = Path(__file__).parent / "text"
 OWN = PROJECT_ROOT / "report" / "text"
+BIBLIOGRAPHY = DEFAULTS / "literature.bib"
 # Two braces on each side, since single ones and dollar signs belong to LaTeX.
 PLACEHOLDER = re.compile(r"\{\{ *(?P<name>[a-z_]+) *(?::(?P<format>[^{}\s]+))? *\}\}")
 
@@ -44,3 +47,10 @@ def text(name: str, /, **values: str | int | float) -> str:
         return escape_markdown(shown) if isinstance(value, str) else shown.replace("%", "\N{NO-BREAK SPACE}%")
 
     return PLACEHOLDER.sub(fill, source)
+
+
+def references() -> str:
+    """The bibliography as a Markdown list, in the author-date style of the Chicago Manual, by pandoc's citeproc."""
+    options = ["--citeproc", "--wrap=none"]
+    entries = pypandoc.convert_file(str(BIBLIOGRAPHY), "markdown_strict", "bibtex", options).split("\n\n")
+    return "\n".join(f"- {entry.strip()}" for entry in entries if entry.strip())

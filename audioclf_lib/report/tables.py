@@ -11,16 +11,20 @@ import pandas as pd
 
 from audioclf_lib.config import Recipe, in_words
 from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
-from audioclf_lib.metrics.results import ExperimentResult
-from audioclf_lib.metrics.scores import SPLITS, Scores, answers_to_windows
-from audioclf_lib.metrics.uncertainty import Contrast, Interval, p_value
+from audioclf_lib.metrics.baselines import TITLES, baseline_answers, baseline_scores
+from audioclf_lib.metrics.errors import answers_to_silence
+from audioclf_lib.metrics.results import PROTOCOL_TITLES, ExperimentResult
+from audioclf_lib.metrics.scores import SPLITS, Scores
+from audioclf_lib.metrics.uncertainty import Contrast, Interval, bootstrap_interval, p_value
+from audioclf_lib.report.show import escape_markdown
 from audioclf_lib.runs.store import Run
 
 NBSP = "\N{NO-BREAK SPACE}"
 DATASET_TITLES = {"demo": "the demo set of generated sounds", "esc10": "ESC-10", "esc50": "ESC-50"}
 DEMO_NOTICE = "Demo data set: generated sounds, not recordings"
 ORIGINAL = Path(__file__).parent / "text" / "original.csv"  # numbers that the original report's text or lists state
-ORIGINAL_DATASET = "esc10"
+LITERATURE = ORIGINAL.with_name("literature.csv")  # numbers that other works state
+ORIGINAL_DATASET = "esc10"  # also of the literature
 # How ``report.show`` writes the columns of ``ExperimentResult.fits_table`` and of ``scores_table``.
 FITS = {"Epoch": ".0f"} | dict.fromkeys(("Training", "Validation", "Test", "Balanced"), ".1%")
 FITS |= dict.fromkeys(("Training loss", "Validation loss", "Test loss", "Macro F1", "AUC"), ".2f")
@@ -143,6 +147,37 @@ def scores_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     )
 
 
+def baselines_table(results: Sequence[ExperimentResult], baselines: pd.DataFrame) -> pd.DataFrame:
+    """Clip accuracy of each baseline on the folds of the experiments: those of the rotation and of cross-validation.
+
+    Args:
+        results: the experiments beside which the baselines stand.
+        baselines: what ``RunStore.load_baselines`` gives.
+    """
+    protocols = {PROTOCOL_TITLES[each.experiment.protocol]: each for each in results if len(each.configs) > 1}
+    rows = []
+    for baseline, title in TITLES.items():
+        for protocol, result in protocols.items():
+            pairs = [(config.val_fold, config.test_fold) for config in result.configs]
+            answers = baseline_answers(baselines, baseline, pairs)
+            right = answers["right"].to_numpy()
+            clips = percent(right.mean(), interval=bootstrap_interval(right, answers["source"].tolist()))
+            scores = baseline_scores(baselines, result.class_names, baseline, pairs)
+            row = {"Baseline": title, "Protocol": protocol, "Clips": clips, "Balanced": scores.balanced_accuracy}
+            rows.append(row | {"Macro F1": scores.macro_f1})
+    return pd.DataFrame(rows)
+
+
+def literature_table() -> pd.DataFrame:
+    """Clip accuracies on ESC-10 that other works state, with the reference and what to know of the protocol."""
+    table = pd.read_csv(LITERATURE, keep_default_na=False)
+    remarks = table["protocol"].where(table["remark"] == "", table["protocol"] + "; " + table["remark"])
+    works = (
+        table["key"].str.extract(r"^([a-z]+)(\d{4})").apply(lambda work: f"{work[0].capitalize()} {work[1]}", axis=1)
+    )
+    return pd.DataFrame({"Model": table["what"], "Clips": table["accuracy"], "Work": works, "Remark": remarks})
+
+
 def contrasts_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     """Every declared contrast: difference with interval, sign-flip test, McNemar's test, and what could be found."""
     return pd.DataFrame(
@@ -179,15 +214,17 @@ def more_seeds_table(contrasts: Sequence[tuple[int, Contrast]]) -> pd.DataFrame:
 
 
 def silence_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
-    """What silent test windows do to window accuracy: how many each fit has right, and the accuracy without them."""
+    """What fits answer to silent test windows, and what these do to window accuracy, the means over an experiment."""
     rows = []
     for result in results:
-        tests = [run.predictions.query("split == 'test'") for run in result.runs]
-        right = [(test["silent"] & (answers_to_windows(test) == test["y_true"])).sum() for test in tests]
-        heard = [run.metrics["scores"]["test"]["window"].get("accuracy_without_silence") for run in result.runs]
-        row = {"Experiment": result.short_title, "Silent windows": int(tests[0]["silent"].sum())}
-        row |= {"Right in each fit": ", ".join(map(str, right)), "All windows": result.mean("window")}
-        rows.append(row | {"Heard windows": float(pd.Series(heard, dtype=float).mean())})
+        fits = answers_to_silence(result.runs)
+        counts = fits[list(result.class_names)].sum().sort_values(ascending=False, kind="stable")
+        answers = [f"{escape_markdown(str(name))} {count}" for name, count in counts.head(3).items() if count]
+        n_silent = fits["n_silent"].sum() if result.is_rotation else fits["n_silent"].iloc[0]
+        row = {"Experiment": result.short_title, "Silent windows": int(n_silent)}
+        row |= {"Right in each fit": ", ".join(map(str, fits["n_right"])), "Commonest answers": ", ".join(answers)}
+        row |= {"All windows": result.mean("window"), "Heard windows": fits["accuracy_without_silence"].mean()}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
