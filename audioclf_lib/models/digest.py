@@ -7,9 +7,10 @@ from. Docstrings, comments, decorators of the class, and the layout of the text 
 from __future__ import annotations
 
 import ast
-import hashlib
 from pathlib import Path
 from typing import Any
+
+from audioclf_lib._support.digests import digest
 
 PACKAGE = "audioclf_lib.models"
 Definitions = dict[str, ast.stmt]
@@ -25,8 +26,7 @@ def source_digest(source: str, class_name: str) -> str:
         SyntaxError: the text is not Python.
         KeyError: there is no such class in it.
     """
-    parts = _collect(source, [class_name])
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return digest("\n".join(_collect(source, [class_name])), 16)
 
 
 def _collect(source: str, names: list[str]) -> list[str]:

@@ -243,12 +243,11 @@ def model_names() -> list[str]:
     return list(_REGISTRY)
 
 
-def find_model(spec: str | Path, base: Path | None = None) -> ModelEntry:
+def find_model(spec: str | Path) -> ModelEntry:
     """The architecture that a name, a file, or a file with a name (``my_net.py:my-net``) stands for.
 
     Args:
-        spec: a registered name, or a path.
-        base: folder that a relative path counts from; the working directory unless given.
+        spec: a registered name, or a path; a relative one counts from the working directory.
 
     Raises:
         InputError: unknown name, no such file, or a file that cannot be imported, registers no model, or several
@@ -256,7 +255,7 @@ def find_model(spec: str | Path, base: Path | None = None) -> ModelEntry:
     """
     text = str(spec)
     if file := re.fullmatch(r"(.+?\.py)(?::(.+))?", text, re.DOTALL):
-        entry = model_in_file(user_path((base or Path.cwd()) / user_path(file[1])), file[2])
+        entry = model_in_file(user_path(Path.cwd() / user_path(file[1])), file[2])
         _REGISTRY[entry.name] = entry
         return entry
     if text not in _REGISTRY and NAME.fullmatch(text):

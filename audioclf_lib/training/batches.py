@@ -83,20 +83,19 @@ class Windows:
 
 def all_windows(dataset: Dataset, device: torch.device) -> Windows:
     """Put the data set on ``device`` and list all its windows in the order of clips and time."""
-    waveforms = torch.from_numpy(np.array(dataset.waveforms, dtype=np.float32))
-    labels = torch.from_numpy(np.array(dataset.labels, dtype=np.int64))
-    silent = torch.from_numpy(np.array(dataset.silent))
+    waveforms, silent = torch.as_tensor(dataset.waveforms, device=device), torch.as_tensor(dataset.silent)
+    labels = torch.tensor(dataset.labels, dtype=torch.int64, device=device)
     n_clips, n_windows = silent.shape
     clips = torch.arange(n_clips).repeat_interleave(n_windows)
     starts = (torch.arange(n_windows) * HOP_SIZE).repeat(n_clips)
-    return Windows(waveforms.to(device), labels.to(device), silent, clips, starts)
+    return Windows(waveforms, labels, silent, clips, starts)
 
 
-def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: int) -> tuple[Tensor, Tensor]:
     """One training batch with the recipe's augmentation, drawn from torch's CPU generator.
 
     Returns:
-        windows (B, 1, 16000), target distributions (B, n_classes), and the label (B,) that dominates each.
+        windows (B, 1, 16000) and target distributions (B, n_classes).
     """
     batch = len(chosen)
     shift = torch.randint(-HOP_SIZE // 2, HOP_SIZE // 2 + 1, (batch,)) if recipe.random_crops else None
@@ -121,7 +120,7 @@ def training_batch(windows: Windows, chosen: Tensor, recipe: Recipe, n_classes: 
         scale = scale * (torch.randint(0, 2, (batch,)) * 2 - 1)
     if recipe.gain_db > 0 or recipe.flip_polarity:
         x = x * scale.view(-1, 1, 1).to(x)
-    return x, target, labels
+    return x, target
 
 
 def tilt(x: Tensor, decibels: Tensor) -> Tensor:

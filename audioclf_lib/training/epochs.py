@@ -113,7 +113,7 @@ def train_epoch(
         rate = learning_rate(recipe, epoch * len(order) + index, epochs * len(order))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        x, target, _ = training_batch(windows, chosen, recipe, n_classes)
+        x, target = training_batch(windows, chosen, recipe, n_classes)
         logits = network(x)
         loss = F.cross_entropy(logits, target, weight=weights)
         optimizer.zero_grad(set_to_none=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import platform
 import shlex
@@ -19,12 +18,13 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from audioclf_lib._support.paths import PROJECT_ROOT
+from audioclf_lib._support.digests import digest
+from audioclf_lib._support.paths import DEFAULT_DATA_DIR
 
 SOURCE = Path(__file__).with_name("kernels.c")
 # The processor's own instructions; contracted multiply-adds; nothing that changes what NaN and infinity mean.
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared")
-CACHE = PROJECT_ROOT / "data" / "cache"
+CACHE = DEFAULT_DATA_DIR / "cache"
 
 
 class DropoutArguments(ctypes.Structure):
@@ -108,7 +108,7 @@ def compile_kernels(compiler: list[str], cache: Path = CACHE) -> Path:
         subprocess.CalledProcessError: the compiler refused; OSError: it could not be started.
     """
     key = [SOURCE.read_text(), *compiler, *FLAGS, _processor()]
-    name = f"kernels-{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:16]}.so"
+    name = f"kernels-{digest(chr(0).join(key), 16)}.so"
     library = cache / name if (cache / name).exists() else _writable(cache) / name
     if library.exists():
         return library
