@@ -168,6 +168,7 @@ def test_suite_shows_a_table_and_the_failing_cell(
     plan = Plan(name="small", epochs=2, experiments=({"model": "cnn", "protocol": "split"}, split))
     save_plan(plan, tmp_path / "small.yaml")
     scene.train(plan, load_dataset("demo"))
+    scene.look(plan, load_dataset("demo"))
     scene.wish({"transformer-split": "fail"})
     arguments = ["suite", "--plan", tmp_path / "small.yaml", "--runs-dir", scene.runs_dir]
     arguments += ["--notebooks-dir", scene.notebooks, "--jobs", "2"]

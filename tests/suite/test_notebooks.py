@@ -203,8 +203,8 @@ def test_parameters_with_an_equals_sign_in_their_value_or_comment_are_given(tmp_
     assert nbformat.read(executed, as_version=4).cells[2].outputs[0].text == "c = d 2\n"
 
 
-@pytest.mark.parametrize("name", ["{deed}", "a {b", "}{"])
-def test_braces_in_a_path_are_only_braces(notebook: Path, tmp_path: Path, name: str) -> None:
+def test_braces_in_a_path_are_only_braces(notebook: Path, tmp_path: Path) -> None:
+    name = "{deed} a {b }{"
     folder = tmp_path / name
     folder.mkdir()
     moved = notebook.rename(folder / notebook.name)

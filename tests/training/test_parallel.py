@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -13,11 +14,12 @@ from tiny import make_dataset
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import Experiment, FitConfig
 from audioclf_lib.data import Dataset
+from audioclf_lib.runs.store import Run
 from audioclf_lib.training.parallel import PROCESSES, fit_all
 from audioclf_lib.training.trainer import fit
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dataset() -> Dataset:
     return make_dataset()
 
@@ -26,53 +28,75 @@ def fits_of(dataset: Dataset, **settings: object) -> list[FitConfig]:
     return Experiment(**{"model": "cnn", "epochs": 2} | settings).fits(dataset)
 
 
-def test_fits_side_by_side_have_the_numbers_of_fits_one_after_another(dataset: Dataset, tmp_path: Path) -> None:
-    configs = fits_of(dataset)
-    told: list[tuple[str, int]] = []
-    steps: dict[str, list[float]] = {config.fit_id: [] for config in configs}
+class Progress:
+    """Keeps what it is told."""
 
-    class Progress:
-        def __call__(self, config: FitConfig, history: list[dict[str, float]]) -> None:
-            told.append((config.fit_id, len(history)))
+    def __init__(self) -> None:
+        self.epochs: list[tuple[str, int]] = []
+        self.shares: dict[str, list[float]] = {}
 
-        def step(self, config: FitConfig, history: list[dict[str, float]], share: float) -> None:
-            steps[config.fit_id].append(len(history) + share)
+    def __call__(self, config: FitConfig, history: list[dict[str, float]]) -> None:
+        self.epochs.append((config.fit_id, len(history)))
 
-    runs_dir = tmp_path / "together"
-    together = fit_all(configs, dataset, runs_dir=runs_dir, device="cpu", processes=2, progress=Progress())
-    assert [run.config for run in together] == configs
-    assert sorted(told) == sorted((config.fit_id, epochs) for config in configs for epochs in (1, 2))
-    for shares in steps.values():
+    def step(self, config: FitConfig, history: list[dict[str, float]], share: float) -> None:
+        self.shares.setdefault(config.fit_id, []).append(len(history) + share)
+
+
+class Together(NamedTuple):
+    """A CNN and an own architecture, trained side by side."""
+
+    configs: list[FitConfig]
+    runs: list[Run]
+    progress: Progress
+    runs_dir: Path
+
+
+@pytest.fixture(scope="module")
+def together(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """Made once: every process takes seconds until it has imported torch."""
+    folder, progress = tmp_path_factory.mktemp("together"), Progress()
+    configs = [fits_of(dataset)[0], fits_of(dataset, model=write_model(folder))[1]]
+    options = {"runs_dir": folder / "runs", "device": "cpu", "processes": 2}
+    return Together(configs, fit_all(configs, dataset, progress=progress, **options), progress, folder / "runs")
+
+
+def test_every_epoch_and_step_of_every_process_is_told(together: Together) -> None:
+    assert sorted(together.progress.epochs) == sorted((each.fit_id, n) for each in together.configs for n in (1, 2))
+    assert together.progress.shares.keys() == {config.fit_id for config in together.configs}
+    for shares in together.progress.shares.values():
         assert shares == sorted(shares) and {1, 2} <= set(shares)
-    for run in together:
+
+
+def test_fits_side_by_side_have_the_numbers_of_fits_one_after_another(
+    together: Together, dataset: Dataset, tmp_path: Path
+) -> None:
+    assert [run.config for run in together.runs] == together.configs
+    for run in together.runs:
         alone = fit(run.config, dataset, runs_dir=tmp_path / "alone", device="cpu")
         pd.testing.assert_frame_equal(run.predictions, alone.predictions, check_exact=True)
         assert run.metrics == alone.metrics
 
 
-def test_what_is_trained_is_not_trained_again(dataset: Dataset, tmp_path: Path) -> None:
-    configs = fits_of(dataset, epochs=1)
-    first = fit_all(configs, dataset, runs_dir=tmp_path, device="cpu", processes=2)
-    told: list[str] = []
-    again = fit_all(
-        configs, dataset, runs_dir=tmp_path, device="cpu", processes=2, progress=lambda c, _: told.append(c.fit_id)
-    )
-    assert told == []
-    assert [run.path for run in again] == [run.path for run in first]
+def test_what_is_trained_is_not_trained_again(together: Together, dataset: Dataset) -> None:
+    progress = Progress()
+    options = {"runs_dir": together.runs_dir, "device": "cpu", "processes": 2}
+    again = fit_all(together.configs, dataset, progress=progress, **options)
+    assert (progress.epochs, progress.shares) == ([], {})
+    assert [run.path for run in again] == [run.path for run in together.runs]
 
 
-def test_an_own_architecture_is_found_in_every_process(dataset: Dataset, tmp_path: Path) -> None:
-    configs = fits_of(dataset, model=write_model(tmp_path), epochs=1)
-    runs = fit_all(configs, dataset, runs_dir=tmp_path / "runs", device="cpu", processes=2)
-    assert [(run.path / "model.py").read_text() for run in runs] == [SOURCE] * 2
+def test_an_own_architecture_is_found_in_its_process(together: Together) -> None:
+    assert (together.runs[1].path / "model.py").read_text() == SOURCE
 
 
 def test_an_error_in_one_process_is_raised_and_ends_the_others(dataset: Dataset, tmp_path: Path) -> None:
-    configs = fits_of(dataset, recipe="as-written", recipe_changes={"learning_rate": 1.0}, epochs=1000)
-    broken = SOURCE.replace("return self.classifier(x.mean(2))", "return self.classifier(x.mean(2)) * float('nan')")
-    configs = [*fits_of(dataset, model=write_model(tmp_path, broken)), *configs]
+    endless = fits_of(dataset, recipe="as-written", recipe_changes={"learning_rate": 1.0}, epochs=1000)[0]
+    broken = SOURCE.replace('"my-net"', '"broken-net"').replace(
+        "return self.classifier(x.mean(2))", "return self.classifier(x.mean(2)) * float('nan')"
+    )
+    configs = [fits_of(dataset, model=write_model(tmp_path, broken))[0], endless]
     with pytest.raises(InputError, match="the training loss became nan in epoch 1"):
-        fit_all(configs, dataset, runs_dir=tmp_path / "runs", device="cpu", processes=3)
+        fit_all(configs, dataset, runs_dir=tmp_path / "runs", device="cpu", processes=2)
     assert not multiprocessing.active_children()
 
 

@@ -45,6 +45,12 @@ def dataset() -> Dataset:
     return make_dataset()
 
 
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of fits that nobody disturbs, each trained by the first test that asks for it."""
+    return tmp_path_factory.mktemp("calm")
+
+
 def kill_after_epoch(epoch: int, recipe: str, runs_dir: Path) -> None:
     """Train in another process and kill it when it has written this epoch's checkpoint."""
     command = [sys.executable, "-c", CHILD, recipe, str(runs_dir), str(EPOCHS)]
@@ -85,10 +91,10 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_numbers(recipe: str, datase
 
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_fit_interrupted_after_any_epoch_ends_with_the_same_numbers(
-    stop: int, dataset: Dataset, tmp_path: Path
+    stop: int, dataset: Dataset, calm: Path, tmp_path: Path
 ) -> None:
     config = make_fit(dataset, epochs=3, **RECIPES["cnn tuned"])
-    undisturbed, _ = train(config, dataset, tmp_path / "undisturbed")
+    undisturbed, _ = train(config, dataset, calm)
 
     def interrupt(_: FitConfig, history: list[dict[str, float]]) -> None:
         if len(history) == stop:
@@ -102,9 +108,9 @@ def test_a_fit_interrupted_after_any_epoch_ends_with_the_same_numbers(
 
 
 @pytest.mark.parametrize("damage", ["cut in half", "emptied", "overwritten"])
-def test_a_damaged_checkpoint_is_begun_anew(damage: str, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_begun_anew(damage: str, dataset: Dataset, calm: Path, tmp_path: Path) -> None:
     config = make_fit(dataset)
-    undisturbed, _ = train(config, dataset, tmp_path / "undisturbed")
+    undisturbed, _ = train(config, dataset, calm)
 
     def stop(_: FitConfig, history: list[dict[str, float]]) -> None:
         raise KeyboardInterrupt
