@@ -181,6 +181,7 @@ def test_a_truncated_mp3_is_one_warning_that_names_it(mp3: Path, capfd: pytest.C
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_process_without_stderr_reads_sounds(mp3: Path) -> None:
     code = "import os, sys; os.close(2); from audioclf_lib.data.audio import read_clip; read_clip(sys.argv[1], 16_000)"
     code = code.replace("sys.argv[1]", "__import__('pathlib').Path(sys.argv[1])")

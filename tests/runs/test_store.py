@@ -442,6 +442,7 @@ def test_a_run_gives_the_model_that_reproduces_its_probabilities(case: str, own_
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.slow
 def test_an_own_models_run_is_read_and_used_where_nobody_registered_it(own_file: Path, tmp_path: Path) -> None:
     dataset = make_tones()
     run = fit(make_fit(dataset, model=str(own_file)), dataset, runs_dir=tmp_path / "runs", device="cpu")
@@ -578,6 +579,7 @@ for name, deed in deeds.items():
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_in_one_sentence_and_loses_nothing(runs: RunStore) -> None:
     """By a real limit on file sizes, which the libraries that write meet in their own ways."""
     runs.save_checkpoint(CONFIGURATION, state())

@@ -254,6 +254,7 @@ print("LOADED", *sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_a_look_at_a_thousand_runs_loads_no_torch_and_decodes_nothing(tmp_path: Path) -> None:
     make_folder(tmp_path / "sounds")
     dataset_facts("demo")  # known from now on
