@@ -179,10 +179,11 @@ def suite(
     chosen = [load_plan(plan, dataset)] if dataset else load_plans(plan)
     plans = [each.changed(**changes) for each in chosen]
     tables.show(tables.describe_plan(plans))
+    where: dict[str, Any] = {"runs_dir": runs_dir, "notebooks_dir": notebooks_dir, "device": device, "jobs": jobs}
     if dry_run:
         from audioclf_lib.suite import jobs as planned
 
-        expected = planned.dry_run(plans, runs_dir=runs_dir, device=device, jobs=jobs, notebooks_dir=notebooks_dir)
+        expected = planned.dry_run(plans, **where)
         tables.show(tables.dry_run_table(expected))
         tables.show(tables.describe_rest(expected))
         return
@@ -190,16 +191,7 @@ def suite(
 
     running: dict[str, Job] = {}
     with tables.live_lines(lambda: tables.describe_running(list(running.values()))):
-        outcomes = run_suite(
-            plans,
-            runs_dir=runs_dir,
-            device=device,
-            jobs=jobs,
-            on=on,
-            notebooks_dir=notebooks_dir,
-            say=_say,
-            running=running,
-        )
+        outcomes = run_suite(plans, **where, on=on, say=_say, running=running)
     tables.show(tables.suite_table(outcomes))
     failures = [outcome for outcome in outcomes if outcome.state != "done"]
     if failures:

@@ -31,15 +31,7 @@ import psutil
 from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib._support.errors import InputError, quote
 from audioclf_lib._support.locks import hold_lock
-from audioclf_lib._support.paths import (
-    DEFAULT_RUNS_DIR,
-    NOTEBOOKS_DIR,
-    PROJECT_ROOT,
-    UNWRITABLE,
-    explained,
-    try_to_write,
-    user_path,
-)
+from audioclf_lib._support.paths import PROJECT_ROOT, UNWRITABLE, explained, try_to_write, user_path
 from audioclf_lib.config import DeviceName
 from audioclf_lib.data import load_dataset
 from audioclf_lib.runs.store import RunStore
@@ -63,11 +55,11 @@ SLURM_RUN = re.compile(r"^SLURM run ID: (\S+)", re.MULTILINE)
 def run_suite(
     plans: Plan | Sequence[Plan],
     *,
-    runs_dir: Path = DEFAULT_RUNS_DIR,
+    runs_dir: Path,
+    notebooks_dir: Path,
     device: DeviceName = "auto",
     jobs: int | None = None,
     on: str = THIS_MACHINE,
-    notebooks_dir: Path = NOTEBOOKS_DIR,
     say: Callable[[str], None] = print,
     running: dict[str, Job] | None = None,
 ) -> list[Outcome]:
@@ -76,11 +68,11 @@ def run_suite(
     Args:
         plans: what to run; written to ``<runs_dir>/plan.yaml``, which ``audioclf report`` reads.
         runs_dir: for run folders, executed notebooks and, in ``.suite``, the engine's files.
+        notebooks_dir: where the notebooks are.
         device: of every fit.
         jobs: notebooks at once; unless given, ``jobs_on_cpu``, or one on an accelerator, which they would share; on
             other machines the profile says.
         on: where the notebooks run: a folder in ``workflow/profiles``, or the path of another one.
-        notebooks_dir: where the notebooks are.
         say: called with one line whenever a notebook starts or ends.
         running: keeps the jobs whose notebooks run now while the suite does.
 
