@@ -29,7 +29,8 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/archive.zip"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        # It looks this often whether it shall end, by default every half second.
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
         self.http.shutdown()
