@@ -53,4 +53,6 @@ def references() -> str:
     """The bibliography as a Markdown list, in the author-date style of the Chicago Manual, by pandoc's citeproc."""
     options = ["--citeproc", "--wrap=none"]
     entries = pypandoc.convert_file(str(BIBLIOGRAPHY), "markdown_strict", "bibtex", options).split("\n\n")
-    return "\n".join(f"- {entry.strip()}" for entry in entries if entry.strip())
+    listed = "\n".join(f"- {entry.strip()}" for entry in entries if entry.strip())
+    short = re.sub(r"<(https://doi\.org/([^>]+))>", r"[doi:\2](\1)", listed)
+    return re.sub(r"<(https://arxiv\.org/abs/([^>]+))>", r"[arXiv:\2](\1)", short)

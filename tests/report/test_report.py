@@ -313,13 +313,16 @@ def test_captions_count_from_one_without_a_gap(pdf: Path, built: Built) -> None:
     for name, kind in (("Figure", "figure"), ("Table", "table")):
         numbers = [int(number) for number in re.findall(rf"{name} (\d+)\. [A-Z]", text)]
         assert sorted(set(numbers)) == list(range(1, kinds.count(kind) + 1))
-    drawn = "three architectures, four for each experiment, the comparison, reliability, and one of the ablation"
-    assert kinds.count("figure") == 3 + 4 * 5 + 2 + 1, drawn
+    drawn = "three architectures, four for each experiment, comparison, recall, reliability, and one of the ablation"
+    assert kinds.count("figure") == 3 + 4 * 5 + 3 + 1, drawn
 
 
 def test_html_is_one_file_that_asks_for_nothing(built: Built) -> None:
     links = [tag[name] for name in ("src", "href", "data", "poster") for tag in built.page.select(f"[{name}]")]
     assert len(links) > 20
+    clicked = [link for link in links if link.startswith(("https://doi.org/", "https://arxiv.org/abs/"))]
+    assert clicked == [tag["href"] for tag in built.page.select("a[href^=https]")], "opened by a click alone"
+    links = [link for link in links if link not in clicked]
     assert [link[:80] for link in links if not link.startswith(("#", "data:"))] == []
     assert len(built.page.find_all("math")) > 50
     targets = {tag["id"] for tag in built.page.select("[id]")}
