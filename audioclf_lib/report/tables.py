@@ -13,11 +13,12 @@ from audioclf_lib.config import Recipe, in_words
 from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
 from audioclf_lib.metrics.baselines import TITLES, baseline_answers, baseline_scores
 from audioclf_lib.metrics.errors import answers_to_silence
-from audioclf_lib.metrics.results import PROTOCOL_TITLES, ExperimentResult
+from audioclf_lib.metrics.results import PROTOCOL_TITLES, SPLIT_TITLES, ExperimentResult
 from audioclf_lib.metrics.scores import SPLITS, Scores
-from audioclf_lib.metrics.uncertainty import Contrast, Interval, bootstrap_interval, p_value
+from audioclf_lib.metrics.uncertainty import Contrast, Interval, bootstrap_interval, chance_p, p_value
 from audioclf_lib.report.show import escape_markdown
 from audioclf_lib.runs.store import Run
+from audioclf_lib.suite.ablation import AS_WRITTEN
 
 NBSP = "\N{NO-BREAK SPACE}"
 DATASET_TITLES = {"demo": "the demo set of generated sounds", "esc10": "ESC-10", "esc50": "ESC-50"}
@@ -237,15 +238,36 @@ def silence_numbers(run: Run) -> dict[str, int | float]:
 
 
 def ablation_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
-    """A row per architecture and change of the recipe: clip accuracies of the weights kept, the last with interval."""
-    rows = []
+    """A row per architecture and change of the recipe: clip accuracies of the weights kept, the last for every seed.
+
+    Returns:
+        DataFrame with Architecture, Change, Training and Validation (means over the seeds), *Test, seed 0* and so on
+        and, of several seeds, *Against as written*: ``higher`` or ``lower`` if all seeds agree on it, else ``seeds
+        differ``.
+    """
+    by_change: dict[tuple[str, str], dict[int, ExperimentResult]] = {}
     for result in results:
-        row: dict[str, Any] = {"Architecture": result.architecture, "Change": result.mark, "Test": "missing"}
-        if result.runs:
-            row |= dict(result.fits_table()[["Epoch", "Training", "Validation"]].iloc[0])
-            row["Test"] = percent(result.mean("clip"), interval=result.intervals["clip"])
+        by_change.setdefault((result.architecture, result.mark), {})[result.experiment.seed] = result
+    seeds = sorted({seed for of_seed in by_change.values() for seed in of_seed})
+    rows = []
+    for (architecture, change), of_seed in by_change.items():
+        runs = [run for result in of_seed.values() for run in result.runs]
+        row: dict[str, Any] = {"Architecture": architecture, "Change": change}
+        for split in ("train", "validation"):
+            accuracies = [run.metrics["scores"][split]["clip"]["accuracy"] for run in runs]
+            row[SPLIT_TITLES[split]] = np.mean(accuracies) if runs else None
+        written = by_change.get((architecture, AS_WRITTEN), {})
+        gains = []
+        for seed in seeds:
+            there = [each[seed] for each in (of_seed, written) if seed in each and each[seed].runs]
+            row[f"Test, seed {seed}"] = percent(of_seed[seed].mean("clip")) if of_seed.get(seed) in there else "missing"
+            if len(there) == 2:
+                gains.append(there[0].mean("clip") - there[1].mean("clip"))
+        if len(seeds) > 1:
+            agreed = "higher" if min(gains, default=0) > 0 else "lower" if max(gains, default=0) < 0 else "seeds differ"
+            row["Against as written"] = None if change == AS_WRITTEN or len(gains) < len(seeds) else agreed
         rows.append(row)
-    return pd.DataFrame(rows, columns=["Architecture", "Change", "Epoch", "Training", "Validation", "Test"])
+    return pd.DataFrame(rows)
 
 
 def original_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
@@ -261,6 +283,11 @@ def original_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
         }
         for result, stated in _beside_original(results)
     )
+
+
+def original_numbers() -> dict[str, float]:
+    """What ``original.md`` may name: *p_below*, of 66 or fewer of 720 windows right among ten classes by chance."""
+    return {"p_below": chance_p(66, 720, 1 / 10, "less")}
 
 
 def original_f1_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:

@@ -36,13 +36,13 @@ def change_experiments(*, seeds: Sequence[int] = (0,), num_heads: int = 1, **set
     Args:
         seeds: of the fits.
         num_heads: attention heads of the Transformer.
-        settings: others of ``Experiment``: dataset, epochs (8 unless given), test_fold, device, threads, runs_dir.
+        settings: others of ``Experiment``: dataset, epochs (10 unless given), test_fold, device, threads, runs_dir.
 
     Raises:
         InputError: an unknown or impossible value.
     """
     models: list[dict[str, Any]] = [{"model": "cnn"}, {"model": "transformer", "num_heads": num_heads}]
-    common = {"epochs": 8} | settings | {"protocol": "split", "recipe": "as-written"}
+    common = {"epochs": 10} | settings | {"protocol": "split", "recipe": "as-written"}
     return [
         Experiment(**model, seed=seed, recipe_changes=changes, **common)
         for seed in seeds

@@ -30,7 +30,7 @@ MAX_COMBINATIONS = 1000  # of the values in lists
 class Ablation(StrictModel):
     """How long the recipe as written is trained with one change at a time, see :mod:`audioclf_lib.suite.ablation`."""
 
-    epochs: int = Field(8, ge=1, le=100_000)
+    epochs: int = Field(10, ge=1, le=100_000)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
 
 

@@ -155,7 +155,33 @@ def test_the_ablation_has_a_row_for_each_change(tmp_path: Path) -> None:
     table = tables.ablation_table([written, changed, nothing])
     assert table["Change"].tolist() == ["as written", "warm-up", "mixup"]
     assert table.loc[0, "Training"] == written.runs[0].metrics["scores"]["train"]["clip"]["accuracy"]
-    assert table.loc[2, "Test"] == "missing"
+    assert table.loc[0, "Test, seed 0"] == tables.percent(written.mean("clip"))
+    assert table.loc[2, "Test, seed 0"] == "missing"
+    assert "Against as written" not in table, "one seed agrees with nobody"
+
+
+@pytest.mark.parametrize(
+    ("skills", "verdict"),
+    [((0.9, 0.9), "higher"), ((0.05, 0.05), "lower"), ((0.9, 0.05), "seeds differ"), ((0.9, None), None)],
+)
+def test_of_several_seeds_an_effect_is_claimed_if_all_agree(
+    skills: tuple[float, float | None], verdict: str | None, tmp_path: Path
+) -> None:
+    store, results = RunStore(tmp_path), []
+    for seed, skill in enumerate(skills):
+        for mark, expected in (("as written", 0.5), ("warm-up", skill)):
+            changes = {} if mark == "as written" else {"warmup_fraction": 0.2}
+            experiment = Experiment(
+                model="cnn", protocol="split", recipe="as-written", recipe_changes=changes, seed=seed, epochs=2
+            )
+            (config,) = experiment.fits(DEMO)
+            runs = (
+                () if expected is None else (write_run(store, config, skill=expected, n_windows=1, clips_per_class=4),)
+            )
+            results.append(ExperimentResult(experiment, runs, () if runs else (config,), mark=mark))
+    table = tables.ablation_table(results).set_index("Change")
+    told = table["Against as written"].astype(object).where(table["Against as written"].notna(), None)
+    assert told.to_dict() == {"as written": None, "warm-up": verdict}
 
 
 def test_the_environment_lists_every_fit_once(kfold: ExperimentResult) -> None:
