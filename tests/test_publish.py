@@ -14,14 +14,18 @@ from conftest import PROJECT_ROOT
 from tiny import make_dataset
 
 from audioclf_lib._support.errors import InputError
+from audioclf_lib._support.paths import PUBLISHED_DIR
 from audioclf_lib.data import Dataset
 from audioclf_lib.data.windowing import cut_windows
 from audioclf_lib.metrics import evaluate
+from audioclf_lib.metrics.baselines import TITLES
+from audioclf_lib.metrics.scores import evaluate_all
 from audioclf_lib.runs import RunStore, load_run
 from audioclf_lib.runs.store import WEIGHTS, Run
 from audioclf_lib.suite.ablation import ablation_experiments
 from audioclf_lib.suite.plan import Plan, load_plan, save_plan
 from audioclf_lib.training import fit
+from audioclf_lib.training.baselines import fit_baselines
 
 PLAN = Plan(
     name="small",
@@ -60,6 +64,7 @@ def trained(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> RunSt
     written = ablation_experiments(PLAN)[0].fits(dataset)
     for config in [*(each for experiment in PLAN.experiments_list() for each in experiment.fits(dataset)), *written]:
         fit(config, dataset, runs_dir=store.runs_dir, device="cpu")
+    fit_baselines(dataset, runs_dir=store.runs_dir)
     return store
 
 
@@ -125,6 +130,46 @@ def test_every_number_of_the_table_follows_from_the_stored_predictions(
                 assert row[f"{split}_{level}_macro_auc"] == pytest.approx(scores.auc["macro"])
 
 
+def test_baselines_are_published_with_their_answers(dataset: Dataset, published: RunStore, publish: ModuleType) -> None:
+    answers = published.load_baselines(dataset)
+    assert answers is not None
+    table = pd.read_csv(published.runs_dir / publish.BASELINES)
+    assert len(table) == 2 * 6, "two baselines, every pair of three folds"
+    for row in table.to_dict(orient="records"):
+        columns = ["baseline", "val_fold", "test_fold"]
+        which = (answers[columns] == [row[name] for name in columns]).all(axis=1)
+        rows = answers[which]
+        right = rows[["p_0", "p_1", "p_2"]].to_numpy().argmax(1) == rows["y_true"]
+        assert row["accuracy"] == pytest.approx(right.mean())
+
+
+PUBLISHED = RunStore(PUBLISHED_DIR).find() if PUBLISHED_DIR.is_dir() else []
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="nothing is published")
+def test_every_number_in_report_published_follows_from_the_predictions_stored_there(publish: ModuleType) -> None:
+    """Of each fit the numbers in its own folder and its row of the table; README's table is made of the rows."""
+    table = pd.read_csv(PUBLISHED_DIR / publish.RESULTS).set_index("fit")
+    assert sorted(table.index) == sorted(run.config.fit_id for run in PUBLISHED)
+    for run in PUBLISHED:
+        run.verify()
+        recomputed = evaluate_all(run.predictions, run.config.class_names)
+        assert run.metrics["scores"] == recomputed
+        row = table.loc[run.config.fit_id]
+        for split, levels in recomputed.items():
+            for level, scores in levels.items():
+                assert row[f"{split}_{level}_accuracy"] == pytest.approx(scores["accuracy"])
+                assert row[f"{split}_{level}_macro_f1"] == pytest.approx(scores["macro_f1"])
+                assert row[f"{split}_{level}_macro_auc"] == pytest.approx(scores["auc"]["macro"])
+    readme = PROJECT_ROOT / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    plan = load_plan(PUBLISHED_DIR / "plan.yaml")
+    dataset = PUBLISHED[0].config.known_dataset
+    baselines = pd.read_csv(PUBLISHED_DIR / publish.BASELINES) if (PUBLISHED_DIR / publish.BASELINES).exists() else None
+    markdown = publish.results_markdown(table.reset_index(), baselines, plan.experiments_list(), dataset)
+    assert markdown in before
+
+
 def test_published_weights_reproduce_the_published_probabilities(dataset: Dataset, published: RunStore) -> None:
     windows, found = cut_windows(dataset.waveforms.copy()), []
     for run in published.find():
@@ -145,8 +190,9 @@ def test_readme_has_a_row_for_each_experiment(published: RunStore, publish: Modu
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][
         1:
     ]
-    assert [row[0].split(",")[0] for row in cells] == ["CNN", "CNN", "Transformer", "CNN"]
-    assert [row[1] for row in cells] == ["2 of 2", "1 of 1", "1 of 1", "0 of 1"]
+    titles = ["CNN", "CNN", "Transformer", "CNN", *TITLES.values()]
+    assert [row[0].split(",")[0] for row in cells] == titles
+    assert [row[1] for row in cells] == ["2 of 2", "1 of 1", "1 of 1", "0 of 1", "3 of 3", "3 of 3"]
     (transformer,) = published.find(model="transformer")
     scores = transformer.metrics["scores"]["test"]
     assert cells[2][2:] == [f"{100 * scores[level]['accuracy']:.1f} %" for level in ("window", "clip")]

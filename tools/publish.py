@@ -3,8 +3,9 @@
     python tools/publish.py --plan reference --runs-dir report/runs
 
 Run folders are copied whole, without weights but for the best fit of each architecture, since weights of 10 MB would
-stay in git's history. ``results.csv`` holds a row for each fit, and README's table is made from it. What is published
-stays: a fit that the runs directory no longer holds is kept.
+stay in git's history. ``results.csv`` holds a row for each fit, ``baselines.csv`` one for each baseline and pair of
+folds, and README's table is made from them. What is published stays: a fit that the runs directory no longer holds is
+kept.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import statistics
 import sys
 import uuid
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pandas as pd
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, PUBLISHED_DIR, explained, replace_file
 from audioclf_lib.config import Experiment, FitConfig, KnownDataset
+from audioclf_lib.metrics.baselines import TITLES, baseline_scores, rotation
 from audioclf_lib.metrics.results import ExperimentResult
 from audioclf_lib.metrics.scores import LEVELS, SPLITS, best_fit
 from audioclf_lib.report.gather import identify_dataset
@@ -32,7 +34,7 @@ from audioclf_lib.runs.store import WEIGHTS, Run, RunStore
 from audioclf_lib.suite.ablation import ablation_experiments
 from audioclf_lib.suite.plan import Plan, last_plan_path, load_plan, save_plan
 
-RESULTS, README = "results.csv", PROJECT_ROOT / "README.md"
+RESULTS, BASELINES, README = "results.csv", "baselines.csv", PROJECT_ROOT / "README.md"
 START, END = "<!-- results: written by tools/publish.py -->", "<!-- end of results -->"
 
 
@@ -62,9 +64,12 @@ def publish(plan: Plan, *, runs_dir: Path, to: Path, weights: bool = True, readm
     results = pd.DataFrame([_row(run) for run in target.find(dataset.name)])
     with explained(to, "free space or choose another folder"):
         replace_file(to / RESULTS, results.to_csv(index=False, lineterminator="\n").encode())
+        baselines = _publish_baselines(dataset, source, target)
+        if baselines is not None:
+            replace_file(to / BASELINES, baselines.to_csv(index=False, lineterminator="\n").encode())
     save_plan(plan, last_plan_path(to))
     if readme is not None:
-        _refresh(readme, results_markdown(results, experiments, dataset))
+        _refresh(readme, results_markdown(results, baselines, experiments, dataset))
     return results
 
 
@@ -83,6 +88,24 @@ def _copy(run: Run, target: RunStore) -> None:
             os.rename(draft, path)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def _publish_baselines(dataset: KnownDataset, source: RunStore, target: RunStore) -> pd.DataFrame | None:
+    """Copy the baselines' answers; returns their clip scores, a row for each baseline and pair of folds."""
+    answers = source.load_baselines(dataset)
+    if answers is not None:
+        target.save_baselines(dataset, answers)
+    else:
+        answers = target.load_baselines(dataset)
+    if answers is None:
+        return None
+    pairs = answers[["val_fold", "test_fold"]].drop_duplicates().itertuples(index=False, name=None)
+    rows = []
+    for (val_fold, test_fold), baseline in product(pairs, TITLES):
+        scores = baseline_scores(answers, dataset.class_names, baseline, [(val_fold, test_fold)])
+        row = {"baseline": baseline, "val_fold": val_fold, "test_fold": test_fold, "accuracy": scores.accuracy}
+        rows.append(row | {"balanced_accuracy": scores.balanced_accuracy, "macro_f1": scores.macro_f1})
+    return pd.DataFrame(rows)
 
 
 def _choose_weights(published: Sequence[Run], source: RunStore, target: RunStore, *, keep: bool) -> None:
@@ -114,20 +137,29 @@ def _row(run: Run) -> dict[str, Any]:
     return row | {"minutes": run.environment["wall_seconds"] / 60, "device": run.environment["device"]}
 
 
-def results_markdown(results: pd.DataFrame, experiments: Sequence[Experiment], dataset: KnownDataset) -> str:
-    """README's table: accuracies on the test fold, a row for each experiment, from ``results.csv`` alone."""
+def results_markdown(
+    results: pd.DataFrame, baselines: pd.DataFrame | None, experiments: Sequence[Experiment], dataset: KnownDataset
+) -> str:
+    """README's table: test accuracies, a row for each experiment and baseline, from the published tables alone."""
     lines = ["| experiment | fits | windows | clips |", "|---|---|---:|---:|"]
     for experiment in experiments:
         fits = [fit.fit_id for fit in experiment.fits(dataset)]
         done = results[results["fit"].isin(fits)]
         cells = [ExperimentResult(experiment, ()).short_title, f"{len(done)} of {len(fits)}"]
-        for values in (list(done[f"test_{level}_accuracy"]) for level in LEVELS):
-            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-            cells.append(percent(statistics.mean(values), spread) if values else "–")
+        cells += [_mean_and_spread(done[f"test_{level}_accuracy"]) for level in LEVELS]
         lines.append(f"| {' | '.join(cells)} |".replace(NBSP, " "))
+    if baselines is not None:
+        rotated = baselines.merge(pd.DataFrame(rotation(dataset.folds), columns=["val_fold", "test_fold"]))
+        for baseline, rows in rotated.groupby("baseline", sort=False):
+            cells = [f"{TITLES[baseline]}, rotation", f"{len(rows)} of {len(dataset.folds)}", "–"]
+            lines.append(f"| {' | '.join([*cells, _mean_and_spread(rows['accuracy'])])} |".replace(NBSP, " "))
     where = DATASET_TITLES.get(dataset.name, dataset.name)
-    about = f"Accuracy on the test fold of {where} (mean ± standard deviation over the fits)"
+    about = f"Test accuracy on {where} (mean ± standard deviation over the fits; a rotation tests every clip once)"
     return "\n".join([f"{about}, {experiments[0].epochs} epochs.", "", *lines])
+
+
+def _mean_and_spread(values: pd.Series) -> str:
+    return percent(values.mean(), values.std()) if len(values) else "–"
 
 
 def _refresh(path: Path, table: str) -> None:
