@@ -221,8 +221,11 @@ def report(
 ) -> None:
     """Make the report of finished runs as PDF and HTML; missing runs are named in it."""
     from audioclf_lib.cli.tables import show, shown_path
-    from audioclf_lib.report.build import build_report
+    from audioclf_lib.suite.notebooks import skip_address_grammars
     from audioclf_lib.suite.plan import absolute_plan
+
+    skip_address_grammars()
+    from audioclf_lib.report.build import build_report
 
     files = build_report(
         absolute_plan(plan or ""),

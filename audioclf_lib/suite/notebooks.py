@@ -236,12 +236,19 @@ def _own_kernel(environment: dict[str, str]) -> type:
     return OwnKernelManager
 
 
+def skip_address_grammars() -> None:
+    """Spare three seconds where papermill, nbformat or nbconvert is imported next.
+
+    jsonschema, which they load, builds grammars for addresses with letters of other scripts where it finds this
+    package, and does without it otherwise; no notebook's format has such addresses.
+    """
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
+
 @contextmanager
 def _recorded(output: Path, notebook: str) -> Iterator[None]:
     """Keep ``X.status.json`` while the block runs; turn a failed cell into one exception."""
-    # jsonschema, which papermill loads, looks for it and does without: its grammars take three seconds of every
-    # notebook's start, and are for addresses with letters of other scripts, which no notebook's format has.
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    skip_address_grammars()
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 
