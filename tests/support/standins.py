@@ -62,7 +62,9 @@ class Scene:
         self.notebooks.mkdir(parents=True)
         self.wish({})
         names = {DATASET_NOTEBOOK: "dataset", ABLATION_NOTEBOOK: "ablation"} | {
-            file: "-".join(experiment) for experiment, file in EXPERIMENT_NOTEBOOKS.items()
+            file: "-".join(experiment)
+            for experiment, file in EXPERIMENT_NOTEBOOKS.items()
+            if "rotation" not in experiment
         }
         for file, name in names.items():
             write_notebook(self.notebooks / file, self.parameters(name), self.setting(name) + BODY, FAILURE)
