@@ -195,7 +195,12 @@ def _in_words(name: str, value: Any) -> str:
 _HERE = Path(__file__).parent
 _NUM_HEADS = Setting(Annotated[int, Field(ge=1, le=250)], 1)
 _OF_BASE = {"dropout": Setting(float, 0.5), "activation": Setting(str, "none")}
-_CNN = ModelEntry("cnn", "CNN", _HERE / "cnn.py", "CNN", _OF_BASE, {"time_pull": 100.0, "tilt_db": 6.0}, is_own=False)
+_CNN = ModelEntry(
+    *("cnn", "CNN", _HERE / "cnn.py", "CNN"),
+    arguments=_OF_BASE,
+    tuned={"time_pull": 100.0, "tilt_db": 6.0, "companding": 100.0, "dropout": 0.1},
+    is_own=False,
+)
 _TRANSFORMER = ModelEntry(
     *("transformer", "Transformer", _HERE / "conv_transformer.py", "ConvTransformer"),
     arguments={"num_heads": _NUM_HEADS} | _OF_BASE,

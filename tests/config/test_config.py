@@ -417,7 +417,7 @@ def test_a_full_name_tells_the_recipe_and_its_changes_from_tuned_without_changes
     assert written.full_name == "cnn-kfold-seed1-as-written-learning-rate-1e-05"
     usual = Experiment(model="cnn").recipe_settings.model_dump()
     assert Experiment(model="cnn", recipe_changes=usual).differences == [], "values that it has anyway"
-    many = [{"dropout": 0.1, "batch_size": 8, "gain_db": 3, "weight_decay": decay} for decay in (0.1, 0.2)]
+    many = [{"dropout": 0.3, "batch_size": 8, "gain_db": 3, "weight_decay": decay} for decay in (0.1, 0.2)]
     names = [Experiment(model="cnn", recipe_changes=each).full_name for each in many]
     assert all(re.fullmatch(r"cnn-kfold-4-changes-[0-9a-f]{4}", name) for name in names)
     assert len(set(names)) == 2
