@@ -89,7 +89,7 @@ def test_a_changed_plan_makes_other_jobs_and_leaves_the_old_results(scene: Scene
         return [job.output for job in plan_jobs(plan, dataset, runs_dir=scene.runs_dir)]
 
     before = outputs(PLAN)
-    for changed in (PLAN.changed(epochs=3), PLAN.changed(seeds=(1,)), PLAN.changed(recipe_changes={"dropout": 0.1})):
+    for changed in (PLAN.changed(epochs=3), PLAN.changed(seeds=(1,)), PLAN.changed(recipe_changes={"dropout": 0.3})):
         assert outputs(changed)[0] == before[0]
         assert not set(outputs(changed)[1:]) & set(before)
     assert outputs(PLAN.changed(name="other")) == before
