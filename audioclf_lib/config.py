@@ -449,7 +449,8 @@ class Experiment(StrictModel):
         if self.protocol == "kfold":
             return [(fold, self.test_fold) for fold in self.val_folds or folds if fold != self.test_fold]
         tested = [self.test_fold] if self.protocol == "split" else self.test_folds or folds
-        return [(folds[(folds.index(fold) + 1) % len(folds)], fold) for fold in tested]
+        validated = {test_fold: val_fold for val_fold, test_fold in rotation(folds)}
+        return [(validated[fold], fold) for fold in tested]
 
     def fits(self, dataset: DatasetFacts) -> list[FitConfig]:
         """The fits of this experiment on ``dataset``, one for each validation fold or, in a rotation, test fold."""
@@ -476,6 +477,16 @@ class Experiment(StrictModel):
         """The fit that settings are chosen by: of the one validation fold, and its test fold is never scored."""
         (config,) = self.fits(dataset)
         return config.model_copy(update={"score_test": False})
+
+
+def rotation(folds: Iterable[int]) -> list[tuple[int, int]]:
+    """Validation and test fold: every fold is the test fold once, and the fold that follows it validates.
+
+    Args:
+        folds: fold of every clip, or every fold once.
+    """
+    ordered = sorted({int(fold) for fold in folds})
+    return list(zip([*ordered[1:], *ordered[:1]], ordered, strict=True))
 
 
 def refuse_missing_folds(dataset: str, folds: Sequence[int], wanted: Iterable[int]) -> None:

@@ -24,8 +24,8 @@ import pandas as pd
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, PUBLISHED_DIR, explained, replace_file
-from audioclf_lib.config import Experiment, FitConfig, KnownDataset
-from audioclf_lib.metrics.baselines import TITLES, baseline_scores, rotation
+from audioclf_lib.config import Experiment, FitConfig, KnownDataset, rotation
+from audioclf_lib.metrics.baselines import TITLES, baseline_scores
 from audioclf_lib.metrics.results import ExperimentResult
 from audioclf_lib.metrics.scores import LEVELS, SPLITS, best_fit
 from audioclf_lib.report.gather import identify_dataset

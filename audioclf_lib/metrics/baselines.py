@@ -1,7 +1,7 @@
 """Scores of the baselines of ``training.baselines``, on the folds that a model has.
 
 A table of baselines has a row per baseline, (validation fold, test fold) and test clip: baseline, val_fold, test_fold,
-clip_id, source, fold, y_true, p_0 ... p_(classes-1). ``pairs`` choose from it: ``rotation(folds)``, or the
+clip_id, source, fold, y_true, p_0 ... p_(classes-1). ``pairs`` choose from it: ``config.rotation(folds)``, or the
 (``val_fold``, ``test_fold``) of an experiment's fits.
 """
 
@@ -13,21 +13,12 @@ import numpy as np
 import pandas as pd
 
 from audioclf_lib._support.errors import InputError, quote
+from audioclf_lib.config import rotation
 from audioclf_lib.metrics.scores import Scores, answers_to_windows, class_probabilities
 
 TITLES = {"majority": "Commonest class", "forest": "Random forest"}
 
 Pair = tuple[int, int]  # validation fold, test fold
-
-
-def rotation(folds: Iterable[int]) -> list[Pair]:
-    """The pairs of the rotation: every fold is the test fold once, and the fold that follows it validates.
-
-    Args:
-        folds: fold of every clip, or every fold once.
-    """
-    ordered = sorted({int(fold) for fold in folds})
-    return list(zip([*ordered[1:], *ordered[:1]], ordered, strict=True))
 
 
 def baseline_rows(table: pd.DataFrame, baseline: str, pairs: Iterable[Pair] | None = None) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.metrics.scores import answers_to_windows, evaluate, to_clips
+from audioclf_lib.metrics.scores import answers_to_windows, evaluate, rows_of_test, to_clips
 from audioclf_lib.runs.store import Run
 
 # A recording stands out from its class if it has at least MIN_CLIPS clips, and the share of right answers to them
@@ -160,10 +160,7 @@ def _test_predictions(runs: Iterable[Run]) -> Iterator[tuple[Run, pd.DataFrame]]
                 f"fits {fits[0].config.fit_id} and {run.config.fit_id} are of different data sets; analyse those of "
                 "one data set at a time"
             )
-        rows = run.predictions[run.predictions["split"] == "test"]
-        if rows.empty:
-            raise InputError(f"fit {run.config.fit_id} holds no predictions of the test fold; train it again with them")
-        yield run, rows
+        yield run, rows_of_test(run)
 
 
 def _right_by_architecture(answers: pd.DataFrame, key: str) -> pd.DataFrame:

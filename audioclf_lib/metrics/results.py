@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -45,6 +45,7 @@ class ExperimentResult:
     runs: tuple[Run, ...]
     missing: tuple[FitConfig, ...] = ()
     mark: str = ""
+    _scores: dict[Level, Scores] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -119,8 +120,11 @@ class ExperimentResult:
 
     def scores(self, level: Level = "window") -> Scores:
         """Test scores of the best fit; of a rotation those of all fits' predictions put together."""
-        runs = self.runs if self.is_rotation else [self.best]
-        return evaluate(pd.concat([run.predictions for run in runs]), self.class_names, level=level)
+        if level not in self._scores:
+            runs = self.runs if self.is_rotation else [self.best]
+            predictions = pd.concat([run.predictions for run in runs])
+            self._scores[level] = evaluate(predictions, self.class_names, level=level)
+        return self._scores[level]
 
     def confusion(self, level: Level = "window") -> pd.DataFrame:
         """Confusion matrix of ``scores``: rows are true classes, columns the answers."""

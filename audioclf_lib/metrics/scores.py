@@ -214,6 +214,18 @@ def best_fit(runs: Sequence[Run]) -> Run:
     return max(runs, key=lambda run: (run.metrics["chosen"]["accuracy"], -run.metrics["chosen"]["loss"]))
 
 
+def rows_of_test(run: Run) -> pd.DataFrame:
+    """The predictions of a fit's test fold, by clip and window.
+
+    Raises:
+        InputError: it holds none, as a tuning trial.
+    """
+    rows = run.predictions[run.predictions["split"] == "test"]
+    if rows.empty:
+        raise InputError(f"fit {run.config.fit_id} holds no predictions of the test fold; train it again with them")
+    return rows.sort_values(["clip_id", "window_index"], ignore_index=True)
+
+
 def class_probabilities(rows: pd.DataFrame, n_classes: int) -> FloatArray:
     """The columns p_0 ... p_(classes-1) as an array (n, n_classes)."""
     return rows[[f"p_{index}" for index in range(n_classes)]].to_numpy(np.float64, copy=True)

@@ -21,7 +21,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.metrics.scores import FloatArray, IntArray, class_probabilities, to_clips
+from audioclf_lib.metrics.scores import FloatArray, IntArray, class_probabilities, rows_of_test, to_clips
 from audioclf_lib.runs.store import Run
 
 BoolArray = NDArray[np.bool_]
@@ -94,7 +94,7 @@ def gather_answers(runs: Sequence[Run]) -> Answers:
     by_fold: dict[int, list[pd.DataFrame]] = {}
     for run in runs:
         rows = by_fold.setdefault(run.config.test_fold, [])
-        rows.append(_test_rows(run))
+        rows.append(rows_of_test(run))
         if run.config.class_names != names or not _same_clips(rows[0], rows[-1]):
             raise InputError(
                 f"fits {runs[0].config.fit_id} and {run.config.fit_id} were scored on different test clips; "
@@ -116,13 +116,6 @@ def gather_answers(runs: Sequence[Run]) -> Answers:
         windows=np.stack([class_probabilities(rows, n_classes).reshape(shape) for rows in tables]),
         clips=np.stack([to_clips(rows, n_classes)[1] for rows in tables]),
     )
-
-
-def _test_rows(run: Run) -> pd.DataFrame:
-    rows = run.predictions[run.predictions["split"] == "test"]
-    if rows.empty:
-        raise InputError(f"fit {run.config.fit_id} holds no predictions of the test fold; train it again with them")
-    return rows.sort_values(["clip_id", "window_index"], ignore_index=True)
 
 
 def _same_clips(one: pd.DataFrame, other: pd.DataFrame) -> bool:

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from audioclf_lib._support.cores import torch_threads
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
+from audioclf_lib.config import rotation
 from audioclf_lib.data import Dataset
 from audioclf_lib.data.windowing import SAMPLE_RATE, SILENCE_PEAK
-from audioclf_lib.metrics.baselines import Pair, rotation
+from audioclf_lib.metrics.baselines import Pair
 from audioclf_lib.metrics.scores import FloatArray
 from audioclf_lib.runs.store import RunStore
 

@@ -13,8 +13,9 @@ import torchaudio
 from tiny import make_dataset, make_tones, with_other_sound
 
 from audioclf_lib._support.errors import InputError
+from audioclf_lib.config import rotation
 from audioclf_lib.data import Dataset
-from audioclf_lib.metrics.baselines import TITLES, baseline_answers, baseline_scores, baseline_table, rotation
+from audioclf_lib.metrics.baselines import TITLES, baseline_answers, baseline_scores, baseline_table
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.training import baselines as module
 from audioclf_lib.training.baselines import FRAME_HOP, FRAME_SIZE, N_MFCC, fit_baselines, fold_pairs, mfcc_statistics
