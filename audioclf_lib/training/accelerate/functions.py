@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -154,6 +155,58 @@ class Stem(torch.autograd.Function):
 
         sums = sum(_in_threads(gradient, len(x)), _zeros(8, 128)) * ctx.scale
         return None, sums[:7].float(), sums[7].float(), None, None
+
+
+class Convolution(torch.autograd.Function):
+    """``F.conv1d`` with stride 2 and channels last: (B, T, C) -> (B, T / 2, C').
+
+    PyTorch's gradient with respect to the weight runs at a third of the speed of its other two passes in this layout;
+    as one matrix product per tap it is twice as fast.
+
+    Args of ``apply``:
+        x: (B, T, C), T even.
+        weight: (C', C, kernel), kernel odd; bias: (C',). Padding is half the kernel, rounded down.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        z = F.conv2d(*_images(x, weight), bias, stride=(1, 2), padding=(0, weight.shape[2] // 2))
+        return z.permute(0, 2, 3, 1)[:, 0].contiguous()  # already so in memory
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        dz = dz.contiguous()
+        dx, kernel = None, weight.shape[2]
+        if ctx.needs_input_grad[0]:
+            (dx_image, _, _) = torch.ops.aten.convolution_backward(
+                dz.unsqueeze(1).permute(0, 3, 1, 2),
+                *_images(x, weight),
+                None,
+                (1, 2),
+                (0, kernel // 2),
+                (1, 1),
+                False,
+                (0, 0),
+                1,
+                (True, False, False),
+            )
+            dx = dx_image.permute(0, 2, 3, 1)[:, 0]
+        taps = []
+        for offset in range(-(kernel // 2), kernel // 2 + 1):
+            first = max(0, (1 - offset) // 2)  # output whose input 2 t + offset is the first inside
+            inputs = x[:, 2 * first + offset :: 2][:, : dz.shape[1] - first]
+            outputs = dz[:, first : first + inputs.shape[1]]
+            taps.append(torch.bmm(outputs.transpose(1, 2), inputs).sum(0))  # (C', C)
+        return dx, torch.stack(taps, 2), dz.sum((0, 1))
+
+
+def _images(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """``x`` (B, T, C) as (B, C, 1, T) and ``weight`` (C', C, k) as (C', C, 1, k), both channels last in memory."""
+    image = x.unsqueeze(1).permute(0, 3, 1, 2)
+    return image, weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
 
 
 class NormPool(torch.autograd.Function):

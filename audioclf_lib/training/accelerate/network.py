@@ -118,10 +118,7 @@ def run_block(
     conv: nn.Conv1d, norm: nn.BatchNorm1d, activation: nn.Module, dropout: nn.Dropout, y: Tensor, average: bool
 ) -> Tensor:
     """Convolution, batch norm, activation, dropout, pool 2: (B, T, C) -> (B, T / 4, C')."""
-    image = y.unsqueeze(1).permute(0, 3, 1, 2)  # (B, C, 1, T), channels last in memory
-    weight = conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-    z = F.conv2d(image, weight, conv.bias, stride=(1, conv.stride[0]), padding=(0, int(conv.padding[0])))
-    z = z.permute(0, 2, 3, 1)[:, 0].contiguous()  # (B, T / 2, C'); already so in memory
+    z = kernels.Convolution.apply(y, conv.weight, conv.bias)  # type: ignore[no-untyped-call]  # (B, T / 2, C')
     mean, inverse_std = statistics(norm, lambda: kernels.channel_statistics(z.detach()), z.shape[0] * z.shape[1])
     how = (mean, inverse_std, norm.training), draw(dropout), isinstance(activation, nn.ReLU), average
     return kernels.NormPool.apply(z, norm.weight, norm.bias, *how)  # type: ignore[no-any-return, no-untyped-call]
