@@ -290,6 +290,8 @@ def main() -> None:
             _stderr("stopped; run the same command again to go on")
     except InputError as error:
         code = _refuse("audioclf", str(error))
+    except ModuleNotFoundError as error:
+        code = _refuse("audioclf", f"{error.name} is missing; `{sys.executable} -m pip install audioclf` brings it")
     except RuntimeError as error:
         if not (notebook := getattr(error, "notebook", None)):  # a NotebookError, whose module takes long to import
             raise
