@@ -24,7 +24,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
 	@echo '  make report DATASET=esc10 PLAN=full   the real recordings, 100 epochs'
 
-setup: $(READY) ## make .venv, install all there, and the notebooks' kernel
+setup: $(READY) ## make .venv, install all there, and make its kernel python3 this Python's
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -34,7 +34,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo 'installing into $(VENV) (some gigabytes the first time)'
 	@$(BIN)/python -m pip install -q --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m ipykernel install --prefix $(VENV) --name audioclf --display-name audioclf >/dev/null
+	@$(BIN)/python -m ipykernel install --prefix $(VENV) >/dev/null
 	@touch $@
 
 report: setup ## run the suite, then make report/report.pdf and report/report.html

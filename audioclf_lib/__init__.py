@@ -7,6 +7,7 @@ importing the package costs nothing and needs no data, no GPU and no file.
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from audioclf_lib.models.derivation import derive_layers
     from audioclf_lib.runs import load_run
     from audioclf_lib.training import fit
+
+if sys.version_info < (3, 11):  # noqa: UP036 (pip refuses older ones, a folder on Python's path does not)
+    raise ImportError(f"audioclf needs Python 3.11 or newer, not {sys.version.split()[0]}; choose another kernel")
 
 # Threads of torch's OpenMP that wait for work spin on their core; for long, they take it from those that have work,
 # such as the fast path's own threads. Read when torch is loaded, so it must be set before.

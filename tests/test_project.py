@@ -15,8 +15,21 @@ import yaml
 from conftest import PROJECT_ROOT
 
 PROJECT: dict[str, Any] = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
-REQUIREMENTS: list[str] = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+OURS = re.compile(r"audioclf\[(\w+)\]")
 NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))
+
+
+def spelled_out(requirements: list[str]) -> list[str]:
+    """Requirements with those of our own extras in their place."""
+    found = []
+    for requirement in requirements:
+        ours = OURS.fullmatch(requirement)
+        found += spelled_out(EXTRAS[ours[1]]) if ours else [requirement]
+    return found
+
+
+REQUIREMENTS: list[str] = PROJECT["dependencies"] + spelled_out(EXTRAS["dev"])
 
 
 def name_of(requirement: str) -> str:
@@ -24,18 +37,24 @@ def name_of(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[<>=!~ ;\[]", requirement)[0]).lower()
 
 
-def test_conda_and_pip_install_the_same() -> None:
+def test_conda_has_its_packages_from_pip() -> None:
     environment = yaml.safe_load((PROJECT_ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
     assert conda == [f"python {PROJECT['requires-python']}", "pip"]
-    assert pip["pip"] == [*REQUIREMENTS, "-e ."]
+    assert pip["pip"] == ["-e .[dev]"]
+
+
+def test_all_is_every_extra_of_users_and_dev_has_all() -> None:
+    users = set(EXTRAS) - {"all", "dev", "bench"}
+    assert {extra for requirement in EXTRAS["all"] for extra in OURS.findall(requirement)} == users
+    assert "audioclf[all]" in EXTRAS["dev"]
 
 
 @pytest.mark.parametrize(
     ("lock", "requirements"),
     [
         ("requirements.lock", REQUIREMENTS),
-        ("benchmarks/requirements.lock", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["bench"]),
+        ("benchmarks/requirements.lock", PROJECT["dependencies"] + EXTRAS["bench"]),
     ],
 )
 def test_locks_pin_everything_with_hashes_and_name_no_address(lock: str, requirements: list[str]) -> None:
@@ -51,9 +70,12 @@ def test_locks_pin_everything_with_hashes_and_name_no_address(lock: str, require
     assert {name_of(requirement) for requirement in requirements} <= pinned
 
 
-def test_torch_and_torchaudio_are_one_pair() -> None:
-    versions = {name_of(item): item.split("==")[1] for item in REQUIREMENTS if name_of(item).startswith("torch")}
-    assert versions["torch"] == versions["torchaudio"]
+def test_the_lock_has_one_pair_of_torch_and_torchaudio_and_users_have_theirs() -> None:
+    pinned = [item for item in EXTRAS["dev"] if item.startswith("torch")]
+    assert len({item.partition("==")[2] for item in pinned}) == 1 and len(pinned) == 2
+    locked = (PROJECT_ROOT / "requirements.lock").read_text()
+    assert all(f"\n{item} " in f"\n{locked}" for item in pinned)
+    assert [item for item in PROJECT["dependencies"] if "torch" in item] == ["torch>=2.6", "torchaudio>=2.6"]
 
 
 @pytest.mark.parametrize(
@@ -75,10 +97,10 @@ def test_make_passes_the_users_choice_on() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_are_clean_and_name_our_kernel(path: Path) -> None:
+def test_notebooks_are_clean_and_name_the_kernel_that_every_environment_has(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert notebook.metadata.kernelspec.name == "audioclf"
+    assert notebook.metadata.kernelspec.name == "python3"
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
     assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
     assert notebook.cells[0].cell_type == "markdown"

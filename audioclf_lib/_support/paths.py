@@ -1,9 +1,15 @@
-"""Paths as users give them, files that are replaced as a whole, and folders made for something that may yet fail."""
+"""Where things lie, paths as users give them, files that are replaced as a whole, and folders made for what may fail.
+
+A project is a checkout, or a course folder as ``audioclf init`` lays one: notebooks, plans and texts come from it, and
+runs, data and figures go to it. Without one, notebooks and plans come from the installed library, which nothing is ever
+written to, and the working directory takes the rest.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -11,11 +17,41 @@ from pathlib import Path
 
 from audioclf_lib._support.errors import InputError, quote
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+RENAME_WAITS = (0.01, 0.1, 1.0)  # seconds
+PROJECT = "AUDIOCLF_PROJECT"  # names the project's folder, for processes that work elsewhere
+
+
+def _is_project(folder: Path) -> bool:
+    return all(os.path.isdir(folder / part) for part in ("notebooks", "workflow/plans", "report/text"))  # noqa: PTH112
+
+
+def _find_project() -> Path | None:
+    """The project that is named, or the one around the working directory, or the checkout that this library is in."""
+    if named := os.environ.get(PROJECT):
+        return Path(named)
+    try:
+        here = Path.cwd()
+    except OSError:  # the working directory was removed
+        return CHECKOUT
+    return next((folder for folder in (here, *here.parents) if _is_project(folder)), CHECKOUT)
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = _PACKAGE.parent if _is_project(_PACKAGE.parent) else None
+SHIPPED = CHECKOUT or _PACKAGE / "project"  # notebooks, workflow and examples as they come with the library
+_FOUND = _find_project()
+PROJECT_ROOT = _FOUND or Path(os.path.abspath("."))  # noqa: PTH100 (it need not be there any more)
+
+
+def project_folder(name: str) -> Path:
+    """The project's folder of that name or, where it has none, the one that comes with the library."""
+    return PROJECT_ROOT / name if _FOUND and (PROJECT_ROOT / name).is_dir() else SHIPPED / name
+
+
 DEFAULT_RUNS_DIR = PROJECT_ROOT / "report" / "runs"
 PUBLISHED_DIR = PROJECT_ROOT / "report" / "published"
 DEFAULT_DATA_DIR = PROJECT_ROOT / "data"
-NOTEBOOKS_DIR = PROJECT_ROOT / "notebooks"
+NOTEBOOKS_DIR = project_folder("notebooks")
 
 
 def user_path(text: str | Path) -> Path:
@@ -91,9 +127,21 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(content)
-        os.replace(draft, path)
+        _rename(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _rename(draft: Path, path: Path) -> None:
+    """Rename a file over another one; on Windows, wait a moment where somebody is reading that."""
+    for seconds in RENAME_WAITS:
+        try:
+            return os.replace(draft, path)
+        except PermissionError as error:
+            if getattr(error, "winerror", None) is None:  # the right to is missing, and will be
+                raise
+            time.sleep(seconds)
+    return os.replace(draft, path)
 
 
 @contextmanager

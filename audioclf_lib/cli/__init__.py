@@ -68,6 +68,22 @@ OwnRunsDirOption = Annotated[Path | None, _RUNS_DIR]
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Made where it is missing.", callback=_given_path)],
+) -> None:
+    """Lay a course folder with notebooks, plans and texts to change; what is there already stays as it is."""
+    from audioclf_lib.cli.tables import show, shown_path
+    from audioclf_lib.suite.course import lay_course
+
+    written, kept = lay_course(folder.absolute())
+    show(
+        f"course folder: {shown_path(folder.absolute())}, {len(written)} files written; its README.md says how to go on"
+    )
+    if kept:
+        show(f"left as they were: {', '.join(str(path.relative_to(folder.absolute())) for path in kept)}")
+
+
+@app.command()
 def data(
     name_or_path: Annotated[str, typer.Argument(help="demo, esc10, or a folder with recordings.")] = "demo",
 ) -> None:
@@ -290,6 +306,8 @@ def main() -> None:
             _stderr("stopped; run the same command again to go on")
     except InputError as error:
         code = _refuse("audioclf", str(error))
+    except ModuleNotFoundError as error:
+        code = _refuse("audioclf", f"{error.name} is missing; `{sys.executable} -m pip install audioclf` brings it")
     except RuntimeError as error:
         if not (notebook := getattr(error, "notebook", None)):  # a NotebookError, whose module takes long to import
             raise

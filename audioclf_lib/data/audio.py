@@ -20,6 +20,7 @@ import numpy.typing as npt
 import soundfile as sf
 
 from audioclf_lib._support.errors import InputError, quote
+from audioclf_lib._support.extras import fitting_torchaudio
 from audioclf_lib.data.windowing import SAMPLE_RATE
 
 # Raise it when a file would decode to other samples than before: fingerprints and cached clips depend on it.
@@ -54,8 +55,9 @@ def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
         InputError: missing, empty, not a sound file, or with samples that are not finite numbers.
     """
     import torch
-    import torchaudio.functional
 
+    with fitting_torchaudio():
+        import torchaudio.functional
     with _open_sound(path) as sound:
         frames = math.ceil((n_samples / SAMPLE_RATE + MARGIN_SECONDS) * sound.samplerate)
         samples = sound.read(frames, dtype="float32", always_2d=True)  # (frames, channels)

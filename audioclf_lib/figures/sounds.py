@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchaudio
 from matplotlib.axes import Axes
 
+from audioclf_lib._support.extras import fitting_torchaudio
 from audioclf_lib.data import Dataset
 from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
 from audioclf_lib.figures import style
+
+with fitting_torchaudio():
+    import torchaudio
 
 
 def plot_waveform(

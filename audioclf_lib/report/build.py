@@ -11,7 +11,7 @@ from typing import Any
 from audioclf_lib._support.errors import InputError, refuse_control_characters
 from audioclf_lib._support.paths import (
     DEFAULT_RUNS_DIR,
-    PROJECT_ROOT,
+    NOTEBOOKS_DIR,
     UNWRITABLE,
     explained,
     folder_for,
@@ -24,7 +24,7 @@ from audioclf_lib.report.gather import describe_findings, gather
 from audioclf_lib.suite.notebooks import NotebookError, run_notebook
 from audioclf_lib.suite.parameters import known_parameters
 
-REPORT_NOTEBOOK = PROJECT_ROOT / "notebooks" / "90_report.ipynb"
+REPORT_NOTEBOOK = NOTEBOOKS_DIR / "90_report.ipynb"
 EXPORTERS: dict[str, Any] = {"pdf": TypstPDFExporter, "html": ReportHTMLExporter}
 
 

@@ -17,16 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typst
-from nbconvert.exporters import Exporter
-from nbconvert.exporters.exporter import FilenameExtension
-from nbformat import NotebookNode
-
 from audioclf_lib._support.errors import InputError
+from audioclf_lib._support.extras import extra
 from audioclf_lib._support.paths import explained
 from audioclf_lib.report.crossrefs import number_all, resolve
 from audioclf_lib.report.markdown import write_markdown
 from audioclf_lib.report.pandoc import Node, elements, read_markdown, write_blocks
+
+with extra("report"):
+    import typst
+    from nbconvert.exporters import Exporter
+    from nbconvert.exporters.exporter import FilenameExtension
+    from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
 IMAGE_TYPES = ["application/pdf", "image/svg+xml", "image/png", "image/jpeg"]  # best first; browsers take no PDF

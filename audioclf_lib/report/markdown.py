@@ -10,11 +10,12 @@ import base64
 import mimetypes
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING, Any
 
 from audioclf_lib._support.errors import InputError
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 HIDDEN_TAGS = {"parameters", "injected-parameters", "hide", "remove-cell", "papermill-error-cell-tag"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # of a progress bar: shown as nothing

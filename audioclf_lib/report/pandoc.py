@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pypandoc
-
 from audioclf_lib._support.errors import InputError
+from audioclf_lib._support.extras import extra
+
+with extra("report"):
+    import pypandoc
 
 Node = Any  # an element {"t": type, "c": content}, a list of them, or a scalar
 

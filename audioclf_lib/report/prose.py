@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pypandoc
-
 from audioclf_lib._support.errors import InputError
+from audioclf_lib._support.extras import extra
 from audioclf_lib._support.paths import PROJECT_ROOT
 from audioclf_lib.report.show import escape_markdown
+
+with extra("report"):
+    import pypandoc
 
 DEFAULTS = Path(__file__).parent / "text"
 OWN = PROJECT_ROOT / "report" / "text"

@@ -31,7 +31,15 @@ import psutil
 from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib._support.errors import InputError, quote
 from audioclf_lib._support.locks import hold_lock
-from audioclf_lib._support.paths import PROJECT_ROOT, UNWRITABLE, explained, try_to_write, user_path
+from audioclf_lib._support.paths import (
+    PROJECT_ROOT,
+    SHIPPED,
+    UNWRITABLE,
+    explained,
+    project_folder,
+    try_to_write,
+    user_path,
+)
 from audioclf_lib.config import DeviceName
 from audioclf_lib.data import load_dataset
 from audioclf_lib.runs.store import RunStore
@@ -40,10 +48,11 @@ from audioclf_lib.suite.notebooks import Status, failed_path, read_status, statu
 from audioclf_lib.suite.plan import Plan, last_plan_path, read_settings, save_plan
 from audioclf_lib.training.environment import choose_device
 
-WORKFLOW = PROJECT_ROOT / "workflow"
-PROFILES_DIR = WORKFLOW / "profiles"
+SNAKEFILE = SHIPPED / "workflow" / "Snakefile"
+PROFILES_DIR = project_folder("workflow/profiles")
 THIS_MACHINE = "laptop"
-EXTRAS = {"slurm": "-e '.[slurm]'", "cluster-sync": "-e '.[dask]'"}  # executor -> what pip installs its plugin with
+# executor -> what pip installs it with
+EXTRAS = {"local": "'audioclf[suite]'", "slurm": "'audioclf[slurm]'", "cluster-sync": "'audioclf[dask]'"}
 FREE_SPACE = "free space, or make it writable, and run the same command again"
 AT_WORK = "still runs notebooks of a suite that was killed; waiting for it"
 GRACE_SECONDS = 20.0  # a kernel may need a moment to leave a long computation
@@ -141,6 +150,7 @@ def _write_jobs(jobs: Sequence[Job], folder: Path) -> None:
             "output": str(job.output),
             "after": [other for other in job.after if other in listed],
             "parameters": job.parameters,
+            "project": str(PROJECT_ROOT),
             "priority": job.priority,
             "threads": job.threads,
         }
@@ -216,12 +226,12 @@ def find_profile(on: str) -> tuple[Path, dict[str, Any]]:
 
 
 def check_executor(settings: Mapping[str, Any]) -> None:
-    """Raise InputError if the plugin of a profile's executor, ``sbatch`` or the Dask scheduler is missing."""
+    """Raise InputError if Snakemake, the plugin of a profile's executor, sbatch or the Dask scheduler is missing."""
     executor = settings["executor"]
-    plugin = f"snakemake-executor-plugin-{executor}"
-    if executor != "local" and importlib.util.find_spec(plugin.replace("-", "_")) is None:
+    needed = "snakemake" if executor == "local" else f"snakemake-executor-plugin-{executor}"
+    if importlib.util.find_spec(needed.replace("-", "_")) is None:
         raise InputError(
-            f"executor {executor} needs {plugin}; install it: `pip install {EXTRAS.get(executor, plugin)}`"
+            f"executor {executor} needs {needed}; install it: `pip install {EXTRAS.get(executor, needed)}`"
         )
     if executor == "slurm" and shutil.which("sbatch") is None:
         raise InputError("there is no sbatch on this machine; start the suite where Slurm's commands are installed")
@@ -259,7 +269,7 @@ def run_snakemake(folder: Path, *, profile: Path, limits: Sequence[str], tick: C
     """
     _cancel_slurm_jobs(folder)  # those of a run that was killed
     command = [sys.executable, "-m", "audioclf_lib.suite.locked_snakemake", str(engine_lock(folder))]
-    command += ["--snakefile", str(WORKFLOW / "Snakefile"), "--profile", str(profile), "--directory", str(folder)]
+    command += ["--snakefile", str(SNAKEFILE), "--profile", str(profile), "--directory", str(folder)]
     command += limits
     with log_path(folder).open("wb") as log, _signals_interrupt():
         process = subprocess.Popen(
@@ -308,7 +318,8 @@ def _signals_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # of which some are missing on Windows, and one elsewhere
+    signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield
@@ -319,12 +330,25 @@ def _signals_interrupt() -> Iterator[None]:
 
 def _stop_group(process: subprocess.Popen[bytes]) -> None:
     """End what is left of the process group, first politely, so that kernels are shut down and checkpoints kept."""
+    if not hasattr(os, "killpg"):
+        _stop_tree(process)
+        return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_SECONDS
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         while _group_is_alive(process) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
+
+
+def _stop_tree(process: subprocess.Popen[bytes]) -> None:
+    """On Windows, which has no process groups: Ctrl-C has reached every process; end those that do not heed it."""
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(process.pid)
+        _, left = psutil.wait_procs([first, *first.children(recursive=True)], GRACE_SECONDS)
+        for member in left:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
 
 
 def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from audioclf_lib._support.errors import DamagedRunError, InputError
+from audioclf_lib._support.extras import extra
 from audioclf_lib._support.locks import hold_lock
-from audioclf_lib._support.paths import UNWRITABLE, explained, folder_for, replace_file
+from audioclf_lib._support.paths import PROJECT, UNWRITABLE, explained, folder_for, replace_file
 from audioclf_lib.config import StrictModel
 from audioclf_lib.runs.checksums import sum_of
 from audioclf_lib.suite.parameters import PROGRESS_FILE, known_parameters
@@ -189,12 +190,13 @@ def _has_parameters(output: Path, parameters: Mapping[str, Any]) -> bool:
 
 
 def _execute(notebook: Path, output: Path, parameters: Mapping[str, Any], progress: Path) -> None:
-    import papermill
-    from traitlets.config import Config
+    with extra("suite"):
+        import papermill
+        from traitlets.config import Config
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # its own reader overlooks parameters, and warns of them
     # Not TMPDIR, which may be deep: the path of a Unix socket has at most 107 characters. The folder has mode 0700.
-    place = None if sys.platform == "win32" else "/tmp"  # Windows has no such sockets and keeps TCP
+    place = "/tmp" if hasattr(socket, "AF_UNIX") else None  # Windows has no such sockets and keeps TCP
     with tempfile.TemporaryDirectory(prefix="audioclf-", dir=place, ignore_cleanup_errors=True) as sockets:
         kernel = {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"} if place else {}
         try:
@@ -223,9 +225,10 @@ def _own_kernel(environment: dict[str, str]) -> type:
     Args:
         environment: variables of the kernel beside those of this process.
     """
-    from ipykernel.kernelspec import get_kernel_dict
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
+    with extra("suite"):
+        from ipykernel.kernelspec import get_kernel_dict
+        from jupyter_client.kernelspec import KernelSpec
+        from jupyter_client.manager import AsyncKernelManager
 
     class OwnKernelManager(AsyncKernelManager):
         @property
@@ -249,8 +252,9 @@ def skip_address_grammars() -> None:
 def _recorded(output: Path, notebook: str) -> Iterator[None]:
     """Keep ``X.status.json`` while the block runs; turn a failed cell into one exception."""
     skip_address_grammars()
-    from nbclient.exceptions import DeadKernelError
-    from papermill import PapermillExecutionError
+    with extra("suite"):
+        from nbclient.exceptions import DeadKernelError
+        from papermill import PapermillExecutionError
 
     start = time.monotonic()
 
@@ -296,6 +300,7 @@ def main(jobs_file: str, job_id: str) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the kernel is shut down
     os.environ["AUDIOCLF_PROCESSES"] = "1"  # one fit at a time, see training.parallel: notebooks run side by side here
     job = json.loads(Path(jobs_file).read_text(encoding="utf-8"))[job_id]
+    os.environ[PROJECT] = job["project"]  # where the kernel's figures go: it works in a folder of the runs'
     try:
         run_notebook(job["notebook"], job["output"], job["parameters"], on_wait=say_waiting)
     except (NotebookError, InputError) as error:

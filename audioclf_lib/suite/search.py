@@ -24,16 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import Field, ValidationInfo, field_validator, model_validator
-from sqlalchemy.exc import SQLAlchemyError
 
 from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError, quote
+from audioclf_lib._support.extras import extra
 from audioclf_lib._support.locks import hold_lock
-from audioclf_lib._support.paths import PROJECT_ROOT
+from audioclf_lib._support.paths import project_folder
 from audioclf_lib.config import DatasetFacts, Experiment, FitConfig, Recipe, StrictModel
 from audioclf_lib.data import Dataset
 from audioclf_lib.models.registry import RECIPE_SETTINGS
@@ -43,7 +41,12 @@ from audioclf_lib.training.environment import choose_device
 from audioclf_lib.training.epochs import DivergedError
 from audioclf_lib.training.trainer import fit
 
-STUDIES_DIR = PROJECT_ROOT / "workflow" / "studies"
+with extra("tune"):
+    import optuna
+    from optuna.trial import FrozenTrial, Trial, TrialState
+    from sqlalchemy.exc import SQLAlchemyError
+
+STUDIES_DIR = project_folder("workflow/studies")
 # Settings of the recipe that reach a model through a method of its class, and change nothing where it has none.
 METHOD_FOR = {"time_pull": "pull_over_time", "encoder_lr_scale": "parameter_groups"}
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that was silent for the latter is taken for dead

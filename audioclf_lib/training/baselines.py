@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torchaudio
 from sklearn.ensemble import RandomForestClassifier
 from torch.nn import functional as F
 
 from audioclf_lib._support.cores import torch_threads
+from audioclf_lib._support.extras import fitting_torchaudio
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
 from audioclf_lib.config import rotation
 from audioclf_lib.data import Dataset
@@ -24,6 +24,9 @@ from audioclf_lib.data.windowing import SAMPLE_RATE, SILENCE_PEAK
 from audioclf_lib.metrics.baselines import Pair
 from audioclf_lib.metrics.scores import FloatArray
 from audioclf_lib.runs.store import RunStore
+
+with fitting_torchaudio():
+    import torchaudio
 
 VERSION = 1  # raise it when the same data set and seed would give another table than before
 N_MFCC, N_MELS = 20, 40

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib._support.paths import PROJECT_ROOT
+from audioclf_lib._support.paths import CHECKOUT
 
 # How the network was computed: by the kernels of ``accelerate``, or by the modules of ``models`` themselves.
 COMPILED, REFERENCE = "compiled kernels", "reference modules"
+OLDEST_TORCH = (2, 6)
 PACKAGES = ("torch", "torchaudio", "numpy", "pandas", "scikit-learn", "audioclf")
 
 
@@ -23,8 +24,11 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device to train on: ``"auto"`` takes CUDA, else Apple's MPS, else the CPU.
 
     Raises:
-        InputError: the device is not present.
+        InputError: the device is not present, or torch is too old.
     """
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise InputError(f"torch {torch.__version__} is too old for audioclf; install {oldest} or newer")
     known = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     present = [device for device, there in known.items() if there]
     if name not in ("auto", *present):
@@ -59,9 +63,11 @@ def describe_process(device: torch.device, path: str, *, first_epoch: int) -> di
 
 
 def _git(*arguments: str) -> str | None:
-    """What git prints about the project; None outside a checkout."""
+    """What git prints about this library's checkout; None where it is installed in another way."""
+    if CHECKOUT is None:
+        return None
     try:
-        command = ["git", "-C", str(PROJECT_ROOT), *arguments]
+        command = ["git", "-C", str(CHECKOUT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

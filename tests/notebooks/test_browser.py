@@ -103,7 +103,7 @@ def test_all_cells_run_in_jupyterlab_and_the_figures_are_seen(lab: str, chromium
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.goto(lab)
         kernel = page.locator(".jp-Toolbar-kernelName")
-        playwright.expect(kernel).to_have_text("audioclf", timeout=MINUTES)
+        playwright.expect(kernel).to_have_text("Python 3 (ipykernel)", timeout=MINUTES)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 

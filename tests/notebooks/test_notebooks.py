@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import runpy
 from pathlib import Path
 
 import nbformat
@@ -67,8 +69,15 @@ def test_no_outputs_and_no_counts_are_committed(committed: NotebookNode) -> None
     assert [cell.id for cell in code_cells(committed) if cell.outputs or cell.execution_count is not None] == []
 
 
-def test_the_kernel_is_the_projects_own(committed: NotebookNode) -> None:
-    assert committed.metadata.kernelspec.name == "audioclf"
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_every_notebook_has_the_same_kernel_and_start(name: str) -> None:
+    """As ``python tools/notebook_start.py notebooks/*.ipynb`` writes them; the kernel is one that every machine has."""
+    start = runpy.run_path(str(PROJECT_ROOT / "tools" / "notebook_start.py"))
+    notebook = json.loads(notebook_path(name).read_text(encoding="utf-8"))
+    assert start["with_start"](notebook, name) == notebook
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert [cell["cell_type"] for cell in notebook["cells"][:2]] == ["markdown", "code"]
+    assert "".join(notebook["cells"][1]["source"]) == start["CELL"]
 
 
 def test_the_first_cell_says_what_is_answered_and_how_long_it_takes(committed: NotebookNode) -> None:
@@ -110,7 +119,7 @@ def test_parameters_are_checked_before_anything_is_loaded(name: str) -> None:
     if name == "01_dataset":
         pytest.skip("its parameters are checked where they are used")
     notebook = nbformat.read(notebook_path(name), as_version=4)
-    _, imports, experiment = code_cells(notebook)[:3]
+    _, _, imports, experiment = code_cells(notebook)[:4]
     assert "check_parameters()" in imports.source
     (assignment,) = ast.parse(experiment.source).body
     assert isinstance(assignment, ast.Assign)

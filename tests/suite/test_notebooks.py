@@ -144,6 +144,7 @@ def start(notebook: Path, output: Path, **options: bool) -> subprocess.Popen[str
         "notebook": str(notebook),
         "output": str(output),
         "parameters": {"deed": "wait", "meeting_point": str(notebook.parent)},
+        "project": str(notebook.parent),
     }
     jobs = notebook.with_name("jobs.json")
     jobs.write_text(json.dumps({"one": job}))

@@ -19,7 +19,7 @@ from audioclf_lib.suite.ablation import ablation_experiments
 from audioclf_lib.suite.jobs import ABLATION_NOTEBOOK, DATASET_NOTEBOOK, EXPERIMENT_NOTEBOOKS, plan_jobs
 from audioclf_lib.suite.plan import Plan
 
-KERNELSPEC = {"name": "audioclf", "display_name": "audioclf", "language": "python"}
+KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 
 PARAMETERS = """
 dataset = "demo"  # data set

@@ -107,7 +107,7 @@ def compile_kernels(compiler: list[str], cache: Path = CACHE) -> Path:
     Raises:
         subprocess.CalledProcessError: the compiler refused; OSError: it could not be started.
     """
-    key = [SOURCE.read_text(), *compiler, *FLAGS, _processor()]
+    key = [SOURCE.read_text(encoding="utf-8"), *compiler, *FLAGS, _processor()]
     name = f"kernels-{digest(chr(0).join(key), 16)}.so"
     library = cache / name if (cache / name).exists() else _writable(cache) / name
     if library.exists():
@@ -140,5 +140,5 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return f"{platform.machine()} {platform.processor()}"
-    lines = info.read_text().splitlines()
+    lines = info.read_text(encoding="utf-8").splitlines()
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
