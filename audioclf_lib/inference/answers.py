@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from audioclf_lib._support.cores import torch_threads
 from audioclf_lib._support.errors import InputError, quote
 from audioclf_lib._support.paths import user_path
 from audioclf_lib.data import audio
@@ -52,6 +54,8 @@ SHORTEST_REST = HOP_SIZE // 2  # after the last whole window, to be heard in a w
 
 Waveform = NDArray[np.float32]
 Blocks = Generator[Waveform, None, None]  # of one sound, in order
+Sounds = dict[str | int, Callable[[], Blocks]]  # what reads each, by its path or, of arrays, its number
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,36 +120,40 @@ def predict(
     fits = choose_runs(run, runs_dir)
     models = [fit.model() for fit in fits]
     networks = [(model, accelerate(model.network, torch.device("cpu"))) for model in models]
-    heard: dict[str | int, tuple[Tensor, Tensor]] = {}
-    failed: dict[str, str] = {}
     sounds = _find_sounds(files_or_array, sample_rate)
-    for name, read in tqdm(sounds.items(), "listening", unit="file", leave=False, disable=None):
-        try:
-            with closing(read()) as blocks:
-                answers = [_answer(networks, windows) for windows in _cut(name, blocks)]
-        except InputError as error:
-            failed[str(name)] = str(error)
-        else:
-            probabilities, silent = zip(*answers, strict=True)
-            heard[name] = torch.cat(probabilities), torch.cat(silent)
+    heard: dict[str | int, list[tuple[Tensor, Tensor]]] = {}
+    failed: dict[str, str] = {}
+    # One thread reads while one computes; more would wait for each other on so little work.
+    with torch_threads(1), tqdm(None, "listening", len(sounds), unit="file", leave=False, disable=None) as bar:
+        for name, windows in _made_ahead(_listen(sounds)):
+            if isinstance(windows, InputError):
+                failed[str(name)] = str(windows)
+                heard.pop(name, None)  # of a file that is damaged further on
+            else:
+                heard.setdefault(name, []).append(_answer(networks, windows))
+            bar.update(len(heard) + len(failed) - bar.n)
     if not heard:
         others = f"; nor can the {len(failed) - 1} others be read" if len(failed) > 1 else ""
         raise InputError(next(iter(failed.values())) + others)
     return _tabulate(heard, failed, fits)
 
 
-def _tabulate(heard: dict[str | int, tuple[Tensor, Tensor]], failed: dict[str, str], fits: Sequence[Run]) -> Prediction:
-    """Tables of probabilities (n_windows, n_classes) and silence (n_windows,) of each sound."""
-    classes, counts = list(fits[0].config.class_names), [len(silent) for _, silent in heard.values()]
-    of_clips = [clip_probabilities(windows[None], silent[None])[0] for windows, silent in heard.values()]
-    starts = np.concatenate([np.arange(count) * HOP_SIZE / SAMPLE_RATE for count in counts])
-    index = pd.MultiIndex.from_arrays(
-        [np.repeat(np.array([*heard], dtype=object), counts), starts], names=["file", "start"]
-    )
+def _tabulate(
+    heard: dict[str | int, list[tuple[Tensor, Tensor]]], failed: dict[str, str], fits: Sequence[Run]
+) -> Prediction:
+    """Tables of what ``_answer`` said of the windows of each sound, in order."""
+    names, classes = [*heard], list(fits[0].config.class_names)
+    of_sounds = [[torch.cat(answers) for answers in zip(*parts, strict=True)] for parts in heard.values()]
+    of_clips = [clip_probabilities(windows[None], silent[None])[0] for windows, silent in of_sounds]
+    counts = [len(silent) for _, silent in of_sounds]
+    starts = np.concatenate([np.arange(each) * HOP_SIZE / SAMPLE_RATE for each in counts])
+    files = np.repeat(np.array(names, dtype=object), counts)
+    index = pd.MultiIndex.from_arrays([files, starts], names=["file", "start"])
+    windows, silent = (torch.cat(parts).numpy() for parts in zip(*of_sounds, strict=True))
     return Prediction(
-        clips=pd.DataFrame(torch.stack(of_clips).numpy(), pd.Index([*heard], name="file"), classes),
-        windows=pd.DataFrame(torch.cat([windows for windows, _ in heard.values()]).numpy(), index, classes),
-        silent=pd.Series(torch.cat([silent for _, silent in heard.values()]).numpy(), index, name="silent"),
+        clips=pd.DataFrame(torch.stack(of_clips).numpy(), pd.Index(names, name="file"), classes),
+        windows=pd.DataFrame(windows, index, classes),
+        silent=pd.Series(silent, index, name="silent"),
         failed=failed,
         fits=tuple(run.config.fit_id for run in fits),
     )
@@ -158,12 +166,32 @@ def _answer(networks: Sequence[tuple[TrainedModel, nn.Module]], windows: Tensor)
     return torch.stack(votes).mean(0), windows.abs().amax(dim=(1, 2)) < SILENCE_PEAK
 
 
-def _cut(name: str | int, blocks: Iterable[Waveform]) -> Iterator[Tensor]:
+def _listen(sounds: Sounds) -> Iterator[tuple[str | int, Tensor | InputError]]:
+    """The windows of each sound in order, (n, 1, 16000) at a time, or why it cannot be read."""
+    for name, read in sounds.items():
+        try:
+            with closing(read()) as blocks:
+                for windows in _cut(blocks):
+                    if not windows.isfinite().all():
+                        raise InputError(f"{name} has samples that are NaN or infinite; export it anew or leave it out")
+                    yield name, windows
+        except InputError as error:
+            yield name, error
+
+
+def _made_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items; each is made in another thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        item = thread.submit(next, items, None)
+        while (made := item.result()) is not None:
+            item = thread.submit(next, items, None)
+            yield made
+
+
+def _cut(blocks: Iterable[Waveform]) -> Iterator[Tensor]:
     """Blocks of one sound at 16 kHz -> its windows in order, (n, 1, 16000) at a time."""
     held, is_first = np.zeros(0, dtype=np.float32), True
     for block in blocks:
-        if not np.isfinite(block).all():
-            raise InputError(f"{name} has samples that are NaN or infinite; export it anew or leave it out")
         held = np.concatenate([held, block])
         if len(held) >= WINDOW_SIZE:
             windows = cut_windows(held[None])[0]
@@ -173,8 +201,8 @@ def _cut(name: str | int, blocks: Iterable[Waveform]) -> Iterator[Tensor]:
         yield torch.from_numpy(np.pad(held, (0, WINDOW_SIZE - len(held)))).view(1, 1, WINDOW_SIZE)
 
 
-def _find_sounds(given: Any, sample_rate: int | None) -> dict[str | int, Callable[[], Blocks]]:
-    """What reads each sound in blocks at 16 kHz, by its path or, of arrays, its number."""
+def _find_sounds(given: Any, sample_rate: int | None) -> Sounds:
+    """The sounds that ``predict`` is given, to be read in blocks at 16 kHz."""
     items = [given] if isinstance(given, (str, os.PathLike)) or getattr(given, "ndim", 2) == 1 else list(given)
     if not items:
         raise InputError("there is nothing to listen to; give a sound file, a folder or samples")
