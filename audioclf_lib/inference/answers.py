@@ -83,10 +83,17 @@ class Prediction:
         values = table.to_numpy()
         order = np.argsort(-values, axis=1, kind="stable")[:, :n]
         rows = [
-            [f"{table.columns[label]} ({100 * row[label]:.1f} %)" for label in best]
+            [f"{table.columns[label]} ({100 * row[label]:.1f}\N{NO-BREAK SPACE}%)" for label in best]
             for row, best in zip(values, order, strict=True)
         ]
         return pd.DataFrame(rows, table.index, range(1, order.shape[1] + 1))
+
+    def table(self, *, windows: bool = False) -> pd.DataFrame:
+        """For files: ``file`` (and ``start``), ``answer``, ``silent``, and a column for each class's probability."""
+        probabilities = self.windows if windows else self.clips
+        silent = self.silent if windows else self.silent.groupby("file", sort=False).all()
+        answer = probabilities.idxmax(axis=1).rename("answer")
+        return pd.concat([answer, silent, probabilities], axis=1).reset_index(allow_duplicates=True)
 
     def __repr__(self) -> str:
         return "\n".join([self.top().to_string(), *self.failed.values()])

@@ -51,6 +51,19 @@ def choose_runs(which: Run | Path | str | Iterable[Run], runs_dir: Path | str | 
     return [load_run(which, runs_dir)]
 
 
+def choose_fit(which: Path | str, runs_dir: Path | str | None = None) -> Run:
+    """The one fit that a name stands for, see ``choose_runs``.
+
+    Raises:
+        InputError: as there, or the name is that of an experiment with several fits.
+    """
+    runs = choose_runs(which, runs_dir)
+    if len(runs) > 1:
+        ids = ", ".join(run.config.fit_id for run in runs)
+        raise InputError(f"{which} has {len(runs)} fits; name one of them: {ids}")
+    return runs[0]
+
+
 def _is_meant(which: str, name: str) -> bool:
     """True for the whole name with or without its data set, or for the beginning of it up to a hyphen."""
     return any(f"{each}-".startswith(f"{which}-") for each in (name, name.partition("/")[2]))

@@ -138,7 +138,7 @@ def test_files_that_cannot_be_read_are_named_and_the_others_go_on(run: Run, tmp_
 def test_the_table_shows_the_likeliest_classes_first(run: Run) -> None:
     given = predict(run, noise(2)[:, 0])
     ranked = given.clips.loc[0].sort_values(ascending=False)
-    assert given.top().loc[0].tolist() == [f"{name} ({100 * p:.1f} %)" for name, p in ranked.items()]
+    assert given.top().loc[0].tolist() == [f"{name} ({100 * p:.1f}\N{NO-BREAK SPACE}%)" for name, p in ranked.items()]
     assert given.top(1, windows=True).shape == (3, 1)
     assert ranked.index[0] in str(given)
 

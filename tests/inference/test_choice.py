@@ -44,7 +44,7 @@ def test_an_experiment_is_called_as_its_executed_notebook_is(store: RunStore, to
 
 
 def test_the_beginning_of_a_name_is_enough_where_it_tells_one_from_the_others(store: RunStore) -> None:
-    assert [run.config.model for run in choose_runs("transformer-h2-kfold", store.runs_dir)] == ["transformer"]
+    assert [run.config.model for run in choose_runs("transformer-h4-kfold", store.runs_dir)] == ["transformer"]
     with pytest.raises(InputError, match=r"say which: tones/cnn-kfold-seed0-.*, tones/cnn-kfold-seed1-"):
         choose_runs("cnn-kfold", store.runs_dir)
     with pytest.raises(InputError, match="there is no fit 'cn'"):
@@ -74,7 +74,7 @@ def test_names_are_searched_in_the_default_runs_then_in_the_published(
     assert best.path.is_relative_to(copied.runs_dir)
     mine = tmp_path / "none" / "tones"
     mine.mkdir(parents=True)
-    (other,) = choose_runs("transformer-h2-kfold")
+    (other,) = choose_runs("transformer-h4-kfold")
     shutil.copytree(other.path, mine / other.path.name)
     assert choose_runs("best")[0].path.is_relative_to(mine)
 

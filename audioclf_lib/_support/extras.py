@@ -1,0 +1,14 @@
+"""Packages that not everybody needs: the extras of ``pyproject.toml``."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from audioclf_lib._support.errors import InputError
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Raise InputError, with the command that installs them, if one of an extra's modules is missing."""
+    for name in modules:
+        if find_spec(name) is None:
+            raise InputError(f"{extra} needs {name}, which is not installed; install it: `pip install -e '.[{extra}]'`")
