@@ -20,6 +20,7 @@ from audioclf_lib.data.windowing import cut_windows
 from audioclf_lib.metrics import evaluate
 from audioclf_lib.metrics.baselines import TITLES
 from audioclf_lib.metrics.scores import evaluate_all
+from audioclf_lib.report.card import CARD, model_card
 from audioclf_lib.runs import RunStore, load_run
 from audioclf_lib.runs.store import WEIGHTS, Run
 from audioclf_lib.suite.ablation import ablation_experiments
@@ -96,9 +97,12 @@ def test_run_folders_are_copied_whole_but_for_the_weights_of_all_but_the_best(
         copy = published.load(run.config)
         copy.verify()
         left_out = set() if run.config.fit_id in kept else {WEIGHTS}
-        assert {path.name for path in copy.path.iterdir()} == {path.name for path in run.path.iterdir()} - left_out
-        for path in copy.path.iterdir():
-            assert path.read_bytes() == (run.path / path.name).read_bytes()
+        card = {CARD} if run.config.fit_id in kept else set()
+        names = {path.name for path in run.path.iterdir()}
+        assert {path.name for path in copy.path.iterdir()} == names - left_out | card
+        for name in names - left_out:
+            assert (copy.path / name).read_bytes() == (run.path / name).read_bytes()
+        assert not card or (copy.path / CARD).read_text(encoding="utf-8") == model_card(run)
     assert [path.name for path in published.runs_dir.glob("tiny/.*")] == [], "nothing is left of copying"
 
 

@@ -3,9 +3,9 @@
     python tools/publish.py --plan reference --runs-dir report/runs
 
 Run folders are copied whole, without weights but for the best fit of each architecture, since weights of 10 MB would
-stay in git's history. ``results.csv`` holds a row for each fit, ``baselines.csv`` one for each baseline and pair of
-folds, and README's table is made from them. What is published stays: a fit that the runs directory no longer holds is
-kept.
+stay in git's history; a model card lies beside those weights. ``results.csv`` holds a row for each fit,
+``baselines.csv`` one for each baseline and pair of folds, and README's table is made from them. What is published
+stays: a fit that the runs directory no longer holds is kept.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from audioclf_lib.config import Experiment, FitConfig, KnownDataset, rotation
 from audioclf_lib.metrics.baselines import TITLES, baseline_scores
 from audioclf_lib.metrics.results import ExperimentResult
 from audioclf_lib.metrics.scores import LEVELS, SPLITS, best_fit
+from audioclf_lib.report.card import CARD, model_card
 from audioclf_lib.report.gather import identify_dataset
 from audioclf_lib.report.tables import DATASET_TITLES, NBSP, percent
 from audioclf_lib.runs.store import WEIGHTS, Run, RunStore
@@ -109,17 +110,20 @@ def _publish_baselines(dataset: KnownDataset, source: RunStore, target: RunStore
 
 
 def _choose_weights(published: Sequence[Run], source: RunStore, target: RunStore, *, keep: bool) -> None:
-    """Give the best fit of each architecture its weights, and take them from all others."""
+    """Give the best fit of each architecture its weights and a model card, and take both from all others."""
     models = {run.config.model for run in published}
     best = [best_fit([run for run in published if run.config.model == model]) for model in models]
     for run in target.find(published[0].config.dataset if published else None):
         if run not in best:
-            (run.path / WEIGHTS).unlink(missing_ok=True)
+            for name in (WEIGHTS, CARD):
+                (run.path / name).unlink(missing_ok=True)
         elif keep and not run.has_weights and source.exists(run.config):
             trained = source.load(run.config)
             if trained.has_weights and trained.metrics == run.metrics:
                 trained.verify()
                 replace_file(run.path / WEIGHTS, (trained.path / WEIGHTS).read_bytes())
+        if run.has_weights:
+            replace_file(run.path / CARD, model_card(run).encode())
 
 
 def _row(run: Run) -> dict[str, Any]:

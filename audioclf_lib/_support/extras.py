@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from audioclf_lib._support.errors import InputError
 
@@ -18,7 +19,19 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; `pip install 'audioclf[{name}]'` brings it") from None
+        raise missing(str(error.name), name) from None
+
+
+def require_extra(name: str, *modules: str) -> None:
+    """Raise InputError if one of the modules that ``audioclf[name]`` brings is not installed; imports none of them."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise missing(module, name)
+
+
+def missing(module: str, extra: str) -> InputError:
+    """What is raised where a module of an extra is not installed."""
+    return InputError(f"{module} is not installed; `pip install 'audioclf[{extra}]'` brings it")
 
 
 @contextmanager

@@ -16,12 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from audioclf_lib._support.durations import describe_estimate, describe_seconds
+from audioclf_lib._support.errors import one_line
 from audioclf_lib.suite.jobs import DryRun, Job, Outcome, describe_accuracy, distinct_fits
 from audioclf_lib.suite.notebooks import failed_path, read_progress
 from audioclf_lib.suite.plan import Plan
 
 if TYPE_CHECKING:
     from audioclf_lib.data import Dataset
+    from audioclf_lib.inference import Prediction
     from audioclf_lib.suite.search import StudyResult
 
 MAX_ROWS = 40  # of a dry run's table; beyond that, runs of one kind share a row
@@ -171,3 +173,13 @@ def study_table(found: StudyResult) -> Table:
         rows.append((str(row["trial"]), row["state"], str(row["epochs"]), *shown, settings))
     columns = ("trial", "state", "epochs", "windows", "clips", "settings")
     return _table("Accuracy on the validation fold, the best first", columns, rows, texts=("state", "settings"))
+
+
+def answers_table(found: Prediction, *, windows: bool) -> Table:
+    """The three likeliest classes of each sound or window."""
+    top, silent = found.top(windows=windows).reset_index(), found.table(windows=windows)["silent"]
+    top["file"] = top["file"].mask(top["file"].duplicated(), "")  # once, above its windows
+    cells = top.assign(silent=silent.map({True: "silent", False: ""})).to_numpy()
+    rows = [[one_line(str(cell)) for cell in row] for row in cells]
+    places = ("answer", "second", "third", "")
+    return _table(f"By {', '.join(found.fits)}", ("file", *(["start"] * windows), *places), rows, texts=places)

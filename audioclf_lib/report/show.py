@@ -90,7 +90,7 @@ def show(
         _check_label(label, "tbl")
         with_index = not isinstance(item.index, pd.RangeIndex) if index is None else index
         shown = item.reset_index() if with_index else item
-        text = _pipe_table(shown, formats or {})
+        text = pipe_table(shown, formats or {})
         if caption or label:  # as pandoc writes captions, which reads well in JupyterLab
             text = f"Table: {caption}{f' {{#{label}}}' if label else ''}\n\n{text}"
         bundle = {"text/markdown": _readable(text), "text/plain": shown.to_string(index=False)}
@@ -241,7 +241,7 @@ def _write_figure(folder: Path, name: str, files: Mapping[str, bytes]) -> None:
         print(f"no figure is written to {target}: {error.strerror or error}")
 
 
-def _pipe_table(table: pd.DataFrame, formats: Mapping[str, str]) -> str:
+def pipe_table(table: pd.DataFrame, formats: Mapping[str, str]) -> str:
     columns = []
     for position, name in enumerate(map(str, table.columns)):
         values = table.iloc[:, position].tolist()
