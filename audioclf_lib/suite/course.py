@@ -6,7 +6,7 @@ from pathlib import Path
 
 from audioclf_lib._support.paths import SHIPPED, explained, replace_file
 
-LAID = ("notebooks/*.ipynb", "examples/*.py", "workflow/plans/*.yaml", "workflow/studies/*.yaml")
+LAID: tuple[str, ...] = ("notebooks/*.ipynb", "examples/*.py", "workflow/plans/*.yaml", "workflow/studies/*.yaml")
 LAID += ("workflow/profiles/*/*", "report/README.md", "report/text/*.md", "data/README.md")
 RENAMED = {"workflow/course/README.md": "README.md", "workflow/course/gitignore": ".gitignore"}
 
