@@ -18,7 +18,7 @@ SUITE_OPTIONS += --epochs "$(EPOCHS)"
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report check test faults bench audit lab clean lock system-packages
+.PHONY: help setup report check test faults bench audit wheel lab clean lock system-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -63,6 +63,9 @@ bench: setup ## measure training and scoring speed beside PyTorch and Lightning,
 audit: setup ## look for known vulnerabilities in what is pinned; needs the network
 	@$(BIN)/python -m pip install -q pip-audit
 	@$(BIN)/python .ci/audit.py
+
+wheel: setup ## pack the library with notebooks, workflow and texts into dist/audioclf-*.whl
+	@$(BIN)/python -m hatchling build -t wheel
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -17,6 +18,7 @@ from conftest import PROJECT_ROOT
 PROJECT: dict[str, Any] = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 OURS = re.compile(r"audioclf\[(\w+)\]")
+DOCS = sorted((PROJECT_ROOT / "docs").glob("*.md"))
 NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -79,7 +81,7 @@ def test_the_lock_has_one_pair_of_torch_and_torchaudio_and_users_have_theirs() -
 
 
 @pytest.mark.parametrize(
-    "target", ["help", "setup", "report", "test", "bench", "audit", "lab", "clean", "lock", "system-packages"]
+    "target", ["help", "setup", "report", "test", "bench", "audit", "wheel", "lab", "clean", "lock", "system-packages"]
 )
 def test_make_has_the_target_and_help_explains_it(target: str) -> None:
     def make(*arguments: str) -> str:
@@ -108,12 +110,51 @@ def test_notebooks_are_clean_and_name_the_kernel_that_every_environment_has(path
     assert max(len(cell.source.splitlines()) for cell in code) <= 15
 
 
-def test_the_readme_tells_the_measured_speed() -> None:
+def test_the_measured_speed_is_told() -> None:
     results = json.loads((PROJECT_ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
-    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    page = (PROJECT_ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     for model in ("cnn", "transformer"):
         train = results[model]["train"]
         for name in ("ours", "eager", "torch.compile", "Lightning"):
-            assert f" {train[name]['median']:.1f} |" in readme
-        assert f"{train['ratio_vs_eager']:.1f} times" in readme
-    assert results["machine"]["processor"] in readme
+            assert f" {train[name]['median']:.1f} |" in page
+        assert f"{train['ratio_vs_eager']:.1f} times" in page
+    assert results["machine"]["processor"] in page
+
+
+PAGES = ["README.md", "SECURITY.md", "data/README.md", *(f"docs/{path.name}" for path in DOCS)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    path = PROJECT_ROOT / page
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        file, _, section = target.partition("#")
+        if "://" in target or not file:
+            continue
+        found = path.parent / file
+        assert found.exists(), target
+        titles = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), re.M) if section else []
+        assert not section or section in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+
+
+def test_readme_is_short_and_leads_to_every_page() -> None:
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 150
+    assert all(f"](docs/{path.name})" in readme for path in DOCS)
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    makefile = (PROJECT_ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"(?:^|`)make ([a-z]+)", readme, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for extra in re.findall(r"audioclf\[([a-z]+)\]|\[([a-z]+)\](?=[,:]| alone)", readme):
+        assert "".join(extra) in EXTRAS, extra
+
+
+def test_the_readmes_python_is_python() -> None:
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
+    assert len(blocks) == 3
+    for block in blocks:
+        ast.parse(block)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 from audioclf_lib._support.errors import InputError
 
@@ -34,20 +35,16 @@ def missing(module: str, extra: str) -> InputError:
     return InputError(f"{module} is not installed; `pip install 'audioclf[{extra}]'` brings it")
 
 
-@contextmanager
-def fitting_torchaudio() -> Iterator[None]:
-    """Import torchaudio in the block: its wheels load only beside the torch that they were built for.
+def load_torchaudio() -> Any:
+    """Import torchaudio, whose wheels load only beside the torch that they were built for.
 
     Raises:
         InputError: it is another release, or a build for other hardware.
     """
     try:
-        yield
+        import torchaudio
     except (ImportError, OSError, RuntimeError) as error:
-        from importlib.metadata import version
-
-        import torch
-
-        pair = f"torchaudio {version('torchaudio')} does not load beside torch {torch.__version__}"
         reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{pair} ({reason}); install the one of the same release, from where torch came") from None
+        remedy = "install the one of torch's release, from where torch came"
+        raise InputError(f"torchaudio does not load beside this torch ({reason}); {remedy}") from None
+    return torchaudio

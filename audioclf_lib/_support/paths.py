@@ -43,7 +43,7 @@ _FOUND = _find_project()
 PROJECT_ROOT = _FOUND or Path(os.path.abspath("."))  # noqa: PTH100 (it need not be there any more)
 
 
-def project_folder(name: str) -> Path:
+def folder_of(name: str) -> Path:
     """The project's folder of that name or, where it has none, the one that comes with the library."""
     return PROJECT_ROOT / name if _FOUND and (PROJECT_ROOT / name).is_dir() else SHIPPED / name
 
@@ -51,7 +51,7 @@ def project_folder(name: str) -> Path:
 DEFAULT_RUNS_DIR = PROJECT_ROOT / "report" / "runs"
 PUBLISHED_DIR = PROJECT_ROOT / "report" / "published"
 DEFAULT_DATA_DIR = PROJECT_ROOT / "data"
-NOTEBOOKS_DIR = project_folder("notebooks")
+NOTEBOOKS_DIR = folder_of("notebooks")
 
 
 def user_path(text: str | Path) -> Path:

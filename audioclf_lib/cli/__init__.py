@@ -76,11 +76,7 @@ def init(
     from audioclf_lib.suite.course import lay_course
 
     written, kept = lay_course(folder.absolute())
-    show(
-        f"course folder: {shown_path(folder.absolute())}, {len(written)} files written; its README.md says how to go on"
-    )
-    if kept:
-        show(f"left as they were: {', '.join(str(path.relative_to(folder.absolute())) for path in kept)}")
+    show(f"course folder: {shown_path(folder.absolute())}; {len(written)} files written, {len(kept)} left as they were")
 
 
 @app.command()

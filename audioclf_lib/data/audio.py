@@ -20,7 +20,7 @@ import numpy.typing as npt
 import soundfile as sf
 
 from audioclf_lib._support.errors import InputError, quote
-from audioclf_lib._support.extras import fitting_torchaudio
+from audioclf_lib._support.extras import load_torchaudio
 from audioclf_lib.data.windowing import SAMPLE_RATE
 
 # Raise it when a file would decode to other samples than before: fingerprints and cached clips depend on it.
@@ -56,8 +56,7 @@ def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
     """
     import torch
 
-    with fitting_torchaudio():
-        import torchaudio.functional
+    functional = load_torchaudio().functional
     with _open_sound(path) as sound:
         frames = math.ceil((n_samples / SAMPLE_RATE + MARGIN_SECONDS) * sound.samplerate)
         samples = sound.read(frames, dtype="float32", always_2d=True)  # (frames, channels)
@@ -69,7 +68,7 @@ def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
         given = f"{len(samples):,} of {expected:,} samples"
         warnings.warn(f"{path} is damaged: only {given} can be read; export it anew or leave it out", stacklevel=2)
     mono = torch.from_numpy(samples.mean(axis=1))
-    mono = torchaudio.functional.resample(mono, ratio.numerator, ratio.denominator)[:n_samples]
+    mono = functional.resample(mono, ratio.numerator, ratio.denominator)[:n_samples]
     if not mono.isfinite().all():
         raise InputError(f"{path} has samples that are NaN or infinite; export it anew or leave it out")
     return np.pad(mono.numpy(), (0, n_samples - len(mono)))

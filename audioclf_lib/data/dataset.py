@@ -22,7 +22,7 @@ from tqdm import tqdm
 from audioclf_lib._support.cores import torch_threads
 from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
-from audioclf_lib._support.extras import fitting_torchaudio
+from audioclf_lib._support.extras import load_torchaudio
 from audioclf_lib.data import cache
 from audioclf_lib.data.audio import PREPARATION_VERSION, decoded_length, open_file, read_clip
 from audioclf_lib.data.windowing import HOP_SIZE, SAMPLE_RATE, WINDOW_SIZE, count_windows, find_silent_windows
@@ -195,9 +195,7 @@ class Listing:
         Raises:
             InputError: a file cannot be used.
         """
-        with fitting_torchaudio():
-            import torchaudio
-        decoder = [PREPARATION_VERSION, sf.__libsndfile_version__, torchaudio.__version__]
+        decoder = [PREPARATION_VERSION, sf.__libsndfile_version__, load_torchaudio().__version__]
         key = digest([self.clips["sha256"].tolist(), self.n_samples, SAMPLE_RATE, decoder], 16)
         return Dataset(
             name=self.name,

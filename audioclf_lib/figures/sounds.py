@@ -10,13 +10,12 @@ import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 
-from audioclf_lib._support.extras import fitting_torchaudio
+from audioclf_lib._support.extras import load_torchaudio
 from audioclf_lib.data import Dataset
 from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
 from audioclf_lib.figures import style
 
-with fitting_torchaudio():
-    import torchaudio
+torchaudio = load_torchaudio()
 
 
 def plot_waveform(

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from audioclf_lib._support.errors import InputError, plain_reason, quote
-from audioclf_lib._support.paths import project_folder, user_path
+from audioclf_lib._support.paths import folder_of, user_path
 from audioclf_lib.models.digest import source_digest
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 RECIPE_SETTINGS = ("dropout", "activation")  # arguments of __init__ that the recipe gives
-OWN_FOLDER = project_folder("examples")  # files in it are found by the names that they register
+OWN_FOLDER = folder_of("examples")  # files in it are found by the names that they register
 _Class = TypeVar("_Class", bound=type)
 
 

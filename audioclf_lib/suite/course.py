@@ -6,8 +6,10 @@ from pathlib import Path
 
 from audioclf_lib._support.paths import SHIPPED, explained, replace_file
 
-LAID: tuple[str, ...] = ("notebooks/*.ipynb", "examples/*.py", "workflow/plans/*.yaml", "workflow/studies/*.yaml")
-LAID += ("workflow/profiles/*/*", "report/README.md", "report/text/*.md", "data/README.md")
+LAID = (
+    *("notebooks/*.ipynb", "examples/*.py", "workflow/plans/*.yaml", "workflow/studies/*.yaml"),
+    *("workflow/profiles/*/*", "report/README.md", "report/text/*.md", "data/README.md"),
+)
 RENAMED = {"workflow/course/README.md": "README.md", "workflow/course/gitignore": ".gitignore"}
 
 

@@ -31,15 +31,7 @@ import psutil
 from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib._support.errors import InputError, quote
 from audioclf_lib._support.locks import hold_lock
-from audioclf_lib._support.paths import (
-    PROJECT_ROOT,
-    SHIPPED,
-    UNWRITABLE,
-    explained,
-    project_folder,
-    try_to_write,
-    user_path,
-)
+from audioclf_lib._support.paths import PROJECT_ROOT, SHIPPED, UNWRITABLE, explained, folder_of, try_to_write, user_path
 from audioclf_lib.config import DeviceName
 from audioclf_lib.data import load_dataset
 from audioclf_lib.runs.store import RunStore
@@ -49,7 +41,7 @@ from audioclf_lib.suite.plan import Plan, last_plan_path, read_settings, save_pl
 from audioclf_lib.training.environment import choose_device
 
 SNAKEFILE = SHIPPED / "workflow" / "Snakefile"
-PROFILES_DIR = project_folder("workflow/profiles")
+PROFILES_DIR = folder_of("workflow/profiles")
 THIS_MACHINE = "laptop"
 # executor -> what pip installs it with
 EXTRAS = {"local": "'audioclf[suite]'", "slurm": "'audioclf[slurm]'", "cluster-sync": "'audioclf[dask]'"}

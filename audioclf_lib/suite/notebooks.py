@@ -190,9 +190,8 @@ def _has_parameters(output: Path, parameters: Mapping[str, Any]) -> bool:
 
 
 def _execute(notebook: Path, output: Path, parameters: Mapping[str, Any], progress: Path) -> None:
-    with extra("suite"):
-        import papermill
-        from traitlets.config import Config
+    import papermill
+    from traitlets.config import Config
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # its own reader overlooks parameters, and warns of them
     # Not TMPDIR, which may be deep: the path of a Unix socket has at most 107 characters. The folder has mode 0700.

@@ -16,10 +16,10 @@ import yaml
 from pydantic import Field, model_validator
 
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
-from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, explained, project_folder, replace_file, user_path
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, explained, folder_of, replace_file, user_path
 from audioclf_lib.config import MAX_THREADS, DeviceName, Experiment, StrictModel
 
-PLANS_DIR = project_folder("workflow/plans")
+PLANS_DIR = folder_of("workflow/plans")
 DATASET_NAMES = ("demo", "esc10")  # a folder of such a name is given as ./demo
 # Settings of the plan that an experiment may have for itself.
 SHARED = ("epochs", "recipe", "recipe_changes", "test_fold")

@@ -31,7 +31,7 @@ from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError, quote
 from audioclf_lib._support.extras import extra
 from audioclf_lib._support.locks import hold_lock
-from audioclf_lib._support.paths import project_folder
+from audioclf_lib._support.paths import folder_of
 from audioclf_lib.config import DatasetFacts, Experiment, FitConfig, Recipe, StrictModel
 from audioclf_lib.data import Dataset
 from audioclf_lib.models.registry import RECIPE_SETTINGS
@@ -46,7 +46,7 @@ with extra("tune"):
     from optuna.trial import FrozenTrial, Trial, TrialState
     from sqlalchemy.exc import SQLAlchemyError
 
-STUDIES_DIR = project_folder("workflow/studies")
+STUDIES_DIR = folder_of("workflow/studies")
 # Settings of the recipe that reach a model through a method of its class, and change nothing where it has none.
 METHOD_FOR = {"time_pull": "pull_over_time", "encoder_lr_scale": "parameter_groups"}
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60  # a worker that was silent for the latter is taken for dead

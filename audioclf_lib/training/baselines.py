@@ -16,7 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 from torch.nn import functional as F
 
 from audioclf_lib._support.cores import torch_threads
-from audioclf_lib._support.extras import fitting_torchaudio
+from audioclf_lib._support.extras import load_torchaudio
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
 from audioclf_lib.config import rotation
 from audioclf_lib.data import Dataset
@@ -25,8 +25,7 @@ from audioclf_lib.metrics.baselines import Pair
 from audioclf_lib.metrics.scores import FloatArray
 from audioclf_lib.runs.store import RunStore
 
-with fitting_torchaudio():
-    import torchaudio
+torchaudio = load_torchaudio()
 
 VERSION = 1  # raise it when the same data set and seed would give another table than before
 N_MFCC, N_MELS = 20, 40

@@ -21,7 +21,7 @@ from audioclf_lib.data import dataset_facts, load_dataset
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.plan import Plan, save_plan
 
-COMMANDS = ["data", "run", "suite", "report", "tune", "predict", "export", "card"]
+COMMANDS = ["init", "data", "run", "suite", "report", "tune", "predict", "export", "card"]
 
 
 def test_help_names_every_command_and_every_option_is_explained() -> None:

@@ -20,6 +20,7 @@ import psutil
 import pytest
 from conftest import PROJECT_ROOT
 from standins import wait_until, write_notebook
+from torch.torch_version import TorchVersion
 
 from audioclf_lib._support import paths
 from audioclf_lib._support.cores import usable_cores
@@ -247,14 +248,14 @@ def test_an_old_python_is_named() -> None:
 
 @pytest.mark.parametrize("given", ["2.5.1+cu124", "1.13.0"])
 def test_an_old_torch_is_named(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.__version__", given)
+    monkeypatch.setattr("torch.__version__", TorchVersion(given))
     with pytest.raises(InputError, match=re.escape(f"torch {given} is too old for audioclf; install 2.6 or newer")):
         choose_device("cpu")
 
 
 @pytest.mark.parametrize("given", ["2.6.0+cu124", "2.15.0a0+git1234"])
 def test_another_torch_will_do(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.__version__", given)
+    monkeypatch.setattr("torch.__version__", TorchVersion(given))
     assert choose_device("cpu").type == "cpu"
 
 
@@ -287,8 +288,8 @@ def test_a_torchaudio_of_another_release_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2
     (sentence,) = done.stderr.splitlines()
     assert re.fullmatch(
-        r"audioclf: torchaudio \S+ does not load beside torch \S+ \(libtorchaudio\.so: undefined symbol: _ZN3c10\); "
-        "install the one of the same release, from where torch came",
+        r"audioclf: torchaudio does not load beside this torch \(libtorchaudio\.so: undefined symbol: _ZN3c10\); "
+        "install the one of torch's release, from where torch came",
         sentence,
     )
 

@@ -17,8 +17,8 @@ from audioclf_lib.suite.course import lay_course
 
 NOTEBOOKS = sorted(path.name for path in (PROJECT_ROOT / "notebooks").glob("*.ipynb"))
 WHERE = """
-from audioclf_lib._support.paths import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, NOTEBOOKS_DIR, PROJECT_ROOT, project_folder
-print(PROJECT_ROOT, NOTEBOOKS_DIR, project_folder("workflow/plans"), DEFAULT_RUNS_DIR, DEFAULT_DATA_DIR, sep="\\n")
+from audioclf_lib._support.paths import DEFAULT_DATA_DIR, DEFAULT_RUNS_DIR, NOTEBOOKS_DIR, PROJECT_ROOT, folder_of
+print(PROJECT_ROOT, NOTEBOOKS_DIR, folder_of("workflow/plans"), DEFAULT_RUNS_DIR, DEFAULT_DATA_DIR, sep="\\n")
 """
 
 
