@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 ProtocolName = Literal["kfold", "split", "rotation"]
 RecipeName = Literal["as-written", "tuned"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+LogName = Literal["none", "tensorboard", "wandb"]
 
 RECIPES: tuple[str, ...] = get_args(RecipeName)
 
@@ -284,6 +285,7 @@ class Experiment(StrictModel):
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         threads: processor threads that train a fit.
         runs_dir: where run folders are kept.
+        log: what else is told of every epoch: ``"none"``, ``"tensorboard"`` or ``"wandb"``.
 
     Raises:
         InputError: an unknown or impossible value.
@@ -303,6 +305,7 @@ class Experiment(StrictModel):
     device: DeviceName = "auto"
     threads: int = Field(1, ge=1, le=MAX_THREADS)
     runs_dir: RunsDir = DEFAULT_RUNS_DIR
+    log: LogName = "none"
 
     @model_validator(mode="before")
     @classmethod

@@ -24,8 +24,13 @@ def extra(name: str) -> Iterator[None]:
 
 
 def require_extra(name: str, *modules: str) -> None:
-    """Raise InputError if one of the modules that ``audioclf[name]`` brings is not installed; imports none of them."""
-    for module in modules:
+    """Raise InputError if one of the modules that ``audioclf[name]`` brings is not installed; imports none of them.
+
+    Args:
+        name: of the extra; ``none`` needs nothing.
+        modules: to be imported; the one of that name unless given.
+    """
+    for module in () if name == "none" else modules or (name,):
         if find_spec(module) is None:
             raise missing(module, name)
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from audioclf_lib._support.errors import InputError, one_line, quote
+from audioclf_lib._support.extras import require_extra
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, NOTEBOOKS_DIR, PROJECT_ROOT, user_path
+from audioclf_lib.cli.inference import card, export, predict
 
 if TYPE_CHECKING:
     from audioclf_lib.config import Experiment
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 # As in ``config``, which takes long to import.
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+LogName = Literal["none", "tensorboard", "wandb"]
 RecipeName = Literal["as-written", "tuned"]
 ProtocolName = Literal["kfold", "split", "rotation"]
 
@@ -57,6 +60,7 @@ RecipeChangesOption = Annotated[
     str | None, typer.Option(help='Recipe settings to change, as a JSON object: {"dropout": 0.3}.')
 ]
 DeviceOption = Annotated[DeviceName | None, typer.Option(help="Where to compute; auto unless given.")]
+LogOption = Annotated[LogName | None, typer.Option(help="Where epochs and final figures are logged, too.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of every fit, and of a search.")]
 ParameterOption = Annotated[
     list[str] | None,
@@ -108,6 +112,7 @@ def run(
     protocol: Annotated[ProtocolName | None, typer.Option(help="For the .py file of a model.")] = None,
     recipe_changes: RecipeChangesOption = None,
     device: DeviceOption = None,
+    log: LogOption = None,
     runs_dir: OwnRunsDirOption = None,
     parameter: ParameterOption = None,
     output: Annotated[
@@ -131,8 +136,10 @@ def run(
         protocol=protocol,
         recipe_changes=recipe_changes,
         device=device,
+        log=log,
         runs_dir=str(runs_dir.resolve()) if runs_dir else None,
     )
+    require_extra(log or "none")
     experiment, job = _parse_experiment(target, given), None
     if experiment:
         choose_device(experiment.device)  # raises if it is not present
@@ -163,6 +170,7 @@ def suite(
     recipe: Annotated[RecipeName | None, typer.Option(help="How fits are trained.")] = None,
     recipe_changes: RecipeChangesOption = None,
     device: Annotated[DeviceName, typer.Option(help="Where to compute.")] = "auto",
+    log: LogOption = None,
     runs_dir: RunsDirOption = DEFAULT_RUNS_DIR,
     jobs: Annotated[
         int | None,
@@ -187,9 +195,10 @@ def suite(
     from audioclf_lib.suite.plan import load_plan, load_plans
 
     changes: dict[str, Any] = {"epochs": epochs, "seeds": None if seeds is None else seeds.split(",")}
-    changes |= {"test_fold": test_fold, "recipe": recipe, "recipe_changes": recipe_changes}
+    changes |= {"test_fold": test_fold, "recipe": recipe, "recipe_changes": recipe_changes, "log": log}
     chosen = [load_plan(plan, dataset)] if dataset else load_plans(plan)
     plans = [each.changed(**changes) for each in chosen]
+    require_extra(plans[0].log)
     tables.show(tables.describe_plan(plans))
     where: dict[str, Any] = {"runs_dir": runs_dir, "notebooks_dir": notebooks_dir, "device": device, "jobs": jobs}
     if dry_run:
@@ -291,75 +300,8 @@ def tune(
         _say(f"settings of its model: {json.dumps(found.best.model_settings)}")
 
 
-_RUN = typer.Argument(metavar="RUN", help="A run folder, the id of a fit, an experiment, or best.")
-RunArgument = Annotated[str, _RUN]
-SearchedDirOption = Annotated[
-    Path | None,
-    typer.Option(help="Where RUN is searched.", show_default="report/runs, then published", callback=_given_path),
-]
-
-
-@app.command()
-def predict(
-    run: RunArgument,
-    files: Annotated[list[str], typer.Argument(metavar="FILE|FOLDER...", help="Sounds of any length and format.")],
-    windows: Annotated[bool, typer.Option("--windows", help="The answer over time: a row for each window.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: all probabilities.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: all probabilities.")] = False,
-    runs_dir: SearchedDirOption = None,
-) -> None:
-    """Tell what sounds are with a trained run; the fits of an experiment vote."""
-    from audioclf_lib.cli.tables import answers_table, show
-    from audioclf_lib.inference import predict
-
-    found = predict(run, files, runs_dir=runs_dir)
-    table, n_classes = found.table(windows=windows), len(found.clips.columns)
-    if as_csv:
-        print(table.to_csv(index=False, lineterminator="\n"), end="")
-    elif as_json:
-        facts, shares = (part.to_dict("records") for part in (table.iloc[:, :-n_classes], table.iloc[:, -n_classes:]))
-        nested = [fact | {"probabilities": each} for fact, each in zip(facts, shares, strict=True)]
-        print(json.dumps(nested, ensure_ascii=False, indent=2))
-    else:
-        show(answers_table(found, windows=windows))
-    for reason in found.failed.values():
-        _stderr(one_line(reason))
-    if found.failed:
-        raise typer.Exit(FAILED)
-
-
-@app.command()
-def export(
-    run: RunArgument,
-    to: Annotated[Literal["onnx"], typer.Option(help="What to write.")] = "onnx",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder to make.", show_default="the fit's id", callback=_given_path),
-    ] = None,
-    runs_dir: SearchedDirOption = None,
-) -> None:
-    """Write a fit's network, its input normalisation inside, and its model card for use elsewhere."""
-    from audioclf_lib._support.paths import explained, replace_file
-    from audioclf_lib.cli.tables import show, shown_path
-    from audioclf_lib.inference import choose_fit, export_onnx
-    from audioclf_lib.report.card import CARD, model_card
-
-    fit = choose_fit(run, runs_dir)
-    folder = output or Path(fit.config.fit_id)
-    text = model_card(fit)
-    export_onnx(fit, folder / f"model.{to}")
-    with explained(folder, "free space or choose another folder"):
-        replace_file(folder / CARD, text.encode())
-    show(f"exported: {shown_path(folder / 'model.onnx')}, {shown_path(folder / CARD)}")
-
-
-@app.command()
-def card(run: RunArgument, runs_dir: SearchedDirOption = None) -> None:
-    """Show the model card of a fit: its data, its scores, and what it must not be used for."""
-    from audioclf_lib.inference import choose_fit
-    from audioclf_lib.report.card import model_card
-
-    print(model_card(choose_fit(run, runs_dir)), end="")
+for command in (predict, export, card):
+    app.command()(command)
 
 
 def main() -> None:

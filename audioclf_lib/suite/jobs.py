@@ -252,6 +252,8 @@ def notebook_parameters(experiment: Experiment) -> dict[str, Any]:
         parameters["model_settings"] = json.dumps(experiment.model_settings)
     else:
         parameters |= experiment.model_settings
+    if experiment.log != "none":  # which older notebooks do not know
+        parameters["log"] = experiment.log
     if experiment.val_folds is not None:
         parameters["val_folds"] = list(experiment.val_folds)
     if experiment.protocol == "rotation":

@@ -17,13 +17,20 @@ from pydantic import Field, model_validator
 
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, explained, folder_of, replace_file, user_path
-from audioclf_lib.config import MAX_THREADS, DeviceName, Experiment, StrictModel
+from audioclf_lib.config import MAX_THREADS, DeviceName, Experiment, LogName, StrictModel
 
 PLANS_DIR = folder_of("workflow/plans")
 DATASET_NAMES = ("demo", "esc10")  # a folder of such a name is given as ./demo
 # Settings of the plan that an experiment may have for itself.
 SHARED = ("epochs", "recipe", "recipe_changes", "test_fold")
-NOT_IN_A_PLAN = ("dataset", "device", "runs_dir", "threads", "val_folds")  # settings of all experiments of a suite
+NOT_IN_A_PLAN = (
+    "dataset",
+    "device",
+    "runs_dir",
+    "threads",
+    "log",
+    "val_folds",
+)  # settings of all experiments of a suite
 MAX_COMBINATIONS = 1000  # of the values in lists
 
 
@@ -43,6 +50,7 @@ class Plan(StrictModel):
         learning_rate: a short way to give the recipe change of that name, which is where it goes.
         seeds: one experiment for each, unless the experiment has a ``seed`` of its own.
         threads: processor threads that train a fit.
+        log: where epochs and final figures are logged: ``tensorboard`` or ``wandb``.
         spread_folds: run every fit of a k-fold experiment as a notebook of its own first, so that they can run at once.
         ablation: the recipe as written with one change at a time; None: there is none.
         contrasts: pairs of architectures, by their labels (``[cnn, transformer-h2]``), whose difference is tested;
@@ -62,6 +70,7 @@ class Plan(StrictModel):
     learning_rate: None = None
     test_fold: Any = 1
     threads: int = Field(1, ge=1, le=MAX_THREADS)
+    log: LogName = "none"
     spread_folds: bool = False
     ablation: Ablation | None = None
     contrasts: tuple[tuple[str, str], ...] = ()
@@ -132,7 +141,7 @@ class Plan(StrictModel):
 
     def _all_experiments(self, device: DeviceName, runs_dir: Path | str) -> list[tuple[Experiment, bool]]:
         """Every experiment once, and True if it is a check."""
-        fixed = {"dataset": self.dataset, "threads": self.threads, "device": device, "runs_dir": runs_dir}
+        fixed = self.model_dump(include={"dataset", "threads", "log"}) | {"device": device, "runs_dir": runs_dir}
         folds = _values(self.model_dump(), "test_fold")
         found: dict[str, Experiment] = {}
         for seed in self.seeds:

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -19,11 +20,12 @@ from typing import Any
 
 from audioclf_lib._support.cores import usable_cores
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
-from audioclf_lib.config import FitConfig
+from audioclf_lib.config import FitConfig, LogName
 from audioclf_lib.data import Dataset
 from audioclf_lib.models import find_model
 from audioclf_lib.runs.store import Run, RunStore
 from audioclf_lib.training.environment import choose_device
+from audioclf_lib.training.loggers import Logger
 from audioclf_lib.training.trainer import Progress, fit, model_of
 
 # Set to 1 where notebooks run side by side, as in a suite: then each trains one fit at a time.
@@ -38,6 +40,7 @@ def fit_all(
     device: str = "auto",
     progress: Progress | None = None,
     processes: int | None = None,
+    log: LogName = "none",
 ) -> list[Run]:
     """Train fits that are not there yet, as :func:`audioclf_lib.training.trainer` does, several at once.
 
@@ -45,13 +48,30 @@ def fit_all(
         configs, dataset, runs_dir, device, progress: as of ``fit``; ``progress`` is called in this process.
         processes: fits at once; unless given, what the environment variable ``AUDIOCLF_PROCESSES`` says, else as many
             as there are cores for their threads, and one on a GPU.
+        log: where epochs and final figures are logged, see :mod:`audioclf_lib.training.loggers`.
 
     Returns:
         The finished runs, in the order of ``configs``. If a process is killed, they are trained one after another.
 
     Raises:
-        InputError: as of ``fit``; the other fits are stopped then and go on from their checkpoints when asked for.
+        InputError: as of ``fit``; the other fits are stopped then and go on from their checkpoints when asked for. Or
+            what ``log`` needs is not installed.
     """
+    logger = Logger(log, RunStore(runs_dir).runs_dir, progress)
+    with closing(logger):
+        runs = _train_missing(configs, dataset, runs_dir, device, logger, processes)
+        logger.finish(runs)
+    return runs
+
+
+def _train_missing(
+    configs: Sequence[FitConfig],
+    dataset: Dataset,
+    runs_dir: Path | str,
+    device: str,
+    progress: Progress,
+    processes: int | None,
+) -> list[Run]:
     store = RunStore(runs_dir)
     missing = [config for config in configs if not store.is_whole(config)]
     if processes is None:
@@ -68,7 +88,7 @@ def fit_all(
 
 
 def _train_side_by_side(
-    configs: Sequence[FitConfig], options: dict[str, Any], progress: Progress | None, processes: int
+    configs: Sequence[FitConfig], options: dict[str, Any], progress: Progress, processes: int
 ) -> FitConfig | None:
     """Train all fits; the first whose process fails or is killed ends the others and is returned."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
@@ -98,7 +118,7 @@ def _train_side_by_side(
                     if process.exitcode != 0:
                         return config
                     continue
-                if share is None and progress is not None:
+                if share is None:
                     progress(config, history)
                 elif share is not None and on_step is not None:
                     on_step(config, history, share)

@@ -63,7 +63,7 @@ except SystemExit:
 
 
 def test_the_choices_of_options_are_those_of_the_configuration() -> None:
-    for name in ("DeviceName", "RecipeName", "ProtocolName"):
+    for name in ("DeviceName", "LogName", "RecipeName", "ProtocolName"):
         assert getattr(cli, name) == getattr(config, name)
 
 

@@ -29,6 +29,7 @@ from audioclf_lib.suite.jobs import (
     plan_jobs,
     suite_jobs,
 )
+from audioclf_lib.suite.parameters import known_parameters
 from audioclf_lib.suite.plan import Plan
 
 MEL_CNN = str(PROJECT_ROOT / "examples" / "mel_cnn.py")
@@ -365,3 +366,17 @@ def test_the_command_tells_the_time_left_in_one_line(
     assert capsys.readouterr().out.splitlines()[-1] == (
         "3 of 3 runs are to do; 1 of 4 different fits are trained; about 1 min of training left with 1 run at a time"
     )
+
+
+def test_a_log_is_told_to_every_experiments_notebook_and_changes_no_job() -> None:
+    experiments = [
+        CNN,
+        {"model": "transformer", "protocol": ["kfold", "split"]},
+        {"model": MEL_CNN, "protocol": "split"},
+    ]
+    plain, logged = (jobs_of(experiments=experiments, log=log) for log in ("none", "wandb"))
+    assert [job.key for job in logged] == [job.key for job in plain]
+    assert [job.fits for job in logged] == [job.fits for job in plain]
+    for job in logged[1:]:
+        assert job.parameters["log"] == "wandb" and "log" in known_parameters(job.notebook)
+    assert all("log" not in job.parameters for job in plain), "notebooks of before, too, are given what they know"
