@@ -592,12 +592,11 @@ FOLDER_FAULTS: dict[str, tuple[Change, str, str]] = {
         "levels",
         "correct it",
     ),
-    "no table": (lambda folder: (folder / "labels.csv").unlink(), "sounds has neither", "write a labels.csv"),
-    "table links to itself": (link_to_itself("labels.csv"), "sounds has neither", "write a labels.csv"),
-    "empty table": (write("labels.csv", b""), "no column 'filename'", "write a comma-separated table"),
+    "no table": (lambda folder: (folder / "labels.csv").unlink(), "sounds holds sounds", "write a labels.csv"),
+    "table links to itself": (link_to_itself("labels.csv"), "sounds holds sounds", "write a labels.csv"),
+    "empty table": (write("labels.csv", b""), "no column 'filename'", "write a table with"),
     "table without rows": (write("labels.csv", HEAD), "no clips", "list at least one"),
-    "table is no text": (write("labels.csv", HEAD + b"\xff\xfe\xfa,a,1\n"), "labels.csv cannot be read", "UTF-8"),
-    "table in UTF-16": (write("labels.csv", "filename,label,fold\n".encode("utf-16")), "labels.csv cannot", "UTF-8"),
+    "table is no text": (write("labels.csv", HEAD + b"\xff\xfe\x81,a,1\n"), "labels.csv cannot be read", "UTF-8"),
     "table is a sound": (
         lambda folder: shutil.copy(folder / "low-1.wav", folder / "labels.csv"),
         "labels.csv",
@@ -612,18 +611,23 @@ FOLDER_FAULTS: dict[str, tuple[Change, str, str]] = {
     ),
     "open quote": (write("labels.csv", HEAD + b'"a.wav,x,1\n'), "labels.csv cannot be read", "save it as"),
     "entry without end": (write("labels.csv", HEAD + b"a" * 200_000), "labels.csv cannot be read", "save it as"),
-    "semicolons": (write("labels.csv", b"filename;label;fold\na.wav;x;1\n"), "'filename'", "comma-separated"),
-    "semicolons and a byte order mark": (
-        write("labels.csv", b"\xef\xbb\xbffilename;label;fold\n"),
-        "'filename'",
-        "comma",
+    "no filename column": (drop_column("filename"), "no column 'filename' or 'file'", "write a table with"),
+    "no label column": (drop_column("label"), "no column 'label' or 'class'", "write a table with"),
+    "no fold column, and few files": (drop_column("fold"), "'high' has 3, 'low' has 3", "--make-folds 3"),
+    "two columns for the label": (
+        write("labels.csv", b"filename,Class,category,fold\na.wav,x,y,1\n"),
+        "two columns for 'label', 'Class' and 'category'",
+        "write a table with",
     ),
-    "no filename column": (drop_column("filename"), "'filename'", "write a comma-separated table with"),
-    "no label column": (drop_column("label"), "'label'", "write a comma-separated table with"),
-    "no fold column": (drop_column("fold"), "'fold'", "write a comma-separated table with"),
+    "labels that differ by case": (put("label", "Low"), "'Low' and 'low' differ by case alone", "write them alike"),
+    "two tables": (
+        lambda folder: shutil.copy(folder / "labels.csv", folder / "Labels.CSV"),
+        "sounds has ",
+        "leave one of them",
+    ),
     "column twice": (
         write("labels.csv", b"filename,label,fold, label\na.wav,x,1,y\n"),
-        "two columns 'label'",
+        "two columns for 'label'",
         "write a",
     ),
     "empty label": (put("label", "", row=1), "labels.csv, line 3", "fill it in or drop the line"),
@@ -710,8 +714,8 @@ def test_folds_that_are_not_there_are_told_before_anything_is_decoded(refuse: Re
 
 
 ESC50_FAULTS: dict[str, tuple[Change, str, str]] = {
-    "no category column": (drop_column("category"), "'category'", "write a comma-separated table"),
-    "no source column": (drop_column("src_file"), "'src_file'", "write a comma-separated table"),
+    "no category column": (drop_column("category"), "no column 'label' or 'category'", "write a table with"),
+    "no source column": (drop_column("src_file"), "no column 'source' or 'srcfile'", "write a table with"),
     "unknown class": (
         put("category", "unicorn", row=4),
         "esc50.csv, line 6: there is target 0 for 'unicorn' and for 'dog'",
