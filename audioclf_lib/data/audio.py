@@ -222,7 +222,7 @@ class _EndlessFile:
 @contextmanager
 def _open_sound(path: Path) -> Iterator[_Sound]:
     try:
-        with open_file(path) as file, _quiet_decoder(), ExitStack() as opened:
+        with _quiet_decoder(), open_file(path) as file, ExitStack() as opened:  # else the file may become stderr
             sound = _start_decoder(path, file, opened)
             if sound.samplerate < MIN_SAMPLE_RATE:
                 raise InputError(f"{path} has a rate of {sound.samplerate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
