@@ -103,6 +103,17 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "data set for the suite unknown": (["suite", "--dataset", "nonsense"], "'nonsense'", "check the name or the path"),
     "classes of ESC-10 in the demo set": (["data", "demo:esc10"], "'demo'", "leave it out"),
     "clip length for the demo set": (["data", "demo:4s"], "'demo'", "leave it out"),
+    "folds for the demo set": (
+        ["data", "demo", "--make-folds", "4"],
+        "'demo' has folds",
+        "own folder alone",
+    ),
+    "sources for the demo set": (
+        ["data", "demo", "--source-pattern", "x"],
+        "'demo' has folds",
+        "own folder",
+    ),
+    "folds in words": (["data", "demo", "--make-folds", "four"], "--make-folds", "an integer"),
     "no epochs": (["suite", "--epochs", "0"], "epochs = 0", "greater than or equal to 1"),
     "negative epochs": (["suite", "--epochs", "-3"], "epochs = -3", "greater than or equal to 1"),
     "epochs in words": (["suite", "--epochs", "ten"], "--epochs", "an integer"),
@@ -577,6 +588,11 @@ def same_file_spelled_twice(folder: Path) -> None:
     table(folder, lambda clips: pd.concat([clips, pd.DataFrame([row])]))
 
 
+def no_phone_sound(folder: Path) -> None:
+    (folder / "x.m4a").write_bytes(b"no sound at all")
+    put("filename", "x.m4a")(folder)
+
+
 HEAD = b"filename,label,fold\n"
 
 # What is done to a good folder, what the sentence must name, and what it must say to do.
@@ -620,6 +636,7 @@ FOLDER_FAULTS: dict[str, tuple[Change, str, str]] = {
         "write a table with",
     ),
     "labels that differ by case": (put("label", "Low"), "'Low' and 'low' differ by case alone", "write them alike"),
+    "sound of a phone that is none": (no_phone_sound, "x.m4a ", "ffmpeg"),
     "two tables": (
         lambda folder: shutil.copy(folder / "labels.csv", folder / "Labels.CSV"),
         "sounds has ",
