@@ -5,7 +5,7 @@ PLAN ?= demo
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.audioclf-installed
-SYSTEM_PACKAGES := poppler-utils chromium \
+SYSTEM_PACKAGES := poppler-utils chromium ffmpeg \
 	slurmctld slurmd slurm-client munge iproute2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -85,7 +85,7 @@ lock: setup ## pin the newest versions that pyproject.toml allows, with hashes
 		--output-file benchmarks/requirements.lock
 	@! grep -n '://' requirements.lock benchmarks/requirements.lock || { echo 'requirements.lock names an address; remove it' >&2; exit 1; }
 
-system-packages: ## install what some tests need from Debian: poppler, Chromium, Slurm
+system-packages: ## install what some tests need from Debian: poppler, Chromium, ffmpeg, Slurm
 	@if ! command -v apt-get >/dev/null; then \
 		echo 'no apt-get here: tests that need $(SYSTEM_PACKAGES) will be skipped'; \
 	elif dpkg -s $(SYSTEM_PACKAGES) >/dev/null 2>&1; then \

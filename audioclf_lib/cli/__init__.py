@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -52,7 +53,9 @@ def _given_dataset(name_or_path: str | None) -> str | None:
     return resolve_dataset(name_or_path) if name_or_path else None
 
 
-_DATASET = typer.Option("--dataset", "-d", callback=_given_dataset, help="demo, esc10, or a folder of recordings.")
+_DATASET = typer.Option(
+    "--dataset", "-d", callback=_given_dataset, help="demo, esc10, or recordings: a folder, a zip, a table."
+)
 DatasetOption = Annotated[str | None, _DATASET]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", "-e", help="Epochs of every fit.")]
 TestFoldOption = Annotated[int | None, typer.Option(help="Fold that is never trained on.")]
@@ -85,14 +88,28 @@ def init(
 
 @app.command()
 def data(
-    name_or_path: Annotated[str, typer.Argument(help="demo, esc10, or a folder with recordings.")] = "demo",
+    name_or_path: Annotated[
+        str, typer.Argument(help="demo, esc10, a folder with recordings, a zip of one, or a labels.csv.")
+    ] = "demo",
+    make_folds: Annotated[
+        int | None, typer.Option(metavar="N", help="Make N folds anew, for recordings without.", show_default="5")
+    ] = None,
+    source_pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Make folds anew; what it finds in a file's name is the clip's source.",
+        ),
+    ] = None,
 ) -> None:
-    """Load and check a data set (downloading esc10 if there is no copy), and say what it holds."""
-    from audioclf_lib.cli.tables import dataset_table, show
-    from audioclf_lib.data import DEFAULT_DATA_DIR, load_dataset
+    """Load and check a data set (downloading esc10 if there is no copy), and say what it holds and what is odd."""
+    from audioclf_lib.cli.tables import dataset_table, oddity_table, show
+    from audioclf_lib.data import DEFAULT_DATA_DIR, find_oddities, load_dataset
     from audioclf_lib.suite.plan import resolve_dataset
 
-    show(dataset_table(load_dataset(resolve_dataset(name_or_path)), DEFAULT_DATA_DIR))
+    dataset = load_dataset(resolve_dataset(name_or_path), make_folds=make_folds, source_pattern=source_pattern)
+    show(dataset_table(dataset, DEFAULT_DATA_DIR))
+    show(oddity_table(find_oddities(dataset)))
 
 
 @app.command()
@@ -306,6 +323,7 @@ for command in (predict, export, card):
 
 def main() -> None:
     """Entry point of the command."""
+    warnings.formatwarning = lambda message, *_, **__: f"audioclf: {one_line(str(message))}\n"  # without our code
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without ± or – shows a question mark

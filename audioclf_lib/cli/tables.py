@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from audioclf_lib.inference import Prediction
     from audioclf_lib.suite.search import StudyResult
 
+MAX_NAMES = 5  # of clips that are odd alike
 MAX_ROWS = 40  # of a dry run's table; beyond that, runs of one kind share a row
 
 
@@ -82,6 +83,7 @@ def dataset_table(dataset: Dataset, data_dir: Path) -> Table:
     folds = sorted({int(fold) for fold in dataset.folds})
     n_silent, n_windows = int(dataset.silent.sum()), dataset.silent.size
     rows = {
+        "what": dataset.description,
         "clips": f"{len(dataset)} of {dataset.waveforms.shape[1] / dataset.sample_rate:g} s",
         "classes": f"{len(dataset.class_names)}: {', '.join(dataset.class_names)}",
         "clips per fold": ", ".join(f"{fold}: {int((dataset.folds == fold).sum())}" for fold in folds),
@@ -92,6 +94,15 @@ def dataset_table(dataset: Dataset, data_dir: Path) -> Table:
         "kept in": str(data_dir),
     }
     return _table(f"Data set {dataset.name}", ("", ""), list(rows.items()))
+
+
+def oddity_table(oddities: dict[str, list[str]]) -> Table:
+    """What is odd about a data set, with the first names of each kind."""
+    rows = []
+    for what, names in oddities.items():
+        shown = names[:MAX_NAMES] + [f"and {len(names) - MAX_NAMES:,} more"] * (len(names) > MAX_NAMES)
+        rows.append((what, f"{len(names):,}", "\n".join(one_line(name) for name in shown)))
+    return _table("What is odd" if rows else "Nothing is odd", ("", "how many", "which"), rows, texts=("which",))
 
 
 def dry_run_table(expected: DryRun) -> Table:

@@ -24,7 +24,7 @@ from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
 from audioclf_lib._support.extras import load_torchaudio
 from audioclf_lib.data import cache
-from audioclf_lib.data.audio import PREPARATION_VERSION, decoded_length, open_file, read_clip
+from audioclf_lib.data.audio import PREPARATION_VERSION, REPAIR_VERSION, decoded_length, open_file, read_clip
 from audioclf_lib.data.windowing import HOP_SIZE, SAMPLE_RATE, WINDOW_SIZE, count_windows, find_silent_windows
 
 MIN_FOLDS = 3  # for training, validation and test
@@ -57,6 +57,7 @@ class Dataset:
         fingerprint: 16 hexadecimal digits, the same for the same content on every machine.
         description: one phrase for captions.
         licence: of the recordings.
+        paths: of the sound files; none if the clips are generated.
 
     Raises:
         InputError: the clips cannot serve for training, validation and test; see ``check_clips``.
@@ -73,6 +74,7 @@ class Dataset:
     fingerprint: str
     description: str = ""
     licence: str = ""
+    paths: tuple[Path, ...] = ()
 
     sample_rate: ClassVar[int] = SAMPLE_RATE
 
@@ -83,7 +85,7 @@ class Dataset:
         clips = {"clip_id": self.clip_ids, "label": self.labels, "fold": self.folds, "source": self.sources}
         # pandas raises ValueError if a column has another length than the index.
         check_clips(self.name, pd.DataFrame(clips, index=range(len(self.waveforms))), self.class_names)
-        if not np.isfinite(self.waveforms).all():
+        if not all(np.isfinite(clip).all() for clip in self.waveforms):  # one by one: together they may fill the memory
             raise InputError(f"data set {self.name!r} has samples that are NaN or infinite; leave their clips out")
 
     def __len__(self) -> int:
@@ -162,6 +164,7 @@ class Listing:
         clip_seconds: length to which every clip is trimmed or zero-padded; by default the whole windows of the
             longest clip, at least one window (1 s) and at most 30 s.
         description, licence: for captions.
+        made_folds: where the folds are kept if they were made.
 
     Raises:
         InputError: a file, the list as a whole or the length cannot be used.
@@ -173,6 +176,7 @@ class Listing:
     clip_seconds: float | None
     description: str
     licence: str
+    made_folds: Path | None = None
 
     def __post_init__(self) -> None:
         self.clips = self.clips.assign(label=[self.class_names.index(label) for label in self.clips["label"]])
@@ -195,11 +199,12 @@ class Listing:
         Raises:
             InputError: a file cannot be used.
         """
-        decoder = [PREPARATION_VERSION, sf.__libsndfile_version__, load_torchaudio().__version__]
+        decoder = [PREPARATION_VERSION, REPAIR_VERSION, sf.__libsndfile_version__, load_torchaudio().__version__]
         key = digest([self.clips["sha256"].tolist(), self.n_samples, SAMPLE_RATE, decoder], 16)
+        kept = data_dir / "cache" / f"{self.slug[:20]}-{key}.npy"
         return Dataset(
             name=self.name,
-            waveforms=cache.load_or_build(data_dir / "cache" / f"{self.slug[:20]}-{key}.npy", self._decode),
+            waveforms=cache.load_or_build(kept, (len(self.clips), self.n_samples), self._decode),
             labels=self.clips["label"].to_numpy(np.int64),
             folds=self.folds,
             clip_ids=tuple(self.clips["clip_id"]),
@@ -208,15 +213,14 @@ class Listing:
             fingerprint=self.fingerprint,
             description=self.description,
             licence=self.licence,
+            paths=tuple(self.clips["path"]),
         )
 
-    def _decode(self) -> npt.NDArray[np.float32]:
-        waveforms = np.empty((len(self.clips), self.n_samples), dtype=np.float32)
+    def _decode(self) -> Iterator[npt.NDArray[np.float32]]:
         progress = tqdm(self.clips["path"], f"decoding {self.name}", unit="clip", leave=False, disable=None)
         with torch_threads(1):  # a clip is too short to share, and on a busy machine threads wait for each other
-            for row, path in enumerate(progress):
-                waveforms[row] = read_clip(path, self.n_samples)
-        return waveforms
+            for path in progress:
+                yield read_clip(path, self.n_samples)
 
 
 def _clip_samples(paths: Iterable[Path], clip_seconds: float | None) -> int:

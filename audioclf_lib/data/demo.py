@@ -41,7 +41,8 @@ def load_demo(data_dir: Path) -> Dataset:
         data_dir: the clips are kept in its ``cache`` folder, under a name that changes with this module.
     """
     key = digest([Path(__file__).read_text(encoding="utf-8"), np.__version__, scipy.__version__], 16)
-    waveforms = cache.load_or_build(data_dir / "cache" / f"demo-{key}.npy", make_clips)
+    shape = (len(FOLDS) * len(ESC10_CLASSES), CLIP_SAMPLES)
+    waveforms = cache.load_or_build(data_dir / "cache" / f"demo-{key}.npy", shape, make_clips)
     samples = np.round(waveforms * 2**15).astype("<i2")  # the 16-bit samples of ``make_clip``
     clip_ids = tuple(f"demo-{fold}-{name.replace(' ', '-')}" for fold in FOLDS for name in ESC10_CLASSES)
     return Dataset(

@@ -1,10 +1,11 @@
-"""Download a zip archive and unpack it, completely or not at all."""
+"""Zip archives, downloaded or the user's own: unpacked completely or not at all."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import stat
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -13,9 +14,10 @@ from pathlib import Path
 import pooch
 import requests
 
+from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.locks import hold_lock
-from audioclf_lib._support.paths import explained, folder_for
+from audioclf_lib._support.paths import UNWRITABLE, explained, folder_for
 from audioclf_lib.data.tables import leaves_folder
 
 # ESC-10's archive holds 42 MB in about 400 files.
@@ -96,3 +98,34 @@ def unpack(archive: Path, folder: Path) -> Path:
     if len(tops) != 1:
         raise InputError(f"the archive holds {len(tops)} folders instead of one; {OTHER_SOURCE}")
     return tops[0]
+
+
+def unpack_own(archive: Path, folder: Path) -> Path:
+    """Unpack an archive that the user gives below ``folder``, unless that was done before.
+
+    It may be as large as there is room, and its files stay in its folder whatever they are called: ``zipfile`` drops
+    ``..`` and roots from their names, and makes no links.
+
+    Returns:
+        the folder, whose name tells the archive's content; or the one folder that the archive consists of.
+
+    Raises:
+        InputError: not a whole zip archive, encrypted, or no room for it.
+    """
+    remedy = "make some there, or unpack the archive yourself"
+    try:
+        with zipfile.ZipFile(archive) as content, explained(folder, remedy, only=UNWRITABLE):
+            members = [(member.filename, member.CRC, member.file_size) for member in content.infolist()]
+            target = folder / f"{archive.stem[:20]}-{digest(members, 16)}"
+            folder.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                if sum(size for _, _, size in members) > shutil.disk_usage(folder).free:
+                    raise InputError(f"{archive} needs more room than there is in {folder}; {remedy}")
+                with tempfile.TemporaryDirectory(dir=folder) as draft:
+                    content.extractall(Path(draft, "whole"))
+                    if not target.exists():  # another process was not faster
+                        os.rename(Path(draft, "whole"), target)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
+        raise InputError(f"{archive} is no whole zip archive ({error}); copy it anew, or unpack it yourself") from None
+    inside = [path for path in target.iterdir() if path.name != "__MACOSX"]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else target

@@ -1,4 +1,4 @@
-"""ESC-10 and ESC-50 (K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015)."""
+"""ESC-10 (K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from audioclf_lib._support.errors import InputError, quote
+from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import PROJECT_ROOT, user_path
 from audioclf_lib.data.dataset import Listing, hash_files
 from audioclf_lib.data.download import download_archive
-from audioclf_lib.data.tables import file_column, number_column, read_table
 
 CLIP_SECONDS = 5
 
@@ -24,8 +23,6 @@ ESC10_CLASSES = (
 )
 # fmt: on
 ESC10_FOLDERS = tuple(f"{number:03} - {name.capitalize()}" for number, name in enumerate(ESC10_CLASSES, start=1))
-
-ESC50_TABLE = Path("meta", "esc50.csv")
 
 
 def read_registry() -> pd.DataFrame:
@@ -94,37 +91,4 @@ def list_esc10(folder: Path) -> Listing:
         clip_seconds=CLIP_SECONDS,
         description="ESC-10: 400 environmental recordings of 5 s in ten classes and five folds (Piczak 2015)",
         licence="CC BY 3.0; credits for every clip in the data set's README",
-    )
-
-
-def list_esc50(folder: Path, *, esc10_only: bool = False) -> Listing:
-    """ESC-50 (``meta/esc50.csv``, ``audio/*.wav``): 2,000 clips of 5 s in 50 classes, in the order of their targets.
-
-    Args:
-        folder: the ESC-50 folder.
-        esc10_only: take only the ten classes that are marked as ESC-10.
-
-    Raises:
-        InputError: the table lacks a column or gives a class two targets, or a clip is missing or unreadable.
-    """
-    path = folder / ESC50_TABLE
-    table = read_table(path, ("filename", "fold", "target", "category", "esc10", "src_file"))
-    if esc10_only:
-        table = table[table["esc10"].str.lower() == "true"]
-    labels, targets = table["category"].str.replace("_", " "), number_column(path, table["target"])
-    classes = labels.groupby(targets).first()  # sorted by target
-    for line in table.index[labels != targets.map(classes)]:
-        given = f"target {targets[line]} for {quote(labels[line])} and for {quote(classes[targets[line]])}"
-        raise InputError(f"{path}, line {line}: there is {given}; give each category a target of its own")
-    paths = file_column(path, table["filename"]).map(lambda file: folder / "audio" / file)
-    clips = pd.DataFrame({"label": labels, "fold": number_column(path, table["fold"]), "source": table["src_file"]})
-    clips = clips.assign(path=paths, clip_id=[path.stem for path in paths])
-    part = " (the ten classes of ESC-10)" if esc10_only else ""
-    return Listing(
-        "esc50-esc10" if esc10_only else "esc50",
-        clips,
-        classes.tolist(),
-        clip_seconds=CLIP_SECONDS,
-        description=f"ESC-50{part}: environmental recordings of 5 s in five folds (Piczak 2015)",
-        licence="CC BY-NC 3.0; credits for every clip in the data set's README",
     )

@@ -1,9 +1,15 @@
-"""CSV tables that users give, with messages that name the line."""
+"""Tables that users give, as spreadsheets, pandas and other systems write them, with messages that name the line."""
 
 from __future__ import annotations
 
+import codecs
 import csv
-from collections.abc import Callable, Sequence
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
@@ -11,33 +17,77 @@ import pandas as pd
 from audioclf_lib._support.errors import InputError, quote
 from audioclf_lib.config import MAX_FOLD
 
+# Those of labels.csv, each with other names for it.
+LABEL_COLUMNS = {
+    "filename": ("file", "path", "name"),
+    "label": ("class", "category", "target"),
+    "fold": (),
+    "source": (),
+}
 
-def read_table(path: Path, required: Sequence[str]) -> pd.DataFrame:
-    """Read a comma-separated table as text; its index is the line number in the file.
+# Zero-width space, non-joiner and joiner, word joiner, byte order mark, soft hyphen.
+UNSEEN = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
+
+
+def read_table(path: Path, columns: Mapping[str, Collection[str]], *, optional: Collection[str] = ()) -> pd.DataFrame:
+    """Read the named columns of a table as text; the index is the line number in the file.
+
+    Commas, semicolons or tabs stand between the entries; the text is UTF-8, UTF-16 (with its byte order mark) or
+    Windows-1252. In headers, case, spaces and underscores mean nothing.
+
+    Args:
+        path: of the table.
+        columns: their names, each with other names that stand for it, in lower case and without spaces.
+        optional: columns that may be missing.
 
     Raises:
-        InputError: not a comma-separated UTF-8 table, without a required column, with a column twice, or with a line
-            that has more or fewer entries than there are columns.
+        InputError: no such table, without a column, with two for one name, or with a line that has more or fewer
+            entries than there are columns.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True, skipinitialspace=True)
-            rows = [(reader.line_num, [entry.strip() for entry in row]) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}); save it as a comma-separated UTF-8 table") from None
-    rows = [(line, entries) for line, entries in rows if any(entries)]
-    columns = rows.pop(0)[1] if rows else []
-    for column in (*required, *filter(None, columns)):
-        if columns.count(column) != 1:
-            fault = f"two columns {column!r}" if column in columns else f"no column {column!r}"
-            given = quote(", ".join(columns)) if columns else "nothing"
-            wanted = f"write a comma-separated table with {', '.join(required)}"
-            raise InputError(f"{path} has {fault} (its first line has {given}); {wanted}")
+    rows = _read_rows(path)
+    header = rows.pop(0)[1] if rows else []
+    keys = [re.sub(r"[\s_]", "", name).casefold() for name in header]
+    places: dict[str, int] = {}
+    for column, others in columns.items():
+        found = [place for place, key in enumerate(keys) if key == column]
+        found = found or [place for place, key in enumerate(keys) if key in others]
+        if len(found) > 1 or (not found and column not in optional):
+            wanted, several = (" or ".join(map(repr, (column, *others))), " and ".join(repr(header[n]) for n in found))
+            fault = f"two columns for {column!r}, {several}," if found else f"no column {wanted}"
+            given = quote(", ".join(header)) if header else "nothing"
+            remedy = f"write a table with {', '.join(columns)}"
+            raise InputError(f"{path} has {fault} (its first line has {given}); {remedy}")
+        if found:
+            places[column] = found[0]
+    named = max(place for place, key in enumerate(keys) if key) + 1
     for line, entries in rows:
-        if len(entries) != len(columns):
-            fault = f"there are {len(entries)} entries for {len(columns)} columns"
+        if len(entries) < named or any(entries[len(header) :]):
+            fault = f"there are {len(entries)} entries for {len(header)} columns"
             raise InputError(f"{path}, line {line}: {fault}; put one in each, and quotes around an entry with a comma")
-    return pd.DataFrame([entries for _, entries in rows], [line for line, _ in rows], columns, dtype=object)
+    entries_of = {column: [entries[place] for _, entries in rows] for column, place in places.items()}
+    return pd.DataFrame(entries_of, [line for line, _ in rows], dtype=object)
+
+
+def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The lines that are not empty, with their numbers."""
+    try:
+        text = _decode(path.read_bytes())
+        announced = re.match(r'"?sep=(.)"?\s*$', text, re.MULTILINE | re.IGNORECASE)  # for Excel
+        first = next(iter(text.lstrip().splitlines()), "")
+        delimiter = announced[1] if announced else max(",;\t", key=first.count)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+        rows = [(reader.line_num, [entry.strip() for entry in row]) for row in reader]
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error}); save it as a comma-separated UTF-8 table") from None
+    return [(line, entries) for line, entries in rows[bool(announced) :] if any(entries)]
+
+
+def _decode(content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    with suppress(UnicodeDecodeError):
+        return content.decode("utf-8-sig")
+    return content.decode("cp1252")  # what Excel writes in western Europe; Latin-1 is a part of it
 
 
 def check_column(path: Path, column: pd.Series[str], is_good: Callable[[str], bool], message: str) -> None:
@@ -48,31 +98,84 @@ def check_column(path: Path, column: pd.Series[str], is_good: Callable[[str], bo
 
 
 def number_column(path: Path, column: pd.Series[str]) -> pd.Series[int]:
-    """The column as whole numbers from 0, such as those of folds.
+    """The column as whole numbers from 0, such as those of folds; also written as ``1.0`` or ``1,0``.
 
     Raises:
         InputError: a value that is not such a number.
     """
-
-    def is_number(value: str) -> bool:
-        return value.isascii() and value.isdigit() and len(value) <= len(str(MAX_FOLD))
-
-    check_column(path, column, is_number, f"{{}} is none of 0, 1, 2, ... {MAX_FOLD}; write such a number")
-    return column.astype(int)
+    digits = rf"([0-9]{{1,{len(str(MAX_FOLD))}}})(?:[.,]0+)?"
+    message = f"{{}} is none of 0, 1, 2, ... {MAX_FOLD}; write such a number"
+    check_column(path, column, lambda value: bool(re.fullmatch(digits, value)), message)
+    return column.str.extract(digits, expand=False).astype(int)
 
 
-def file_column(path: Path, column: pd.Series[str]) -> pd.Series[str]:
-    """The column as paths of files below the table's folder, with ``/`` between their parts.
+def clean_label(text: str) -> str:
+    """A label without what nobody sees: composed as Unicode's NFC, plain spaces, no zero-width characters."""
+    plain = (" " if unicodedata.category(character) == "Zs" else character for character in text.translate(UNSEEN))
+    return unicodedata.normalize("NFC", "".join(plain)).strip()
+
+
+def label_column(where: Path, column: pd.Series[str]) -> pd.Series[str]:
+    """The column as labels, see ``clean_label``.
+
+    Raises:
+        InputError: two labels that differ by case alone.
+    """
+    labels = column.map(clean_label)
+    spellings: dict[str, str] = {}
+    for label in labels:
+        if (other := spellings.setdefault(label.casefold(), label)) != label:
+            fault = f"the labels {quote(other)} and {quote(label)} differ by case alone"
+            raise InputError(f"{where}: {fault}; write them alike, or tell them apart by a word")
+    return labels
+
+
+def file_column(path: Path, column: pd.Series[str], folder: Path) -> pd.Series[str]:
+    """The column as paths of files below ``folder``, with ``/`` between their parts.
 
     Raises:
         InputError: a path that leads out of the folder.
     """
+
+    def below_folder(value: str) -> str:
+        given = Path(value)
+        for base in (folder.absolute(), folder.resolve()):
+            given = given.relative_to(base) if given.is_relative_to(base) else given
+        return str(given)
+
+    files = column.map(below_folder)
     message = "{} leads out of the folder; put the file into it and name it from there"
-    check_column(path, column, lambda value: not leaves_folder(value), message)
-    return column.map(lambda value: PurePosixPath(value.replace("\\", "/")).as_posix())
+    check_column(path, files, lambda value: not leaves_folder(value), message)
+    return files.map(lambda value: PurePosixPath(value.replace("\\", "/")).as_posix())
 
 
 def leaves_folder(path: str) -> bool:
     """True if a relative path leads out of its folder on some system, or is not relative."""
     parts = path.replace("\\", "/").split("/")
     return ".." in parts or path.startswith(("/", "\\")) or PureWindowsPath(path).is_absolute()
+
+
+def find_files(folder: Path, names: Iterable[str]) -> list[Path]:
+    """The files of these names; where there is none, the one whose name differs by case or by Unicode's form alone.
+
+    Raises:
+        InputError: there are two of those.
+    """
+    spelt_otherwise: dict[str, list[Path]] = {}
+
+    def find(name: str) -> Path:
+        if os.path.lexists(folder / name):
+            return folder / name
+        if not spelt_otherwise:
+            for file in folder.rglob("*"):
+                spelt_otherwise.setdefault(_spelling(file.relative_to(folder).as_posix()), []).append(file)
+        found = spelt_otherwise.get(_spelling(name), [folder / name])
+        if len(found) > 1:
+            raise InputError(f"{quote(name)} may be {found[0]} or {found[1]}; spell the name as one of them is")
+        return found[0]
+
+    return [find(name) for name in names]
+
+
+def _spelling(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -113,7 +113,7 @@ def identify_dataset(name_or_path: str, store: RunStore) -> KnownDataset | None:
     """
     slug = dataset_slug(name_or_path)
     paths = (user_path(name_or_path), user_path(name_or_path.rsplit(":", 1)[0]))  # my-sounds:4s
-    if slug not in FIXED_CONTENT and any(path.is_dir() for path in paths):
+    if slug not in FIXED_CONTENT and any(path.exists() for path in paths):
         return dataset_facts(name_or_path)
     known = store.known_datasets(slug)
     if len(known) > 1:

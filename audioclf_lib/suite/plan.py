@@ -295,11 +295,11 @@ def save_plan(plans: Plan | Sequence[Plan], path: Path | str) -> None:
 
 
 def resolve_dataset(name_or_path: str, base: Path | None = None) -> str:
-    """A folder as an absolute path, since notebooks may run in other working directories; a name as it is."""
+    """A folder or file as an absolute path, since notebooks may run in other working directories; a name as it is."""
     folder = user_path((base or Path.cwd()) / user_path(name_or_path))
     bare = Path(str(folder).rsplit(":", 1)[0])  # without an option such as :esc10 or :4s
-    is_folder = folder.is_dir() or bare.is_dir()
-    is_name = name_or_path in DATASET_NAMES or (Path(name_or_path).name == name_or_path and not is_folder)
+    is_there = folder.exists() or bare.exists()
+    is_name = name_or_path in DATASET_NAMES or (Path(name_or_path).name == name_or_path and not is_there)
     return name_or_path if is_name else str(folder.resolve())
 
 

@@ -38,7 +38,7 @@ def file_size_limit() -> Iterator[None]:
 def test_samples_are_built_once_and_come_back_bit_by_bit(tmp_path: Path) -> None:
     build, path = Builder(), tmp_path / "cache" / "key.npy"
     for _ in range(3):
-        np.testing.assert_array_equal(cache.load_or_build(path, build), SAMPLES)
+        np.testing.assert_array_equal(cache.load_or_build(path, SAMPLES.shape, build), SAMPLES)
     assert build.calls == 1
     assert [file.name for file in path.parent.iterdir()] == ["key.npy"]
 
@@ -72,10 +72,10 @@ def test_samples_are_built_once_and_come_back_bit_by_bit(tmp_path: Path) -> None
 )
 def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, damage: object) -> None:
     build, path = Builder(), tmp_path / "key.npy"
-    cache.load_or_build(path, build)
+    cache.load_or_build(path, SAMPLES.shape, build)
     whole = path.read_bytes()
     path.write_bytes(damage(whole))  # type: ignore[operator]
-    np.testing.assert_array_equal(cache.load_or_build(path, build), SAMPLES)
+    np.testing.assert_array_equal(cache.load_or_build(path, SAMPLES.shape, build), SAMPLES)
     assert build.calls == 2
     assert path.read_bytes() == whole
 
@@ -83,18 +83,18 @@ def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, damage: object) 
 def test_cached_samples_can_be_written_to_like_fresh_ones(tmp_path: Path) -> None:
     build, path = Builder(), tmp_path / "key.npy"
     for _ in range(2):
-        assert cache.load_or_build(path, build).flags.writeable  # torch warns about arrays that are not
+        assert cache.load_or_build(path, SAMPLES.shape, build).flags.writeable  # torch warns about arrays that are not
     assert build.calls == 1
 
 
 def test_numpy_reads_a_cached_file(tmp_path: Path) -> None:
-    cache.load_or_build(tmp_path / "key.npy", Builder())
+    cache.load_or_build(tmp_path / "key.npy", SAMPLES.shape, Builder())
     np.testing.assert_array_equal(np.load(tmp_path / "key.npy"), SAMPLES)
 
 
 def test_without_space_nothing_is_kept_and_one_sentence_says_so(tmp_path: Path, file_size_limit: None) -> None:
     with pytest.warns(UserWarning, match=r"could not be kept in .*; free some space"):
-        samples = cache.load_or_build(tmp_path / "cache" / "key.npy", Builder())
+        samples = cache.load_or_build(tmp_path / "cache" / "key.npy", SAMPLES.shape, Builder())
     np.testing.assert_array_equal(samples, SAMPLES)
     assert tree(tmp_path) == {}
 

@@ -103,6 +103,17 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "data set for the suite unknown": (["suite", "--dataset", "nonsense"], "'nonsense'", "check the name or the path"),
     "classes of ESC-10 in the demo set": (["data", "demo:esc10"], "'demo'", "leave it out"),
     "clip length for the demo set": (["data", "demo:4s"], "'demo'", "leave it out"),
+    "folds for the demo set": (
+        ["data", "demo", "--make-folds", "4"],
+        "'demo' has folds",
+        "own folder alone",
+    ),
+    "sources for the demo set": (
+        ["data", "demo", "--source-pattern", "x"],
+        "'demo' has folds",
+        "own folder",
+    ),
+    "folds in words": (["data", "demo", "--make-folds", "four"], "--make-folds", "an integer"),
     "no epochs": (["suite", "--epochs", "0"], "epochs = 0", "greater than or equal to 1"),
     "negative epochs": (["suite", "--epochs", "-3"], "epochs = -3", "greater than or equal to 1"),
     "epochs in words": (["suite", "--epochs", "ten"], "--epochs", "an integer"),
@@ -577,6 +588,11 @@ def same_file_spelled_twice(folder: Path) -> None:
     table(folder, lambda clips: pd.concat([clips, pd.DataFrame([row])]))
 
 
+def no_phone_sound(folder: Path) -> None:
+    (folder / "x.m4a").write_bytes(b"no sound at all")
+    put("filename", "x.m4a")(folder)
+
+
 HEAD = b"filename,label,fold\n"
 
 # What is done to a good folder, what the sentence must name, and what it must say to do.
@@ -592,12 +608,11 @@ FOLDER_FAULTS: dict[str, tuple[Change, str, str]] = {
         "levels",
         "correct it",
     ),
-    "no table": (lambda folder: (folder / "labels.csv").unlink(), "sounds has neither", "write a labels.csv"),
-    "table links to itself": (link_to_itself("labels.csv"), "sounds has neither", "write a labels.csv"),
-    "empty table": (write("labels.csv", b""), "no column 'filename'", "write a comma-separated table"),
+    "no table": (lambda folder: (folder / "labels.csv").unlink(), "sounds holds sounds", "write a labels.csv"),
+    "table links to itself": (link_to_itself("labels.csv"), "sounds holds sounds", "write a labels.csv"),
+    "empty table": (write("labels.csv", b""), "no column 'filename'", "write a table with"),
     "table without rows": (write("labels.csv", HEAD), "no clips", "list at least one"),
-    "table is no text": (write("labels.csv", HEAD + b"\xff\xfe\xfa,a,1\n"), "labels.csv cannot be read", "UTF-8"),
-    "table in UTF-16": (write("labels.csv", "filename,label,fold\n".encode("utf-16")), "labels.csv cannot", "UTF-8"),
+    "table is no text": (write("labels.csv", HEAD + b"\xff\xfe\x81,a,1\n"), "labels.csv cannot be read", "UTF-8"),
     "table is a sound": (
         lambda folder: shutil.copy(folder / "low-1.wav", folder / "labels.csv"),
         "labels.csv",
@@ -612,18 +627,24 @@ FOLDER_FAULTS: dict[str, tuple[Change, str, str]] = {
     ),
     "open quote": (write("labels.csv", HEAD + b'"a.wav,x,1\n'), "labels.csv cannot be read", "save it as"),
     "entry without end": (write("labels.csv", HEAD + b"a" * 200_000), "labels.csv cannot be read", "save it as"),
-    "semicolons": (write("labels.csv", b"filename;label;fold\na.wav;x;1\n"), "'filename'", "comma-separated"),
-    "semicolons and a byte order mark": (
-        write("labels.csv", b"\xef\xbb\xbffilename;label;fold\n"),
-        "'filename'",
-        "comma",
+    "no filename column": (drop_column("filename"), "no column 'filename' or 'file'", "write a table with"),
+    "no label column": (drop_column("label"), "no column 'label' or 'class'", "write a table with"),
+    "no fold column, and few files": (drop_column("fold"), "'high' has 3, 'low' has 3", "--make-folds 3"),
+    "two columns for the label": (
+        write("labels.csv", b"filename,Class,category,fold\na.wav,x,y,1\n"),
+        "two columns for 'label', 'Class' and 'category'",
+        "write a table with",
     ),
-    "no filename column": (drop_column("filename"), "'filename'", "write a comma-separated table with"),
-    "no label column": (drop_column("label"), "'label'", "write a comma-separated table with"),
-    "no fold column": (drop_column("fold"), "'fold'", "write a comma-separated table with"),
+    "labels that differ by case": (put("label", "Low"), "'Low' and 'low' differ by case alone", "write them alike"),
+    "sound of a phone that is none": (no_phone_sound, "x.m4a ", "ffmpeg"),
+    "two tables": (
+        lambda folder: shutil.copy(folder / "labels.csv", folder / "Labels.CSV"),
+        "sounds has ",
+        "leave one of them",
+    ),
     "column twice": (
         write("labels.csv", b"filename,label,fold, label\na.wav,x,1,y\n"),
-        "two columns 'label'",
+        "two columns for 'label'",
         "write a",
     ),
     "empty label": (put("label", "", row=1), "labels.csv, line 3", "fill it in or drop the line"),
@@ -710,8 +731,8 @@ def test_folds_that_are_not_there_are_told_before_anything_is_decoded(refuse: Re
 
 
 ESC50_FAULTS: dict[str, tuple[Change, str, str]] = {
-    "no category column": (drop_column("category"), "'category'", "write a comma-separated table"),
-    "no source column": (drop_column("src_file"), "'src_file'", "write a comma-separated table"),
+    "no category column": (drop_column("category"), "no column 'label' or 'category'", "write a table with"),
+    "no source column": (drop_column("src_file"), "no column 'source' or 'srcfile'", "write a table with"),
     "unknown class": (
         put("category", "unicorn", row=4),
         "esc50.csv, line 6: there is target 0 for 'unicorn' and for 'dog'",
