@@ -140,7 +140,7 @@ def predict(
                 heard.setdefault(name, []).append(_answer(networks, windows))
             bar.update(len(heard) + len(failed) - bar.n)
     if not heard:
-        others = f"; nor can the {len(failed) - 1} others be read" if len(failed) > 1 else ""
+        others = f"; {len(failed) - 1} more cannot be read either" if len(failed) > 1 else ""
         raise InputError(next(iter(failed.values())) + others)
     return _tabulate(heard, failed, fits)
 

@@ -36,17 +36,18 @@ def choose_runs(which: Run | Path | str | Iterable[Run], runs_dir: Path | str | 
         return runs
     if (user_path(which) / CONFIG).is_file():
         return [load_run(which)]
-    stores = [RunStore(folder) for folder in ([runs_dir] if runs_dir else [DEFAULT_RUNS_DIR, PUBLISHED_DIR])]
-    for store in stores:
-        names = _names(store.find())
-        found = {name: fits for name, fits in names.items() if _is_meant(str(which), name)}
+    dataset, _, name = str(which).rpartition("/")
+    folders = [Path(runs_dir)] if runs_dir else [DEFAULT_RUNS_DIR, PUBLISHED_DIR]
+    for folder in folders:
+        runs = [run for run in RunStore(folder).find() if dataset in ("", run.config.dataset)]
+        found = _best(runs) if name == "best" else _called(runs, name)
         if len(found) > 1:
-            some = ", ".join(list(found)[:MAX_NAMES]) + (", ..." if len(found) > MAX_NAMES else "")
-            raise InputError(f"{which} stands for several things in {store.runs_dir}; say which: {some}")
+            some = ", ".join([*found][:MAX_NAMES]) + ", ..." * (len(found) > MAX_NAMES)
+            raise InputError(f"{which} stands for several things in {folder}; say which: {some}")
         if found:
             return next(iter(found.values()))
-    if which == "best":
-        where = " or ".join(str(store.runs_dir) for store in stores)
+    if name == "best":
+        where = " or ".join(map(str, folders))
         raise InputError(f"no fit in {where} has weights; train one with `audioclf run cnn-split`")
     return [load_run(which, runs_dir)]
 
@@ -64,13 +65,17 @@ def choose_fit(which: Path | str, runs_dir: Path | str | None = None) -> Run:
     return runs[0]
 
 
-def _is_meant(which: str, name: str) -> bool:
-    """True for the whole name with or without its data set, or for the beginning of it up to a hyphen."""
-    return any(f"{each}-".startswith(f"{which}-") for each in (name, name.partition("/")[2]))
+def _best(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The best fit with weights on each data set."""
+    of_dataset: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.has_weights:
+            of_dataset.setdefault(f"{run.config.dataset}/best", []).append(run)
+    return {name: [best_fit(fits)] for name, fits in of_dataset.items()}
 
 
-def _names(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The fits with weights by what they may be called: their ids, their experiments, and the best on each data set."""
+def _called(runs: Sequence[Run], beginning: str) -> dict[str, list[Run]]:
+    """The fits with weights of every fit and experiment whose name is this, or begins so up to a hyphen."""
     experiments: dict[tuple[object, ...], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.config.test_fold, run.config.val_fold)):
         config = run.config
@@ -80,13 +85,12 @@ def _names(runs: Sequence[Run]) -> dict[str, list[Run]]:
             keys += [("split", alike, config.test_fold), ("rotation", alike)]
         for key in keys:
             experiments.setdefault(key, []).append(run)
-    found = {f"{run.config.dataset}/{run.config.fit_id}": [run] for run in runs}
+    named = [(run.config.fit_id, [run]) for run in runs]
     for (protocol, *_), fits in experiments.items():
         config, ids = fits[0].config, digest(" ".join(run.config.fit_id for run in fits))
-        name = f"{config.model_label}-{protocol}-seed{config.seed}-{config.recipe}-e{config.epochs}-{ids}"
-        found[f"{config.dataset}/{name}"] = fits
-    usable = {name: [run for run in fits if run.has_weights] for name, fits in found.items()}
-    for dataset in sorted({run.config.dataset for run in runs}):
-        if of_dataset := [run for run in runs if run.config.dataset == dataset and run.has_weights]:
-            usable[f"{dataset}/best"] = [best_fit(of_dataset)]
-    return {name: fits for name, fits in usable.items() if fits}
+        named.append(
+            (f"{config.model_label}-{protocol}-seed{config.seed}-{config.recipe}-e{config.epochs}-{ids}", fits)
+        )
+    usable = [(name, [run for run in fits if run.has_weights]) for name, fits in named]
+    meant = [(name, fits) for name, fits in usable if fits and f"{name}-".startswith(f"{beginning}-")]
+    return {f"{fits[0].config.dataset}/{name}": fits for name, fits in meant}
