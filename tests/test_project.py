@@ -156,6 +156,6 @@ def test_the_commands_of_the_readme_exist() -> None:
 def test_the_readmes_python_is_python() -> None:
     readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
-    assert len(blocks) == 3
+    assert len(blocks) == 2
     for block in blocks:
         ast.parse(block)

@@ -142,7 +142,7 @@ def queue(cluster: Cluster) -> str:
 
 @contextmanager
 def dask_cluster() -> Iterator[Cluster]:
-    """A Dask scheduler, and on each of two hosts a worker with a thread and a GPU (by name), as in docs/clusters.md."""
+    """A Dask scheduler, and on each of two hosts a worker with one thread and one GPU (by name)."""
     with _machines() as (folder, login, workers):
         logs = folder / "logs"
         logs.mkdir()
