@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from audioclf_lib.config import Experiment
     from audioclf_lib.data import load_dataset
     from audioclf_lib.data.windowing import cut_windows
+    from audioclf_lib.inference import predict
     from audioclf_lib.metrics import evaluate
     from audioclf_lib.models import create_model, register_model
     from audioclf_lib.models.derivation import derive_layers
@@ -33,6 +34,7 @@ _HOMES = {
     "fit": "training",
     "load_dataset": "data",
     "load_run": "runs",
+    "predict": "inference",
     "register_model": "models",
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "fit",
     "load_dataset",
     "load_run",
+    "predict",
     "register_model",
 ]
 

@@ -1,0 +1,278 @@
+"""``predict``: what a trained run makes of sounds of any length, rate and channel count.
+
+A sound is cut into windows as clips are in training, to its end: the last window is padded with zeros, and only a
+rest of under a quarter of a second is left out. Files are read in blocks: memory does not grow with their length.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import soundfile as sf
+import torch
+import torchaudio.functional
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from audioclf_lib._support.cores import torch_threads
+from audioclf_lib._support.errors import InputError, quote
+from audioclf_lib._support.paths import user_path
+from audioclf_lib.data import audio
+from audioclf_lib.data.windowing import (
+    HOP_SIZE,
+    SAMPLE_RATE,
+    SILENCE_PEAK,
+    WINDOW_SIZE,
+    clip_probabilities,
+    cut_windows,
+)
+from audioclf_lib.inference.choice import choose_runs
+from audioclf_lib.runs.store import Run
+from audioclf_lib.runs.trained import TrainedModel
+from audioclf_lib.training.accelerate import accelerate
+
+SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"),
+    *(".m4a", ".aac", ".mp4", ".webm", ".wma", ".3gp", ".amr"),
+)
+LONG_SECONDS = 60  # from here on, a file is read in blocks
+BLOCK_SECONDS = 20
+MAX_CHANNELS = 32  # no clip is so short
+SHORTEST_REST = HOP_SIZE // 2  # after the last whole window, to be heard in a window of its own
+
+Waveform = NDArray[np.float32]
+Blocks = Generator[Waveform, None, None]  # of one sound, in order
+Sounds = dict[str | int, Callable[[], Blocks]]  # what reads each, by its path or, of arrays, its number
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """What the fits of a run make of sounds; shown in a notebook it is the table of the likeliest classes.
+
+    Attributes:
+        clips: a row for each sound, a column for each class: probabilities, mean over windows and fits. The index,
+            ``file``, holds paths as they were given, or the numbers of the arrays from 0.
+        windows: the same for each window of 1 s: index ``file`` and ``start``, in seconds.
+        silent: of each window, with the same index; silent ones have no vote unless all of a sound are.
+        failed: files that could not be read, and why.
+        fits: ids of the fits that voted.
+    """
+
+    clips: pd.DataFrame
+    windows: pd.DataFrame
+    silent: pd.Series
+    failed: dict[str, str]
+    fits: tuple[str, ...]
+
+    def top(self, n: int = 3, *, windows: bool = False) -> pd.DataFrame:
+        """The ``n`` likeliest classes of each sound, or of each window, the first first: ``dog bark (93.1 %)``."""
+        table = self.windows if windows else self.clips
+        values = table.to_numpy()
+        order = np.argsort(-values, axis=1, kind="stable")[:, :n]
+        rows = [
+            [f"{table.columns[label]} ({100 * row[label]:.1f} %)" for label in best]
+            for row, best in zip(values, order, strict=True)
+        ]
+        return pd.DataFrame(rows, table.index, range(1, order.shape[1] + 1))
+
+    def __repr__(self) -> str:
+        return "\n".join([self.top().to_string(), *self.failed.values()])
+
+    def _repr_html_(self) -> str:
+        return self.top().to_html() + "".join(
+            f"<p>{escape(reason, quote=False)}</p>" for reason in self.failed.values()
+        )
+
+
+def predict(
+    run: Run | Path | str | Iterable[Run],
+    files_or_array: str | Path | Iterable[str | Path] | ArrayLike,
+    sample_rate: int | None = None,
+    *,
+    runs_dir: Path | str | None = None,
+) -> Prediction:
+    """What a trained run makes of sounds; of several fits, the mean of their probabilities.
+
+    Args:
+        run: what answers, see :func:`audioclf_lib.inference.choose_runs`: a run, a run folder, the id of a fit, an
+            experiment, ``"best"``, or several runs.
+        files_or_array: a sound file, or a folder (its sound files at any depth), or several of these; or samples in
+            mono, full scale = 1 or 16-bit integers: (n_samples,) or (n_clips, n_samples).
+        sample_rate: of the samples, 16,000 Hz unless given; files say theirs.
+        runs_dir: where ``run`` is searched, unless it is a folder.
+
+    Raises:
+        InputError: a name that stands for no run, nothing to read, or not one file that can be read.
+    """
+    fits = choose_runs(run, runs_dir)
+    models = [fit.model() for fit in fits]
+    networks = [(model, accelerate(model.network, torch.device("cpu"))) for model in models]
+    sounds = _find_sounds(files_or_array, sample_rate)
+    heard: dict[str | int, list[tuple[Tensor, Tensor]]] = {}
+    failed: dict[str, str] = {}
+    # One thread reads while one computes; more would wait for each other on so little work.
+    with torch_threads(1), tqdm(None, "listening", len(sounds), unit="file", leave=False, disable=None) as bar:
+        for name, windows in _made_ahead(_listen(sounds)):
+            if isinstance(windows, InputError):
+                failed[str(name)] = str(windows)
+                heard.pop(name, None)  # of a file that is damaged further on
+            else:
+                heard.setdefault(name, []).append(_answer(networks, windows))
+            bar.update(len(heard) + len(failed) - bar.n)
+    if not heard:
+        others = f"; nor can the {len(failed) - 1} others be read" if len(failed) > 1 else ""
+        raise InputError(next(iter(failed.values())) + others)
+    return _tabulate(heard, failed, fits)
+
+
+def _tabulate(
+    heard: dict[str | int, list[tuple[Tensor, Tensor]]], failed: dict[str, str], fits: Sequence[Run]
+) -> Prediction:
+    """Tables of what ``_answer`` said of the windows of each sound, in order."""
+    names, classes = [*heard], list(fits[0].config.class_names)
+    of_sounds = [[torch.cat(answers) for answers in zip(*parts, strict=True)] for parts in heard.values()]
+    of_clips = [clip_probabilities(windows[None], silent[None])[0] for windows, silent in of_sounds]
+    counts = [len(silent) for _, silent in of_sounds]
+    starts = np.concatenate([np.arange(each) * HOP_SIZE / SAMPLE_RATE for each in counts])
+    files = np.repeat(np.array(names, dtype=object), counts)
+    index = pd.MultiIndex.from_arrays([files, starts], names=["file", "start"])
+    windows, silent = (torch.cat(parts).numpy() for parts in zip(*of_sounds, strict=True))
+    return Prediction(
+        clips=pd.DataFrame(torch.stack(of_clips).numpy(), pd.Index(names, name="file"), classes),
+        windows=pd.DataFrame(windows, index, classes),
+        silent=pd.Series(silent, index, name="silent"),
+        failed=failed,
+        fits=tuple(run.config.fit_id for run in fits),
+    )
+
+
+@torch.no_grad()
+def _answer(networks: Sequence[tuple[TrainedModel, nn.Module]], windows: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities (n, n_classes) of windows (n, 1, 16000), and which of them are silent (n,)."""
+    votes = [network(model.normalise(windows)).softmax(1) for model, network in networks]
+    return torch.stack(votes).mean(0), windows.abs().amax(dim=(1, 2)) < SILENCE_PEAK
+
+
+def _listen(sounds: Sounds) -> Iterator[tuple[str | int, Tensor | InputError]]:
+    """The windows of each sound in order, (n, 1, 16000) at a time, or why it cannot be read."""
+    for name, read in sounds.items():
+        try:
+            with closing(read()) as blocks:
+                for windows in _cut(blocks):
+                    if not windows.isfinite().all():
+                        raise InputError(f"{name} has samples that are NaN or infinite; export it anew or leave it out")
+                    yield name, windows
+        except InputError as error:
+            yield name, error
+
+
+def _made_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items; each is made in another thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        item = thread.submit(next, items, None)
+        while (made := item.result()) is not None:
+            item = thread.submit(next, items, None)
+            yield made
+
+
+def _cut(blocks: Iterable[Waveform]) -> Iterator[Tensor]:
+    """Blocks of one sound at 16 kHz -> its windows in order, (n, 1, 16000) at a time."""
+    held, is_first = np.zeros(0, dtype=np.float32), True
+    for block in blocks:
+        held = np.concatenate([held, block])
+        if len(held) >= WINDOW_SIZE:
+            windows = cut_windows(held[None])[0]
+            held, is_first = held[len(windows) * HOP_SIZE :], False
+            yield windows
+    if is_first or len(held) >= WINDOW_SIZE - HOP_SIZE + SHORTEST_REST:
+        yield torch.from_numpy(np.pad(held, (0, WINDOW_SIZE - len(held)))).view(1, 1, WINDOW_SIZE)
+
+
+def _find_sounds(given: Any, sample_rate: int | None) -> Sounds:
+    """The sounds that ``predict`` is given, to be read in blocks at 16 kHz."""
+    items = [given] if isinstance(given, (str, os.PathLike)) or getattr(given, "ndim", 2) == 1 else list(given)
+    if not items:
+        raise InputError("there is nothing to listen to; give a sound file, a folder or samples")
+    if all(isinstance(each, (str, os.PathLike)) for each in items):
+        if sample_rate is not None:
+            raise InputError("sample_rate is for samples; files say theirs, so leave it out")
+        paths = [path for each in items for path in _files_of(user_path(each))]
+        return {str(path): partial(_read_file, path) for path in paths}
+    rate = SAMPLE_RATE if sample_rate is None else sample_rate
+    if not rate >= audio.MIN_SAMPLE_RATE:
+        raise InputError(f"sample_rate = {quote(sample_rate)} is not possible; give {audio.MIN_SAMPLE_RATE} Hz or more")
+    arrays = [_check_samples(np.asarray(each)) for each in items]
+    return {number: partial(_resample, [samples], rate) for number, samples in enumerate(arrays)}
+
+
+def _files_of(path: Path) -> list[Path]:
+    """A file itself, or the sound files in a folder."""
+    if not path.is_dir():
+        return [path]
+    files = [each for each in sorted(path.rglob("[!.]*")) if each.suffix.lower() in SUFFIXES and each.is_file()]
+    if not files:
+        raise InputError(f"{path} holds no sound files ({', '.join(SUFFIXES)}); name another folder")
+    return files
+
+
+def _check_samples(samples: NDArray[Any]) -> Waveform:
+    if samples.ndim != 1 or samples.dtype.kind not in "fi":
+        given = f"{samples.dtype} {samples.shape}"
+        raise InputError(
+            f"samples are numbers (n_samples,) or (n_clips, n_samples) with a sign, not {given}; convert them"
+        )
+    if len(samples) <= MAX_CHANNELS:
+        raise InputError(
+            f"a clip of {len(samples)} samples is none; if they are channels, average them: samples.mean(axis=1)"
+        )
+    scale = -np.iinfo(samples.dtype).min if samples.dtype.kind == "i" else 1
+    return (samples / scale).astype(np.float32)
+
+
+def _read_file(path: Path) -> Blocks:
+    """A file as training reads it; a long one in blocks."""
+    n_samples = audio.decoded_length(path)
+    if n_samples <= LONG_SECONDS * SAMPLE_RATE:
+        yield audio.read_clip(path, n_samples)
+        return
+    with audio._open_sound(path) as sound:
+        yield from _resample(_read_blocks(sound), sound.samplerate)
+
+
+def _read_blocks(sound: sf.SoundFile) -> Iterator[Waveform]:
+    while len(block := sound.read(BLOCK_SECONDS * sound.samplerate, dtype="float32", always_2d=True)):
+        yield block.mean(axis=1)
+
+
+def _resample(blocks: Iterable[Waveform], sample_rate: int) -> Blocks:
+    """Blocks of one sound in mono -> the same at 16 kHz, as if it were resampled as a whole."""
+    ratio = Fraction(sample_rate, SAMPLE_RATE).limit_denominator(audio.MAX_DENOMINATOR)
+    step, margin = ratio.numerator, 8 * ratio.numerator  # the filter reaches over less than 7 periods of the ratio
+    skipped = 8 * ratio.denominator  # what the margin becomes
+    held = np.zeros(margin, dtype=np.float32)
+
+    def resampled() -> Waveform:
+        whole = torchaudio.functional.resample(torch.from_numpy(held), ratio.numerator, ratio.denominator)
+        samples: Waveform = whole[skipped:].numpy()
+        return samples
+
+    for block in blocks:
+        held = np.concatenate([held, block])
+        n_periods = (len(held) - 2 * margin) // step
+        if n_periods > 0:
+            yield resampled()[: n_periods * ratio.denominator]
+            held = held[n_periods * step :]
+    yield resampled()
