@@ -142,6 +142,7 @@ def test_a_reader_sees_what_is_computed_and_drawn(name: str) -> None:
         return
     assert calls >= {"derive_layers", "derivation.layer_table", "fit_all", "ExperimentResult", "result.scores"}
     assert calls >= {f"figures.plot_{what}" for what in ("learning_curves", "confusion", "roc", "f1_bars")}
+    assert calls >= {"balanced_accuracy_score", "cohen_kappa_score"}
 
 
 # ---------------------------------------------------------------------------------------------------- run in a suite
