@@ -18,7 +18,7 @@ SUITE_OPTIONS += --epochs "$(EPOCHS)"
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup report check test faults bench audit wheel lab clean lock system-packages
+.PHONY: help setup report check test faults bench audit wheel lab gallery clean lock system-packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -69,6 +69,11 @@ wheel: setup ## pack the library with notebooks, workflow and texts into dist/au
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
+
+GALLERY_OPTIONS := --dataset "$(or $(DATASET),demo)" --epochs "$(or $(EPOCHS),10)"
+
+gallery: setup ## run the notebooks, and write them as web pages into docs/gallery
+	@$(BIN)/python tools/gallery.py $(GALLERY_OPTIONS)
 
 clean: ## remove reports, figures and caches of tools; runs, data and .venv stay
 	@rm -rf report/report.pdf report/report.html build dist *.egg-info

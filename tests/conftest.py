@@ -20,7 +20,8 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # befo
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 WHOLE_PROGRAMS = ("notebooks", "robustness", "cli/test_cli.py", "data/test_download.py", "data/test_esc.py")
 WHOLE_PROGRAMS += ("report/test_build.py", "report/test_report.py", "report/test_exporters.py", "suite/test_engine.py")
-WHOLE_PROGRAMS += ("suite/test_notebooks.py", "suite/test_search.py", "test_publish.py", "test_wheel.py")
+WHOLE_PROGRAMS += ("suite/test_notebooks.py", "suite/test_search.py", "test_gallery.py", "test_publish.py")
+WHOLE_PROGRAMS += ("test_wheel.py",)
 WHOLE_PROGRAMS += ("training/test_parallel.py", "training/test_resume.py")
 
 

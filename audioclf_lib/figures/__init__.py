@@ -10,6 +10,9 @@ another ``plt.style.use(...)``, or ``plt.rcdefaults()`` for matplotlib's own loo
 maps are meshes, not images), so that PDF and SVG stay sharp, and can be read in grey.
 """
 
+from audioclf_lib.figures.answers import plot_answers as plot_answers
+from audioclf_lib.figures.answers import plot_clip_map as plot_clip_map
+from audioclf_lib.figures.answers import plot_occlusion as plot_occlusion
 from audioclf_lib.figures.curves import plot_learning_curve as plot_learning_curve
 from audioclf_lib.figures.curves import plot_learning_curves as plot_learning_curves
 from audioclf_lib.figures.curves import plot_variants as plot_variants
@@ -17,6 +20,7 @@ from audioclf_lib.figures.errors import plot_hard_clips as plot_hard_clips
 from audioclf_lib.figures.errors import plot_recall_by_class as plot_recall_by_class
 from audioclf_lib.figures.models import plot_architecture as plot_architecture
 from audioclf_lib.figures.models import plot_attention as plot_attention
+from audioclf_lib.figures.models import plot_filters as plot_filters
 from audioclf_lib.figures.scores import plot_comparison as plot_comparison
 from audioclf_lib.figures.scores import plot_confusion as plot_confusion
 from audioclf_lib.figures.scores import plot_f1_bars as plot_f1_bars

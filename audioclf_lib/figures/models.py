@@ -1,4 +1,4 @@
-"""Figures of models: architecture, attention."""
+"""Figures of models: architecture, attention, first-layer filters."""
 
 from __future__ import annotations
 
@@ -30,17 +30,44 @@ def plot_attention(
     """Attention weights as a heat map with a strip per head, the CLS token first.
 
     Args:
-        weights: (heads, T) or, for one head, (T,): what CLS attends to.
+        weights: what CLS attends to: (heads, T), or (T,) for one head, or (layers, heads, T) for all layers.
         kwargs: of :func:`seaborn.heatmap`, such as ``cmap``.
     """
     values = np.atleast_2d(weights)
-    heads, tokens = values.shape
-    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 1.0 + 0.25 * heads))
-    table = pd.DataFrame(values, range(1, heads + 1), ["CLS", *map(str, range(1, tokens))])
+    *layers, heads, tokens = values.shape
+    names = [str(head + 1) for head in range(heads)]
+    if layers:
+        names = [f"layer {layer + 1}, head {name}" for layer in range(layers[0]) for name in names]
+    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 1.0 + 0.25 * len(names)))
+    table = pd.DataFrame(values.reshape(-1, tokens), names, ["CLS", *map(str, range(1, tokens))])
     sns.heatmap(table, xticklabels=8, ax=ax, **{"cbar": False, "cmap": "Blues", "vmin": 0} | kwargs)
     style.draw_colour_bar(ax, ax.collections[0], "weight")
-    ax.set(xlabel="attends to token", ylabel="head")
+    ax.set(xlabel="attends to token", ylabel="" if layers else "head")
     ax.tick_params(rotation=0)
+    ax.grid(False)
+    return ax
+
+
+def plot_filters(
+    weight: npt.ArrayLike, *, ax: Axes | None = None, figsize: style.Size = (style.TEXT_WIDTH, 2.6), **kwargs: Any
+) -> Axes:
+    """What each filter of a first convolution lets pass: a column for each, sorted by the centre of its response.
+
+    Args:
+        weight: (filters, 1, taps), as ``conv1.weight`` of the CNN, for sounds at 16 kHz.
+        kwargs: of :meth:`matplotlib.axes.Axes.pcolormesh`, such as ``cmap``.
+    """
+    ax = style.new_axes(ax, figsize)
+    response = np.abs(np.fft.rfft(np.asarray(weight)[:, 0], n=64, axis=1))  # (filters, 33)
+    response /= np.maximum(response.max(axis=1, keepdims=True), 1e-12)
+    kilohertz, numbers = np.linspace(0, 8, response.shape[1]), np.arange(len(response)) + 1
+    centres = (response**2 @ kilohertz) / np.maximum((response**2).sum(axis=1), 1e-12)
+    look = style.Look(cmap="Blues", vmin=0, vmax=1, shading="nearest") | kwargs
+    mesh = ax.pcolormesh(numbers, kilohertz, response[np.argsort(centres)].T, **look)
+    style.draw_colour_bar(ax, mesh, "gain, of its largest")
+    ax.plot(numbers, np.sort(centres), color="C4", label="centre")
+    ax.set(xlabel="filter, sorted by its centre", ylabel="frequency (kHz)", ylim=(0, 8))
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1))
     ax.grid(False)
     return ax
 

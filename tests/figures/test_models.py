@@ -25,6 +25,25 @@ def test_the_attention_of_cls_has_a_strip_per_head_and_a_colour_bar(heads):
     assert bar.get_ylim() == pytest.approx((0, weights.max()))
 
 
+def test_all_layers_have_a_strip_for_each_of_their_heads():
+    weights = np.stack([attention(2)[:, 0], attention(2)[:, 0]])
+    ax = figures.plot_attention(weights)
+    np.testing.assert_array_equal(ax.collections[0].get_array(), weights.reshape(4, 33))
+    names = ["layer 1, head 1", "layer 1, head 2", "layer 2, head 1", "layer 2, head 2"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == names
+
+
+def test_filters_are_sorted_by_the_centre_of_their_response():
+    taps = np.arange(33)
+    tones = [np.cos(2 * np.pi * kilohertz * taps / 16) * np.hanning(33) for kilohertz in (6, 1, 3)]
+    ax = figures.plot_filters(np.stack(tones)[:, None])
+    response = ax.collections[0].get_array()  # (frequencies, filters)
+    loudest = np.linspace(0, 8, 33)[response.argmax(axis=0)]
+    np.testing.assert_allclose(loudest, [1, 3, 6], atol=0.25)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [1, 3, 6], atol=0.1)
+    np.testing.assert_allclose(response.max(axis=0), 1)
+
+
 def test_one_row_of_weights_is_one_strip():
     weights = attention(1)[0, 0]
     assert figures.plot_attention(weights).collections[0].get_array().tolist() == [weights.tolist()]
