@@ -65,12 +65,12 @@ def plot_clip_map(
     """Clips as points in a plane: colour and marker by class, and a line through the clips of each recording.
 
     Args:
-        clips: a row for each clip: ``x``, ``y``, ``class``, ``source``.
+        clips: a row for each clip: ``x``, ``y``, ``class`` (the legend has the order of its categories), ``source``.
         kwargs: of :func:`seaborn.scatterplot`, for the points.
     """
     ax = style.new_axes(ax, figsize)
+    names = [style.literal(str(name)) for name in pd.Categorical(clips["class"]).categories]
     clips = clips.assign(**{"class": [style.literal(str(name)) for name in clips["class"]]})
-    names = list(dict.fromkeys(clips["class"]))
     what = {"data": clips, "x": "x", "y": "y", "hue": "class", "hue_order": names, "ax": ax}
     what["palette"] = [f"C{number}" for number in range(len(names))]  # they come again; the markers do not
     sns.lineplot(**what, units="source", estimator=None, sort=False, legend=False, linewidth=0.8, alpha=0.7)

@@ -42,13 +42,14 @@ def test_the_map_has_a_point_for_each_clip_and_a_line_through_each_recording() -
     clips = pd.DataFrame(generator.random((20, 2)), columns=["x", "y"])
     clips = clips.assign(**{"class": np.repeat(TEN, 2), "source": np.repeat(np.arange(10), 2).astype(str)})
     clips.loc[1, "source"] = "alone"
+    clips["class"] = pd.Categorical(clips["class"], list(reversed(TEN)))
     ax = figures.plot_clip_map(clips)
     (points,) = ax.collections
     np.testing.assert_array_equal(points.get_offsets(), clips[["x", "y"]])
     lengths = sorted(len(line.get_xdata()) for line in ax.lines if len(line.get_xdata()))
     assert lengths == [1, 1] + [2] * 9
     legend = ax.get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == TEN
+    assert [text.get_text() for text in legend.get_texts()] == list(reversed(TEN)), "in the order of the categories"
     looks = {(to_hex(handle.get_markerfacecolor()), handle.get_marker()) for handle in legend.legend_handles}
     assert len(looks) == 10, "no two classes look alike"
 
