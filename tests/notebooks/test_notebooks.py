@@ -33,7 +33,7 @@ PARAMETERS = {
     "30_own_model": [*COMMON, "test_folds", "val_folds", "model", "model_settings", "protocol"],
     "40_tuning": [*COMMON[:4], "study", "trials", "val_fold", "device", "threads", "runs_dir"],
     "60_diagnosis": ["dataset", "epochs", "seeds", "test_fold", "num_heads", "device", "threads", "runs_dir"],
-    "90_report": ["plan", "runs_dir", "dataset", *TITLE_PAGE],
+    "90_report": ["plan", "runs_dir", "dataset", *TITLE_PAGE, "language"],
 }
 LISTS = ("seeds", "val_folds")  # parameters that may be no scalars
 EXPERIMENT_NOTEBOOKS = [name for name in PARAMETERS if name[0] in "123"]
