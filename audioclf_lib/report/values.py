@@ -160,7 +160,7 @@ def _of_contrast(labels: tuple[str, str], contrast: Contrast | None) -> dict[str
 
 def verdict(contrast: Contrast) -> str:
     """What a contrast's test says, in words."""
-    first, second = contrast.names
+    first, second = (name.rpartition(", ")[0] or name for name in contrast.names)  # without the protocol
     if contrast.is_real:
         return f"{first if contrast.difference > 0 else second} is better"
     if np.isnan(contrast.detectable):
