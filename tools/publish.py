@@ -30,7 +30,8 @@ from audioclf_lib.metrics.results import ExperimentResult
 from audioclf_lib.metrics.scores import LEVELS, SPLITS, best_fit
 from audioclf_lib.report.card import CARD, model_card
 from audioclf_lib.report.gather import identify_dataset
-from audioclf_lib.report.tables import DATASET_TITLES, NBSP, percent
+from audioclf_lib.report.tables import NBSP, percent
+from audioclf_lib.report.values import DATASET_TITLES
 from audioclf_lib.runs.store import WEIGHTS, Run, RunStore
 from audioclf_lib.suite.ablation import ablation_experiments
 from audioclf_lib.suite.plan import Plan, last_plan_path, load_plan, save_plan

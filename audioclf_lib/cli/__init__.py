@@ -252,10 +252,13 @@ def report(
     notebook: Annotated[
         Path, typer.Option(help="Your own report notebook.", show_default="90_report", callback=_given_path)
     ] = NOTEBOOKS_DIR / "90_report.ipynb",
-    formats: Annotated[str, typer.Option(help="pdf, html, or both separated by a comma.")] = "pdf,html",
+    formats: Annotated[str, typer.Option(help="pdf, html, docx and md, separated by commas.")] = "pdf,html",
     output_dir: Annotated[
         Path, typer.Option(help="Where report.pdf and report.html go.", show_default="report", callback=_given_path)
     ] = PROJECT_ROOT / "report",
+    list_values: Annotated[
+        bool, typer.Option("--list-values", help="Show what texts may name, and make nothing.")
+    ] = False,
 ) -> None:
     """Make the report of finished runs as PDF and HTML; missing runs are named in it."""
     from audioclf_lib.cli.tables import show, shown_path
@@ -265,6 +268,13 @@ def report(
     skip_address_grammars()
     from audioclf_lib.report.build import build_report
 
+    if list_values:
+        from audioclf_lib.report.gather import gather
+        from audioclf_lib.report.values import report_values
+
+        for name, value in report_values(gather(absolute_plan(plan or ""), runs_dir, dataset)).items():
+            show(f"{{{{ {name} }}}}  {value.write()}")
+        return
     files = build_report(
         absolute_plan(plan or ""),
         dataset=dataset or "",

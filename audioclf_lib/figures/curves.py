@@ -98,7 +98,8 @@ def plot_learning_curves(
     histories: Mapping[str, pd.DataFrame],
     *,
     accuracy: Literal["accuracy", "clip_accuracy"] = "accuracy",
-    figsize: style.Size = (6.3, 3.35),
+    rows: Sequence[Literal["loss", "accuracy"]] = ("loss", "accuracy"),
+    figsize: style.Size | None = None,
     **kwargs: Any,
 ) -> style.Panels:
     """The six curves: loss and accuracy (rows) on training, validation and test folds (columns), one legend for all.
@@ -106,23 +107,26 @@ def plot_learning_curves(
     Args:
         histories: see :func:`plot_learning_curve`.
         accuracy: at window or at clip level.
+        rows: one of both alone for a figure of three curves; that of the accuracies has the legend.
         kwargs: of :func:`plot_learning_curve`, such as ``chosen_epochs`` and ``chance``, or of its curves.
 
     Returns:
-        (2, 3) axes.
+        (rows, 3) axes.
     """
-    figure, panels = plt.subplots(2, 3, figsize=figsize, sharex=True, sharey="row", squeeze=False)
-    metrics: tuple[Metric, ...] = ("loss", accuracy)
-    limits = []
-    for row, metric in enumerate(metrics):
-        for ax, split in zip(panels[row], SPLIT_LABELS, strict=True):
+    size = figsize or (style.TEXT_WIDTH, (0.25 if "accuracy" in rows else 0.1) + 1.32 * len(rows))
+    figure, panels = plt.subplots(len(rows), 3, figsize=size, sharex=True, sharey="row", squeeze=False)
+    for number, (row, what) in enumerate(zip(panels, rows, strict=True)):
+        metric: Metric = "loss" if what == "loss" else accuracy
+        limits = []
+        for ax, split in zip(row, SPLIT_LABELS, strict=True):
             plot_learning_curve(histories, metric, split, legend=False, ax=ax, **kwargs)
             limits.append(ax.get_ylim()[1])
-            ax.set(ylabel=METRIC_LABELS[metric], title="" if row else SPLIT_LABELS[split])
+            ax.set(ylabel=METRIC_LABELS[metric], title="" if number else SPLIT_LABELS[split])
             ax.label_outer()
-    panels[0, 0].set_ylim(0, max(limits[:3]))  # the row's axis is shared: the panel with the largest loss decides
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) if len(labels) < 5 else 3)
+        row[0].set_ylim(0, max(limits))  # the row's axis is shared: the panel with the largest loss decides
+    if rows[-1] == "accuracy":
+        handles, labels = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels) if len(labels) < 5 else 4)
     return panels
 
 

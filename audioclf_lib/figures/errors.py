@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Hashable
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,7 +13,7 @@ from matplotlib.axes import Axes
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.data import Dataset
 from audioclf_lib.figures import style
-from audioclf_lib.figures.sounds import plot_mel_spectrogram, plot_waveform
+from audioclf_lib.figures.sounds import plot_clips
 
 COLUMNS = 3  # clips side by side
 TITLE_WIDTH = 32  # characters in a line of a clip's title
@@ -52,28 +50,12 @@ def plot_hard_clips(
         ax.text(0.5, 0.5, "no clip is wrong in most fits", ha="center", va="center", color=style.GREY)
         ax.set_axis_off()
         return np.empty((0, 2), dtype=object)
-    waveforms = [data.waveforms[data.clip_ids.index(clip)] for clip in hard.index]
-    titles = [_title(row, peak) for row, peak in zip(hard.to_dict("records"), np.abs(waveforms).max(1), strict=True)]
-    columns = min(COLUMNS, len(hard))
-    rows, lines = math.ceil(len(hard) / columns), 1 + max(title.count("\n") for title in titles)
-    size, shape = figsize or (style.TEXT_WIDTH, rows * (1.5 + 0.13 * lines) + 0.2), {"height_ratios": [1, 2.4] * rows}
-    grid = plt.subplots(2 * rows, columns, figsize=size, squeeze=False, sharex=True, gridspec_kw=shape)[1]
-    panels = grid.reshape(rows, 2, columns).swapaxes(1, 2).reshape(-1, 2)
-    for number, (samples, title) in enumerate(zip(waveforms, titles, strict=True)):
-        above, below = panels[number]
-        plot_waveform(samples, data.sample_rate, ax=above)
-        above.set(yticks=(), xlabel="", ylabel="")
-        above.set_title(title, fontsize=7.5)
-        plot_mel_spectrogram(samples, data.sample_rate, ax=below, **style.Look(n_mels=32, max_frames=40) | kwargs)
-        is_first, is_lowest = number % columns == 0, number + columns >= len(hard)
-        below.set(xlabel="time (s)" if is_lowest else "", ylabel=below.get_ylabel() if is_first else "")
-        below.set_yticks(below.get_yticks()[::2], [label.get_text() for label in below.get_yticklabels()[::2]])
-        below.tick_params(labelbottom=is_lowest, labelleft=is_first)
-        if (number + 1) % columns:
-            below.collections[0].colorbar.remove()
-    for ax in panels[len(hard) :].ravel():
-        ax.remove()
-    return panels[: len(hard)]
+    clips = [data.clip_ids.index(clip) for clip in hard.index]
+    titles = [
+        _title(row, float(np.abs(data.waveforms[clip]).max()))
+        for row, clip in zip(hard.to_dict("records"), clips, strict=True)
+    ]
+    return plot_clips(data, clips, titles, columns=COLUMNS, figsize=figsize, **kwargs)
 
 
 def _title(clip: dict[Hashable, Any], peak: float) -> str:
@@ -94,14 +76,14 @@ def plot_recall_by_class(
     """
     recalls = table.drop(columns="difference", errors="ignore")
     many, rows, n = len(recalls) > style.MANY_CLASSES, np.arange(len(recalls)), recalls.shape[1]
-    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 0.9 + (0.16 if many else 0.1 + 0.06 * n) * len(recalls)))
+    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 0.9 + (0.14 if many else 0.1 + 0.06 * n) * len(recalls)))
     ax.hlines(rows, recalls.min(axis=1), recalls.max(axis=1), color=style.GREY, linewidth=0.8, zorder=1.5)
     for number, (name, values) in enumerate(recalls.items()):
         marker = _MARKERS[(number + number // len(_MARKERS)) % len(_MARKERS)]  # seven colours: all differ up to 49
         look = style.Look(marker=marker, linestyle="", color=f"C{number}", markersize=2.6 if many else 3.8)
         look |= {"markeredgecolor": style.INK, "markeredgewidth": 0.6, "clip_on": False}
         ax.plot(values, rows + 0.7 * ((number + 0.5) / n - 0.5), label=style.literal(str(name)), **look | kwargs)
-    ax.set_yticks(rows, [style.literal(str(name)) for name in recalls.index], fontsize=5.5 if many else 7.5)
+    ax.set_yticks(rows, [style.on_axis(str(name)) for name in recalls.index], fontsize=style.SMALL)
     ax.tick_params(axis="y", length=0)
     ax.set(xlim=(0, 1), ylim=(len(recalls) - 0.4, -0.6), xlabel="recall (clips)")
     style.show_percent(ax.xaxis)

@@ -1,26 +1,27 @@
-"""Figures of models: architecture, attention, first-layer filters."""
+"""Figures of models and of what they are trained on: architecture, attention, filters, folds."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from audioclf_lib.figures import style
 
 if TYPE_CHECKING:
     from audioclf_lib.models.derivation import LayerDerivation
 
-BOXES_PER_ROW = 12  # of an architecture
+BOXES_PER_ROW = 10  # of an architecture
 GAP, ROW_HEIGHT = 1.2, 4.2  # between boxes and rows, in the units of the drawing
 
 
@@ -72,6 +73,37 @@ def plot_filters(
     return ax
 
 
+def plot_folds(protocols: Mapping[str, Sequence[tuple[int, int]]], folds: Sequence[int], **kwargs: Any) -> style.Panels:
+    """Which fold each fit trains, validates and tests on: a panel for each protocol, a row for each fit.
+
+    Args:
+        protocols: title -> (validation fold, test fold) of its fits.
+        folds: of the data set.
+        kwargs: of :meth:`matplotlib.axes.Axes.text`, for the letters.
+
+    Returns:
+        (protocols,) axes.
+    """
+    rows = max(map(len, protocols.values()))
+    size = (style.TEXT_WIDTH, 0.55 + 0.2 * rows)
+    panels = plt.subplots(1, len(protocols), figsize=size, squeeze=False, sharey=True)[1].ravel()
+    for ax, (title, pairs) in zip(panels, protocols.items(), strict=True):
+        for row, (val_fold, test_fold) in enumerate(pairs):
+            for column, fold in enumerate(folds):
+                letter = "T" if fold == test_fold else "V" if fold == val_fold else ""
+                colour = {"T": "C4", "V": "C1", "": style.LIGHT_GREY}[letter]
+                ax.add_patch(Rectangle((column + 0.04, row + 0.08), 0.92, 0.84, color=colour, linewidth=0))
+                look = style.Look(ha="center", va="center", color=style.INK, weight="bold")
+                ax.text(column + 0.5, row + 0.5, letter, **look | kwargs)
+        ax.set(xlim=(0, len(folds)), ylim=(rows, 0), xticks=np.arange(len(folds)) + 0.5, xticklabels=folds, yticks=())
+        ax.set(title=title, xlabel="fold")
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        ax.grid(False)
+    panels[0].set_ylabel("fit")
+    return panels
+
+
 def plot_architecture(
     layers: Sequence[LayerDerivation], *, ax: Axes | None = None, figsize: style.Size | None = None, **kwargs: Any
 ) -> Axes:
@@ -111,7 +143,7 @@ def draw_tensor(ax: Axes, left: float, middle: float, shape: tuple[int, ...], **
     for shift in np.arange(stack)[::-1] * 0.12:
         ax.add_patch(FancyBboxPatch((left + shift, middle - height / 2 + shift), width, height, corners, **look))
     text = "\n× ".join(f"{size:,}" for size in shape)
-    ax.text(left + width / 2, middle - 1.1, text, ha="center", va="top", fontsize=6)
+    ax.text(left + width / 2, middle - 1.1, text, ha="center", va="top", fontsize=style.SMALL)
     return left + width + 0.12 * (stack - 1)
 
 
@@ -122,7 +154,7 @@ def draw_step(ax: Axes, left: float, middle: float, name: str) -> None:
     centre = left + GAP / 2
     ax.plot([centre, centre], [middle + 0.1, middle + 1.1], color=style.GREY, linewidth=0.6, linestyle=":")
     lines = textwrap.fill(name, 8, break_long_words=False)
-    ax.text(centre, middle + 1.15, lines, ha="center", va="bottom", fontsize=6)
+    ax.text(centre, middle + 1.15, lines, ha="center", va="bottom", fontsize=style.SMALL)
 
 
 def architecture_steps(layers: Sequence[LayerDerivation]) -> list[tuple[str, tuple[int, ...]]]:

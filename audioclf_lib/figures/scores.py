@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.container import BarContainer
 
 from audioclf_lib.figures import style
 
@@ -33,7 +32,9 @@ def plot_confusion(
     figsize: style.Size | None = None,
     **kwargs: Any,
 ) -> Axes:
-    """Confusion matrix; an empty cell is zero.
+    """Confusion matrix; an empty cell is zero. Columns are numbered as the rows.
+
+    Of more than 20 classes, rows have numbers in place of names, and shades stand for counts.
 
     Args:
         matrix: (C, C) counts, rows true, columns predicted.
@@ -43,26 +44,45 @@ def plot_confusion(
     """
     counts = np.asarray(matrix)
     own = matrix.index if isinstance(matrix, pd.DataFrame) else range(len(counts))
-    names = [style.literal(str(name)) for name in (own if class_names is None else class_names)]
+    names = [style.on_axis(str(name)) for name in (own if class_names is None else class_names)]
     many = len(names) > style.MANY_CLASSES
-    side = min(max(1.4 + 0.36 * len(names), 3.6), style.TEXT_WIDTH)
-    ax = style.new_axes(ax, figsize or (side, side if many else 0.92 * side))
+    ax = style.new_axes(
+        ax, figsize or (min(1.5 + 0.21 * len(names), style.TEXT_WIDTH), min(0.5 + 0.18 * len(names), 5))
+    )
     values = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if normalise else counts
     full = 100 if normalise else max(counts.max(), 1)
     numbers = np.where(counts > 0, np.char.mod("%.0f", values), "")
-    writing: style.Look = {"annot": numbers, "fmt": "", "annot_kws": {"fontsize": 3.4 if many else 8.5}}
-    look: style.Look = {"cmap": "Blues", "vmin": 0, "vmax": full, "cbar": False, "square": True}
+    writing: style.Look = {"annot": not many and numbers, "fmt": "", "annot_kws": {"fontsize": 8}}
+    look: style.Look = {"cmap": "Blues", "vmin": 0, "vmax": full, "cbar": False}
     lines: style.Look = {"linecolor": style.LIGHT_GREY, "linewidths": 0.25 if many else 0.8}
-    sns.heatmap(values, xticklabels=names, yticklabels=names, ax=ax, **writing | look | lines | kwargs)
-    for text in ax.texts:
-        text.set_in_layout(False)  # none leaves its cell, and thousands of them would slow the layout down
+    sns.heatmap(values, ax=ax, **writing | look | lines | kwargs)
+    shown = np.arange(0, len(names), 5 if many else 1)
+    ax.set_xticks(shown + 0.5, [str(number + 1) for number in shown], rotation=0)
+    ax.set_yticks(shown + 0.5, [str(n + 1) if many else f"{names[n]}  {n + 1}" for n in shown], rotation=0)
     ax.set(xlabel="predicted class", ylabel="true class")
-    ax.tick_params(labelsize=4.5 if many else 7.5, length=0, pad=2)
-    slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    plt.setp(ax.get_xticklabels(), **({"rotation": 90} if many else slanted))
-    plt.setp(ax.get_yticklabels(), rotation=0)
+    ax.tick_params(labelsize=style.SMALL if many else 8, length=0, pad=2)
     ax.grid(False)
     return ax
+
+
+def plot_confusion_with_f1(matrix: pd.DataFrame, per_class: pd.DataFrame, **kwargs: Any) -> style.Panels:
+    """Confusion matrix, and beside its rows the F1 of the classes.
+
+    Args:
+        matrix: see :func:`plot_confusion`.
+        per_class: see :func:`plot_f1_bars`.
+        kwargs: of :func:`seaborn.heatmap`.
+
+    Returns:
+        (2,) axes.
+    """
+    size = (style.TEXT_WIDTH, min(0.45 + 0.17 * len(matrix), 6))
+    panels: style.Panels = plt.subplots(1, 2, figsize=size, width_ratios=(1.8, 1))[1]
+    plot_confusion(matrix, ax=panels[0], **kwargs)
+    plot_f1_bars(per_class, ax=panels[1])
+    panels[1].set_ylim(len(matrix) - 0.5, -0.5)
+    panels[1].tick_params(labelleft=False)
+    return panels
 
 
 def plot_roc(
@@ -100,6 +120,43 @@ def plot_roc(
     ax.set(xlabel="false positive rate", ylabel="true positive rate")
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="AUC", alignment="left", handlelength=3)
     return ax
+
+
+def plot_roc_panels(
+    roc: Roc, auc: Mapping[str, float], *, figsize: style.Size | None = None, **kwargs: Any
+) -> style.Panels:
+    """A small ROC curve for each class with its area, and the macro average in each for comparison.
+
+    Args:
+        roc, auc: see :func:`plot_roc`. Of more than 20 classes, the ten with the smallest areas are drawn.
+        kwargs: of :meth:`matplotlib.axes.Axes.plot`, for the classes' curves.
+
+    Returns:
+        (classes,) axes.
+    """
+    names = [name for name in roc if name not in ("micro", "macro")]
+    if len(names) > style.MANY_CLASSES:
+        names = sorted(names, key=lambda name: np.nan_to_num(auc[name], nan=2.0))[:10]
+    titles = [style.on_axis(name) for name in names]  # first, so that the panels' titles have the fonts for them
+    columns = min(5, len(names))
+    rows = math.ceil(len(names) / columns)
+    size = figsize or (style.TEXT_WIDTH, 0.1 + 0.98 * rows)
+    grid = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)[1]
+    for number, (ax, name) in enumerate(zip(grid.flat, names, strict=False)):
+        ax.plot([0, 1], [0, 1], **style.REFERENCE | {"linewidth": 0.6})
+        if "macro" in roc:
+            ax.plot(*roc["macro"], color=style.GREY, linewidth=0.8)
+        ax.fill_between(*roc[name], color=style.LIGHT_BLUE, alpha=0.5, linewidth=0)
+        ax.plot(*roc[name], **style.Look(color="C0", linewidth=1.4, label=style.literal(name)) | kwargs)
+        ax.text(0.97, 0.06, area(auc[name]), transform=ax.transAxes, ha="right", size=9)
+        ax.set_title(titles[number], fontsize=8)
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 1), yticks=(0, 1))
+        ax.set_xlabel("false positive rate" if number == (rows - 1) * columns else "")
+        ax.set_ylabel("true positive rate" if number == 0 else "")
+        ax.grid(False)
+    for ax in grid.flat[len(names) :]:
+        ax.remove()
+    return grid.ravel()[: len(names)]
 
 
 def area(value: float) -> str:
@@ -148,41 +205,15 @@ def plot_reliability(
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     ax.set(xlabel="confidence", ylabel="accuracy")
     style.show_percent(ax.xaxis, ax.yaxis)
-    ax.set_title(f"ECE {calibration.ece:.3f}", loc="right", fontsize=7.5)
+    ax.set_title(f"ECE {calibration.ece:.3f}", loc="right", fontsize=8)
 
     strip = ax.inset_axes((0, 1.03, 1, 0.22))
     strip.bar(centres, counts, width=width, color="#b5b5b5")
     strip.set(xlim=(0, 1), ylim=(0, 1.6 * counts.max()), xticks=(), yticks=())
     strip.spines["left"].set_visible(False)
     centre = float(centres.iloc[int(counts.argmax())])
-    strip.text(centre, 1.08 * counts.max(), f"{counts.max():,}", ha="center", size="small")
+    strip.text(centre, 1.08 * counts.max(), f"{counts.max():,}", ha="center", size=style.SMALL)
     return ax
-
-
-def plot_reliabilities(
-    calibrations: Mapping[str, Calibration], *, figsize: style.Size | None = None, **kwargs: Any
-) -> style.Panels:
-    """Reliability diagrams side by side, up to four in a row: a panel for each name, which may have lines.
-
-    Args:
-        calibrations, kwargs: see :func:`plot_reliability`.
-
-    Returns:
-        (calibrations,) axes.
-    """
-    columns = min(4, len(calibrations))
-    rows = math.ceil(len(calibrations) / columns)
-    size = figsize or (0.4 + (style.TEXT_WIDTH - 0.4) * columns / 4, 2.05 * rows + 0.25)
-    panels = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True, layout="compressed")[1].ravel()
-    for position, (ax, (name, calibration)) in enumerate(zip(panels, calibrations.items(), strict=False)):
-        plot_reliability(calibration, ax=ax, **kwargs)
-        ax.set_title(style.literal(name), fontsize=7.5)
-        ax.set_ylabel("accuracy" if position % columns == 0 else "")
-        ax.set_xlabel("confidence" if position + columns >= len(calibrations) else "")
-        ax.set_xticks((0, 0.5, 1), ("0", "50", "100 %"))
-    for ax in panels[len(calibrations) :]:
-        ax.remove()
-    return panels[: len(calibrations)]
 
 
 def plot_comparison(
@@ -193,36 +224,46 @@ def plot_comparison(
     figsize: style.Size | None = None,
     **kwargs: Any,
 ) -> Axes:
-    """All experiments side by side: a bar for the mean accuracy, a line for its standard deviation, a dot per fit.
+    """Accuracies as dots with their intervals, from top to bottom in groups: own models, baselines, what others state.
 
     Args:
-        results: a row for each experiment and level, with the columns ``experiment``, ``level`` (``"window"``,
-            ``"clip"``) and ``fits`` (list of the fits' accuracies from 0 to 1). An experiment without fits is named as
-            missing.
+        results: a row for each, in the order of the table, with the columns ``name``, ``group``, ``accuracy`` from 0 to
+            1 and ``low`` and ``high``, its interval (NaN: none is known). Without accuracy a row is named as missing.
         chance: accuracy of guessing, drawn as a line.
-        kwargs: of :func:`seaborn.barplot`.
+        kwargs: of :meth:`matplotlib.axes.Axes.errorbar`.
     """
-    experiments, levels = list(results["experiment"].unique()), list(results["level"].unique())
-    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 0.9 + 0.36 * len(experiments)))
-    fits = results.explode("fits", ignore_index=True).astype({"fits": float})
-    what = {"data": fits, "x": "fits", "y": "experiment", "hue": "level", "ax": ax}
-    shades = sns.light_palette("C0", len(levels) + 2)[1:-1]  # dark numbers can be read on all of them
-    look = {"palette": shades, "saturation": 1, "errorbar": "sd", "capsize": 0.2}
-    sns.barplot(**what, **look | {"err_kws": {"color": style.INK, "linewidth": 0.9}} | kwargs)
-    dots = {"palette": ["white"] * len(levels), "edgecolor": style.INK, "linewidth": 0.7, "size": 3}
-    sns.stripplot(**what, **dots, dodge=True, jitter=False, legend=False)
-    for bars in ax.containers:
-        assert isinstance(bars, BarContainer)
-        ax.bar_label(bars, fmt=lambda share: f"{100 * share:.1f} %", label_type="center", size="small")
-    for experiment in sorted(set(experiments) - set(fits.dropna(subset="fits")["experiment"])):
-        ax.text(0.01, experiments.index(experiment), "missing", va="center", color=style.GREY, style="italic")
-    ax.plot([], [], "o", color=style.INK, markerfacecolor="white", markersize=3, label="one fit")
+    results = results.astype({"accuracy": float, "low": float, "high": float})
+    groups = list(dict.fromkeys(results["group"]))
+    rows = np.arange(len(results)) + 0.5 * results["group"].map(groups.index).to_numpy()
+    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 0.45 + 0.15 * (len(results) + 0.5 * len(groups))))
+    for number, group in enumerate(groups):
+        inside = (results["group"] == group).to_numpy()
+        shown = results[inside]
+        spread = np.abs(shown[["low", "high"]].sub(shown["accuracy"], axis=0)).fillna(0).to_numpy().T
+        look: style.Look = {
+            "fmt": "osD^"[number % 4],
+            "color": f"C{number}",
+            "elinewidth": 1.4,
+            "markersize": 4.5,
+            "capsize": 0,
+        }
+        look |= {
+            "markerfacecolor": "white" if shown["low"].isna().all() else f"C{number}",
+            "label": style.literal(group),
+        }
+        ax.errorbar(shown["accuracy"], rows[inside], xerr=spread, **look | kwargs)
+    for row, (accuracy, high) in zip(rows, results[["accuracy", "high"]].to_numpy(dtype=float), strict=True):
+        end = accuracy if math.isnan(high) else high
+        text = "missing" if math.isnan(accuracy) else f"{100 * accuracy:.1f}"
+        ax.text(0.01 if math.isnan(accuracy) else end + 0.018, row, text, va="center", size=style.SMALL)
     if chance:
-        ax.axvline(chance, **style.REFERENCE, zorder=3, label="chance")
-    ax.set_yticks(range(len(experiments)), [style.literal(name) for name in experiments])
+        ax.axvline(chance, **style.REFERENCE, zorder=1)
+        ax.text(chance, -0.8, "chance", ha="center", va="bottom", size=style.SMALL, color=style.GREY)
+    ax.set_yticks(rows, [style.literal(name) for name in results["name"]], fontsize=8)
     ax.tick_params(axis="y", length=0)
-    ax.set(xlim=(0, 1), ylim=(len(experiments) - 0.45, -0.55), xlabel="test accuracy", ylabel="")
+    ax.set(xlim=(0, 1.05), ylim=(rows[-1] + 0.7, -0.7), xticks=np.linspace(0, 1, 6), xlabel="clip accuracy")
     ax.grid(False, axis="y")
     style.show_percent(ax.xaxis)
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, handletextpad=0.4)
+    if len(groups) > 1:
+        ax.legend(loc="lower left", fontsize=style.SMALL, handletextpad=0.3)
     return ax

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -51,6 +53,7 @@ def plot_mel_spectrogram(
     *,
     n_mels: int = 64,
     max_frames: int = 100,
+    bar: bool = True,
     ax: Axes | None = None,
     figsize: style.Size = (6.3, 2.2),
     **kwargs: Any,
@@ -61,6 +64,7 @@ def plot_mel_spectrogram(
         waveform: (n_samples,) amplitudes.
         n_mels, max_frames: bands and (about) frames between which areas of equal level are drawn, few so that a vector
             file stays small: 64 by 100 are up to 0.4 MB of SVG.
+        bar: draw a colour bar.
         kwargs: of :meth:`matplotlib.axes.Axes.contourf`, such as ``cmap``.
     """
     ax = style.new_axes(ax, figsize)
@@ -75,12 +79,62 @@ def plot_mel_spectrogram(
     highest = hertz_to_mel(sample_rate / 2)
     mels = np.arange(1, n_mels + 1) * highest / (n_mels + 1)  # the bands' centres
     areas = ax.contourf(times, mels, decibels, **style.Look(levels=np.arange(-80, 1, 5), cmap="magma") | kwargs)
-    style.draw_colour_bar(ax, areas, "dB")
+    style.draw_colour_bar(ax, areas, "dB" if bar else "")
     ticks = [f for f in (250, 500, 1000, 2000, 4000, 8000, 16000) if f <= sample_rate / 2]
     ax.set_yticks([hertz_to_mel(f) for f in ticks], [f"{f:,}" for f in ticks])
     ax.set(xlim=(0, len(samples) / sample_rate), xlabel="time (s)", ylabel="frequency (Hz)", ylim=mels[[0, -1]])
     ax.grid(False)
     return ax
+
+
+def plot_clips(
+    data: Dataset,
+    clips: Sequence[int],
+    titles: Sequence[str],
+    *,
+    columns: int = 5,
+    figsize: style.Size | None = None,
+    **kwargs: Any,
+) -> style.Panels:
+    """Waveform above mel spectrogram of several clips; each waveform has its own scale, and each spectrogram too.
+
+    Args:
+        clips: indices into the data set, at least one.
+        titles: of the clips, of one or more lines.
+        columns: clips side by side.
+        kwargs: of :func:`plot_mel_spectrogram`, such as ``n_mels`` and ``cmap``.
+
+    Returns:
+        (clips, 2) axes, of the waveform and of the spectrogram.
+    """
+    columns = min(columns, len(clips))
+    rows, lines = math.ceil(len(clips) / columns), 1 + max(title.count("\n") for title in titles)
+    height = 0.35 + 2.6 / columns**0.6 + 0.13 * lines
+    shape = {"height_ratios": [1, 2.4] * rows}
+    size = figsize or (style.TEXT_WIDTH, rows * height + 0.2)
+    grid = plt.subplots(2 * rows, columns, figsize=size, squeeze=False, sharex=True, gridspec_kw=shape)[1]
+    panels = grid.reshape(rows, 2, columns).swapaxes(1, 2).reshape(-1, 2)
+    for number, (clip, title) in enumerate(zip(clips, titles, strict=True)):
+        above, below = panels[number]
+        plot_waveform(data.waveforms[clip], data.sample_rate, ax=above)
+        above.set(yticks=(), xlabel="", ylabel="")
+        above.set_title(title, fontsize=8)
+        look = style.Look(n_mels=32, max_frames=40, bar=False) | kwargs
+        plot_mel_spectrogram(data.waveforms[clip], data.sample_rate, ax=below, **look)
+        is_first, is_lowest = number % columns == 0, number + columns >= len(clips)
+        below.set(xlabel="time (s)" if is_lowest else "", ylabel=below.get_ylabel() if is_first else "")
+        below.set_yticks(below.get_yticks()[::2], [label.get_text() for label in below.get_yticklabels()[::2]])
+        below.tick_params(labelbottom=is_lowest, labelleft=is_first)
+    for ax in panels[len(clips) :].ravel():
+        ax.remove()
+    return panels[: len(clips)]
+
+
+def plot_classes(data: Dataset, **kwargs: Any) -> style.Panels:
+    """One clip of each class, the first with the fewest silent windows; see :func:`plot_clips`."""
+    of_class = [np.flatnonzero(data.labels == label) for label in np.unique(data.labels)]
+    first = [int(clips[data.silent[clips].sum(axis=1).argmin()]) for clips in of_class]
+    return plot_clips(data, first, [style.on_axis(data.class_names[data.labels[clip]]) for clip in first], **kwargs)
 
 
 def hertz_to_mel(frequency: float) -> float:
@@ -120,7 +174,7 @@ def plot_windows(
     )
     labels = [f"{number + 1} silent" if is_silent[number] else f"{number + 1}" for number in numbers]
     background = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    ax.bar_label(bars, labels, label_type="center", size="small", bbox=background)
+    ax.bar_label(bars, labels, label_type="center", size=style.SMALL, bbox=background)
     ax.set(ylim=(-2.0 * peak, 1.1 * peak))
     ax.set_yticks([-peak, 0, peak], [f"{-peak:.1g}".replace("-", "−"), "0", f"{peak:.1g}"])
     ax.yaxis.set_label_coords(-0.06, 0.65)

@@ -13,8 +13,11 @@ from matplotlib.axis import Axis
 from matplotlib.collections import Collection
 from matplotlib.ticker import PercentFormatter
 
+from audioclf_lib.figures.fonts import use_face, use_letters
+
 STYLE = Path(__file__).with_name("audioclf.mplstyle")
 plt.style.use(STYLE)
+use_face()
 
 Size = tuple[float, float]  # of a figure: width and height in inches
 Look = dict[str, Any]  # keywords of seaborn or matplotlib
@@ -23,7 +26,9 @@ Panels = npt.NDArray[Any]  # of Axes
 TEXT_WIDTH = 6.3  # inches: A4 less two margins of 2.5 cm
 INK, GREY, LIGHT_GREY, LIGHT_BLUE = "#222222", "#767676", "#e4e4e4", "#9cc3de"
 REFERENCE: Look = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3))}  # what data are compared with
-MANY_CLASSES = 20  # above this, names and numbers shrink
+SMALL = 7.2  # points: the smallest type
+MANY_CLASSES = 20  # above this, classes have numbers, or every few of them a name
+LONGEST_NAME = 22  # letters of a class name on an axis
 
 _LINE_STYLES = ("-", (0, (5, 1.2)), (0, (1.5, 1)), (0, (6, 1.2, 1.5, 1.2)), (0, (6, 1, 1, 1, 1, 1)))
 
@@ -39,8 +44,14 @@ def line_looks(n: int) -> list[Look]:
 
 
 def literal(name: str) -> str:
-    """A name as it is: matplotlib would read text between dollar signs as mathematics."""
+    """A name as it is, in a font that has its letters: matplotlib reads text between dollar signs as mathematics."""
+    use_letters(name)
     return name.replace("$", r"\$")
+
+
+def on_axis(name: str) -> str:
+    """A class name as it is, or its beginning if it would take the room of the drawing."""
+    return literal(name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…")
 
 
 def show_percent(*axes: Axis) -> None:
@@ -51,20 +62,20 @@ def show_percent(*axes: Axis) -> None:
 def draw_level(ax: Axes, level: float, text: str) -> None:
     """A dashed horizontal line with its meaning above it."""
     ax.axhline(level, **REFERENCE, zorder=1)
-    ax.text(0.99, level, text, transform=ax.get_yaxis_transform(), ha="right", va="bottom", size="small", color=GREY)
+    ax.text(0.99, level, text, transform=ax.get_yaxis_transform(), ha="right", va="bottom", size=SMALL, color=GREY)
 
 
 def draw_bars(
     names: list[str], values: np.ndarray, labels: list[str], ax: Axes | None, figsize: Size | None, **kwargs: Any
 ) -> Axes:
     """Horizontal bars from top to bottom, each with a label at its end."""
-    size, pitch = (5.5, 0.13) if len(names) > MANY_CLASSES else (7.5, 0.2)
+    pitch = 0.135 if len(names) > MANY_CLASSES else 0.19
     ax = new_axes(ax, figsize or (TEXT_WIDTH, 0.7 + pitch * len(names)))
     rows = np.arange(len(names))
     bars = ax.barh(rows, values, **Look(height=0.72, color="C0") | kwargs)
     background = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # hides a line that would cross the label
-    ax.bar_label(bars, labels, padding=3, fontsize=size, bbox=background, zorder=3)
-    ax.set_yticks(rows, [literal(name) for name in names], fontsize=size)
+    ax.bar_label(bars, labels, padding=3, fontsize=SMALL, bbox=background, zorder=3)
+    ax.set_yticks(rows, [on_axis(name) for name in names], fontsize=SMALL)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(False, axis="y")
@@ -72,8 +83,10 @@ def draw_bars(
 
 
 def draw_colour_bar(ax: Axes, mesh: Collection, label: str) -> None:
-    """A colour bar beside the axes; it and the mesh stay vector graphics without seams."""
-    bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.02, 0, 0.02, 1)), label=label)
-    plt.setp(bar.outline, visible=False)
-    for drawn in (mesh, bar.solids):  # cells overlap by a hair, or viewers show the page through the joints
-        plt.setp(drawn, rasterized=False, edgecolor="face", linewidth=0.6)
+    """A colour bar beside the axes, unless it has no label; it and the mesh stay vector graphics without seams."""
+    drawn: list[Any] = [mesh]
+    if label:
+        bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.02, 0, 0.02, 1)), label=label)
+        plt.setp(bar.outline, visible=False)
+        drawn.append(bar.solids)
+    plt.setp(drawn, rasterized=False, edgecolor="face", linewidth=0.6)  # else viewers show the page through the joints

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
-from typing import Any
 
 import pandas as pd
 
 from audioclf_lib._support.digests import digest
 from audioclf_lib.config import Experiment, FitConfig, slug
-from audioclf_lib.metrics.scores import LEVELS, FloatArray, Level, Scores, best_fit, evaluate
+from audioclf_lib.metrics.scores import FloatArray, Level, Scores, best_fit, evaluate
 from audioclf_lib.metrics.uncertainty import (
     Answers,
     Calibration,
@@ -221,24 +220,6 @@ class ExperimentResult:
     def _label(self, run: Run) -> str:
         config = run.config
         return f"test fold {config.test_fold}" if self.is_rotation else f"validation fold {config.val_fold}"
-
-
-def comparison_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
-    """Accuracies on the test fold: a row per experiment and level; an experiment without runs has no numbers.
-
-    Returns:
-        DataFrame with columns experiment, level, mean, std (over the fits), low, high (95 % interval of the mean) and
-        fits (list of the accuracies).
-    """
-    rows = []
-    for result in results:
-        for level in LEVELS:
-            row: dict[str, Any] = {"experiment": result.short_title, "level": level}
-            if result.runs:
-                row |= result.intervals[level]._asdict()
-                row |= {"mean": result.mean(level), "std": result.std(level), "fits": result.values(level)}
-            rows.append(row)
-    return pd.DataFrame(rows, columns=["experiment", "level", "mean", "std", "low", "high", "fits"])
 
 
 def compare_declared(

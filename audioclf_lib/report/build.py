@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,13 +20,23 @@ from audioclf_lib._support.paths import (
     try_to_write,
     user_path,
 )
-from audioclf_lib.report.exporters import ReportHTMLExporter, TypstPDFExporter
+from audioclf_lib.report.exporters import (
+    ReportDocxExporter,
+    ReportHTMLExporter,
+    ReportMarkdownExporter,
+    TypstPDFExporter,
+)
 from audioclf_lib.report.gather import describe_findings, gather
 from audioclf_lib.suite.notebooks import NotebookError, run_notebook
 from audioclf_lib.suite.parameters import known_parameters
 
 REPORT_NOTEBOOK = NOTEBOOKS_DIR / "90_report.ipynb"
-EXPORTERS: dict[str, Any] = {"pdf": TypstPDFExporter, "html": ReportHTMLExporter}
+EXPORTERS: dict[str, Any] = {
+    "pdf": TypstPDFExporter,
+    "html": ReportHTMLExporter,
+    "docx": ReportDocxExporter,
+    "md": ReportMarkdownExporter,
+}
 
 
 def build_report(
@@ -39,7 +50,7 @@ def build_report(
     say: Callable[[str], None] = lambda line: None,
     **front_matter: str | None,
 ) -> list[Path]:
-    """Make ``report.pdf`` and ``report.html`` of a plan's runs; missing runs are named in them.
+    """Make ``report.pdf``, ``report.html`` and so on of a plan's runs; missing runs are named in them.
 
     Several calls may run at once; each exports what it executed.
 
@@ -47,13 +58,13 @@ def build_report(
         plan, dataset: whose fits are shown, see :func:`audioclf_lib.report.gather.gather`.
         runs_dir: where the run folders are; the executed notebook is left there as ``report.ipynb``.
         output_dir: where the report goes.
-        formats: ``"pdf"``, ``"html"``.
+        formats: ``"pdf"``, ``"html"``, ``"docx"``, ``"md"`` (whose figures go into ``report_files`` beside it).
         notebook: the report notebook, or any other that shows what belongs in a report (``report.show``).
         say: told what was found and what is missing, line by line.
         front_matter: parameters of the notebook such as ``title``; None leaves the notebook's own.
 
     Returns:
-        The files made, in the order of ``formats``.
+        The files made, in the order of ``formats``, without the figures of ``"md"``.
 
     Raises:
         InputError: unknown format, unwritable folder, no run at all, or a value that the notebook rejects; nothing is
@@ -85,11 +96,19 @@ def build_report(
         except NotebookError as error:
             error.notebook = error.notebook.replace(runs_dir / "report.failed.ipynb")
             raise
-        contents = [EXPORTERS[name]().from_filename(str(executed))[0] for name in formats]
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            made = [EXPORTERS[name]().from_filename(str(executed)) for name in formats]
+        for line in dict.fromkeys(str(warning.message) for warning in told if warning.category is UserWarning):
+            say(line)
         executed.replace(runs_dir / "report.ipynb")
         (runs_dir / "report.failed.ipynb").unlink(missing_ok=True)
         files = [output_dir / f"report.{name}" for name in formats]
-        for path, content in zip(files, contents, strict=True):
-            with explained(path, "free space or choose another folder"):
-                replace_file(path, content if isinstance(content, bytes) else content.encode())
+        for path, (content, resources) in zip(files, made, strict=True):
+            for file, text in {
+                path: content,
+                **{output_dir / n: each for n, each in resources["outputs"].items()},
+            }.items():
+                with explained(file, "free space or choose another folder"):
+                    replace_file(file, text if isinstance(text, bytes) else text.encode())
     return files

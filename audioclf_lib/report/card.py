@@ -9,9 +9,10 @@ import pandas as pd
 from audioclf_lib.metrics.results import SPLIT_TITLES
 from audioclf_lib.metrics.scores import SPLITS, answers_to_windows, evaluate, to_clips
 from audioclf_lib.metrics.uncertainty import bootstrap_interval, calibrate
-from audioclf_lib.report.prose import text
+from audioclf_lib.report.prose import Prose
 from audioclf_lib.report.show import pipe_table
-from audioclf_lib.report.tables import data_numbers, data_table, percent
+from audioclf_lib.report.tables import data_table, percent
+from audioclf_lib.report.values import Value, data_values
 from audioclf_lib.runs.store import Run
 
 CARD = "model_card.md"  # its file's name, beside exported or published weights
@@ -31,23 +32,24 @@ def model_card(run: Run) -> str:
         "scores": pd.DataFrame([_scores(run, split) for split in splits]),
         "classes": scores.per_class.set_axis(PER_CLASS, axis=1).rename_axis("Class").reset_index(),
     }
-    card = text(
-        "model_card",
-        title=config.model_title,
-        fit=config.fit_id,
-        version=run.environment["versions"]["audioclf"],
-        commit=run.environment["commit"] or "unknown",
-        classes=", ".join(config.class_names),
-        fingerprint=config.fingerprint,
-        train_folds=", ".join(map(str, config.train_folds)),
-        epoch=run.metrics["chosen"]["epoch"],
+    numbers = {
+        "title": config.model_title,
+        "fit": config.fit_id,
+        "version": run.environment["versions"]["audioclf"],
+        "commit": run.environment["commit"] or "unknown",
+        "classes": ", ".join(config.class_names),
+        "n_classes": len(config.class_names),
+        "fingerprint": config.fingerprint,
+        "train_folds": ", ".join(map(str, config.train_folds)),
+        "epoch": run.metrics["chosen"]["epoch"],
         **config.model_dump(include={"val_fold", "test_fold", "epochs"}),
-        split=splits[-1],
-        chance=scores.chance,
-        wrong=1 - scores.accuracy,
-        ece=calibrate(scores.y_true, scores.probabilities).ece,
-        **{name: value for name, value in data_numbers(run).items() if name.startswith(("dataset", "n_"))},
-    )
+        "split": splits[-1],
+        "chance": scores.chance,
+        "wrong": 1 - scores.accuracy,
+        "ece": calibrate(scores.y_true, scores.probabilities).ece,
+    }
+    known = {name: value for name, value in data_values(run) if name not in numbers}
+    card = Prose(known | {name: Value(number) for name, number in numbers.items()}).text("model_card")
     for name, table in tables.items():
         card = card.replace(
             f"<!-- {name} -->", pipe_table(table, dict.fromkeys(PER_CLASS, ".2f") | {"Clips": "d"}).strip()

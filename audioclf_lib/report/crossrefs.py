@@ -3,7 +3,8 @@
 A figure or table counts if it has a label, an equation if its LaTeX holds ``\\label{eq:..}``; a section's label is
 ``sec:`` and its heading in lower case with hyphens, as in ``[@sec:feed-forward-network]``, or one that it gives itself
 (``# Heading {#sec:short}``). ``[@fig:curves]`` becomes a link that says ``Figure 3``, and so does an ordinary link to a
-label, ``[the curves](#fig:curves)``, which JupyterLab shows as words.
+label, ``[the curves](#fig:curves)``, which JupyterLab shows as words. In other languages the words are pandoc's, and
+equations and sections bear their numbers alone, ``(3)`` and ``§ 2.1``.
 """
 
 from __future__ import annotations
@@ -14,19 +15,28 @@ from collections import Counter
 from collections.abc import Mapping
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.report.pandoc import Node, elements, rewrite
+from audioclf_lib.report.pandoc import Node, elements, rewrite, translations
 from audioclf_lib.report.show import KINDS
 
+NEW_PAGE = "new-page"  # class of a heading that begins a page, as ``# Appendix {.new-page}``
 EQUATION_LABEL = re.compile(r"\\label\{([^}]*)\}")
 
 
-def number_all(blocks: list[Node]) -> dict[str, str]:
+def number_all(blocks: list[Node], language: str = "en") -> dict[str, str]:
     """The name of every label, such as ``Figure 3``; the labels of sections become the anchors of their headings.
+
+    Args:
+        blocks: of the document.
+        language: of the words, as ``en`` or ``hi``.
 
     Raises:
         InputError: a label that occurs twice.
     """
     names: dict[str, str] = {}
+    words = {prefix: kind.capitalize() for prefix, kind in KINDS.items()}
+    if not language.startswith("en"):
+        told = translations(language)
+        words = {prefix: told.get(word, word) for prefix, word in words.items()} | {"eq": "", "sec": "§"}
     counts: Counter[str] = Counter()
     section: list[int] = []
     for element in elements(blocks):
@@ -46,7 +56,7 @@ def number_all(blocks: list[Node]) -> dict[str, str]:
             number = ".".join(map(str, section))
         if label in names:
             raise InputError(f"the label {label!r} stands for two things in the report; give one of them another label")
-        names[label] = f"{KINDS[prefix].capitalize()}\N{NO-BREAK SPACE}{number}"
+        names[label] = f"{words[prefix]}\N{NO-BREAK SPACE}{number}".lstrip("\N{NO-BREAK SPACE}")
     return names
 
 
@@ -56,7 +66,7 @@ def resolve(blocks: list[Node], names: Mapping[str, str], target: str) -> list[N
     Args:
         blocks: what ``number_all`` was given, or a part of it.
         names: what ``number_all`` found.
-        target: language to be written, ``typst`` or ``html``, whose template styles equations and tables.
+        target: language to be written; the templates of ``typst`` and ``html`` style equations and tables.
 
     Raises:
         InputError: a reference to a label that does not exist.
@@ -64,6 +74,8 @@ def resolve(blocks: list[Node], names: Mapping[str, str], target: str) -> list[N
 
     def replace(element: Node) -> list[Node]:
         match element["t"], element.get("c"):
+            case "Header", [_, [_, classes, _], _] if NEW_PAGE in classes and target == "typst":
+                return [{"t": "RawBlock", "c": [target, "#new-page()"]}, element]
             case "Cite", [citations, text]:
                 labels = [citation["citationId"] for citation in citations]
                 if citations[0]["citationMode"]["t"] == "AuthorInText" and labels[0].partition(":")[0] not in KINDS:
@@ -76,7 +88,9 @@ def resolve(blocks: list[Node], names: Mapping[str, str], target: str) -> list[N
                     caption[:] = caption or [{"t": "Plain", "c": []}]
                     caption[0]["c"][:0] = [{"t": "Strong", "c": [_text(f"{names[label]}.")]}, {"t": "Space"}]
                 if element["t"] == "Table" and target == "html":
-                    return [{"t": "Div", "c": [["", ["table"], []], [element]]}]
+                    text, element["c"][1] = caption, [None, []]  # outside of what scrolls
+                    parts = [_div("caption", text), _div("scroll", [element])]
+                    return [_div("table", parts)]
             case "Math", [kind, latex]:
                 number = names.get(_own_label(element), "").split("\N{NO-BREAK SPACE}")[-1]
                 return _formula(kind, latex, number, _own_label(element), target)
@@ -121,6 +135,10 @@ def _formula(kind: Node, latex: str, number: str, label: str, target: str) -> li
         return [{"t": "RawInline", "c": [target, opening]}, math, {"t": "RawInline", "c": [target, "]"]}]
     beside = [{"t": "Span", "c": [["", ["number"], []], [_text(number)]]}] if number else []
     return [{"t": "Span", "c": [[label, ["equation"], []], [math, *beside]]}]
+
+
+def _div(name: str, blocks: list[Node]) -> Node:
+    return {"t": "Div", "c": [["", [name], []], blocks]}
 
 
 def _text(text: str) -> Node:

@@ -1,6 +1,6 @@
-"""nbconvert exporters that make the report of an executed notebook: PDF by Typst, HTML in one file.
+"""nbconvert exporters that make the report of an executed notebook: PDF by Typst; HTML, Word and Markdown by pandoc.
 
-Both read the notebook alike and differ in the last step only::
+All read the notebook alike and differ in the last step only::
 
     jupyter nbconvert --to typstpdf 90_report.ipynb
     jupyter nbconvert --to reporthtml 90_report.ipynb
@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.extras import extra
 from audioclf_lib._support.paths import explained
+from audioclf_lib.figures.fonts import FACE, describe_missing_letters, face_files, fonts_for
 from audioclf_lib.report.crossrefs import number_all, resolve
 from audioclf_lib.report.markdown import write_markdown
 from audioclf_lib.report.pandoc import Node, elements, read_markdown, write_blocks
@@ -31,30 +33,35 @@ with extra("report"):
     from nbformat import NotebookNode
 
 TEMPLATES = Path(__file__).parent / "templates"
-IMAGE_TYPES = ["application/pdf", "image/svg+xml", "image/png", "image/jpeg"]  # best first; browsers take no PDF
-# Armenian to Khmer, and from East Asia on: scripts that the fonts inside Typst lack.
-LETTERS_WITHOUT_FONT = re.compile("[\u0530-\u1dff\u2e80-\U0010ffff]")
+IMAGES = ("image/svg+xml", "image/png", "image/jpeg")  # best first
+FIGURES = "report_files"  # folder of a Markdown report's figures
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report as pandoc blocks, what its title page says (``show_title_page``), and the files that it names."""
+    """A report as pandoc blocks, what its title page says (``show_title_page``), and the files that it names.
+
+    Attributes:
+        alts: what each figure shows, by its label.
+    """
 
     title_page: dict[str, Any]
     abstract: list[Node]
     blocks: list[Node]
     files: dict[str, bytes]
+    alts: dict[str, str]
 
 
 class ReportExporter(Exporter):
     """What the exporters of reports share."""
 
     target: str  # language to be written
+    image_types: tuple[str, ...] = IMAGES  # and sounds that it takes
 
     def from_notebook_node(  # type: ignore[override]  # nbconvert's own PDF exporter returns bytes, too
         self, nb: NotebookNode, resources: dict[str, Any] | None = None, **kw: Any
     ) -> tuple[bytes | str, dict[str, Any]]:
-        """The report that an executed notebook shows.
+        """The report that an executed notebook shows; files beside it, if it has any, as ``resources["outputs"]``.
 
         Raises:
             InputError: a cell ended in an error, an unknown or double label, a foreign image, a caption that is no
@@ -62,11 +69,17 @@ class ReportExporter(Exporter):
                 for temporary files.
         """
         nb, resources = super().from_notebook_node(nb, resources, **kw)
-        return self.write(read_report(nb, self.target, resources["metadata"].get("name"))), resources
+        report = read_report(nb, self.target, self.image_types, resources["metadata"].get("name"))
+        resources["outputs"] = self.files_beside(report)
+        return self.write(report), resources
 
     def write(self, report: Report) -> bytes | str:
         """The report as content of a file."""
         raise NotImplementedError
+
+    def files_beside(self, report: Report) -> dict[str, bytes]:
+        """Files that the written one names; none where they are inside."""
+        return {}
 
 
 class TypstPDFExporter(ReportExporter):
@@ -78,18 +91,27 @@ class TypstPDFExporter(ReportExporter):
     target = "typst"
 
     def write(self, report: Report) -> bytes:
-        start = '#import "report.typ": *\n#let abstract = ['
-        middle = ']\n#show: report.with(json("title-page.json"), abstract)'
-        raw = [{"t": "RawBlock", "c": ["typst", code]} for code in (start, middle)]
-        main = write_blocks([raw[0], *report.abstract, raw[1], *report.blocks], "typst")
-        title_page = json.dumps(report.title_page, ensure_ascii=False)
-        files = {"main.typ": main.encode(), "title-page.json": title_page.encode()}
-        files["report.typ"] = (TEMPLATES / "report.typ").read_bytes()
-        # Only Typst's own fonts, so that every machine makes the same bytes, unless they lack the script.
-        own_fonts = not LETTERS_WITHOUT_FONT.search(main + title_page)
-        with _folder_of(files | report.files) as folder:
+        start, middle = '#import "report.typ": *\n#let abstract = [', "]\n#show: report.with(texts, abstract)"
+        raw = [{"t": "RawBlock", "c": ["typst", code]} for code in (start, middle, "#contents()")]
+        first = next((n for n, block in enumerate(report.blocks) if block["t"] == "Header"), len(report.blocks))
+        front, body = report.blocks[:first], report.blocks[first:]
+        main = write_blocks([raw[0], *report.abstract, raw[1], *front, raw[2], *body], "typst")
+        words = json.dumps(report.title_page, ensure_ascii=False)
+        fonts, lost = fonts_for(main + words)
+        if lost:
+            warnings.warn(describe_missing_letters(lost), stacklevel=2)
+        files = {f"{number}{font.suffix}": font.read_bytes() for number, font in enumerate([*face_files(), *fonts])}
+        with _folder_of(files) as folder:
+            # Only fonts that are needed, so that every machine that has them makes the same bytes.
+            others = set(typst.Fonts(False, False, [folder]).families()) - {FACE}
+            texts = report.title_page | {"alts": report.alts, "fonts": [FACE, *sorted(others)]}
+            (folder / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+            for name, content in (report.files | {"report.typ": (TEMPLATES / "report.typ").read_bytes()}).items():
+                (folder / name).write_bytes(content)
+            (folder / "main.typ").write_text(main, encoding="utf-8")
             try:
-                return bytes(typst.compile(str(folder / "main.typ"), root=str(folder), ignore_system_fonts=own_fonts))
+                options: Any = {"root": folder, "font_paths": [folder], "ignore_system_fonts": True}
+                return bytes(typst.compile(folder / "main.typ", **options))
             except typst.TypstError as error:
                 reason = str(error).splitlines()[0].removeprefix("error: ")
                 own = re.fullmatch(r'panicked with: "(.*)"', reason)  # of the template
@@ -97,52 +119,124 @@ class TypstPDFExporter(ReportExporter):
                 raise InputError(told) from None
 
 
-class ReportHTMLExporter(ReportExporter):
-    """Notebook to one HTML file that needs no network: MathML, style sheet and figures are inside."""
+class PandocExporter(ReportExporter):
+    """What is written by pandoc alone: HTML, Word, Markdown."""
+
+    options: tuple[str, ...] = ()
+
+    def write(self, report: Report) -> bytes | str:
+        page = report.title_page
+        meta = {name: _metadata(value) for name, value in page.items() if value}
+        meta |= {"lang": _metadata(page.get("language") or "en"), "author": _metadata(page["authors"])}
+        if report.abstract:
+            meta["abstract"] = {"t": "MetaBlocks", "c": report.abstract}
+        with _folder_of(self.convert(report.files)) as folder:
+            return self.run_pandoc(report.blocks, meta, folder)
+
+    def convert(self, files: dict[str, bytes]) -> dict[str, bytes]:
+        return files
+
+    def run_pandoc(self, blocks: list[Node], meta: Node, folder: Path) -> bytes | str:
+        return write_blocks(blocks, self.target, "--standalone", *self.options, meta=meta, folder=folder)
+
+
+class ReportHTMLExporter(PandocExporter):
+    """Notebook to one HTML file that needs no network: MathML, style sheet, figures and sounds are inside."""
 
     export_from_notebook = "Report as HTML"
     output_mimetype = "text/html"
     file_extension = FilenameExtension(".html")
     target = "html"
+    image_types = (*IMAGES, "audio/mpeg")
+    options = (
+        "--embed-resources",
+        "--mathml",
+        "--number-sections",
+        "--section-divs",
+        "--toc",
+        "--toc-depth=2",
+        f"--template={TEMPLATES}/report.html",
+        f"--css={TEMPLATES}/report.css",
+    )
 
-    def write(self, report: Report) -> str:
-        meta = {name: _metadata(value) for name, value in report.title_page.items() if value}
-        meta["author"] = _metadata(report.title_page["authors"])  # pandoc makes author-meta of it, safe in attributes
-        if report.abstract:
-            meta["abstract"] = {"t": "MetaBlocks", "c": report.abstract}
-        options = ["--standalone", "--embed-resources", "--mathml", "--number-sections", "--section-divs"]
-        options += ["--toc", "--toc-depth=2", f"--template={TEMPLATES}/report.html", f"--css={TEMPLATES}/report.css"]
-        with _folder_of(report.files) as folder:
-            return write_blocks(report.blocks, "html", *options, meta=meta, folder=folder)
+
+class ReportMarkdownExporter(PandocExporter):
+    """Notebook to pandoc's Markdown with its figures beside it, for groups that go on writing elsewhere."""
+
+    export_from_notebook = "Report as Markdown"
+    output_mimetype = "text/markdown"
+    file_extension = FilenameExtension(".md")
+    target = "markdown"
+
+    def files_beside(self, report: Report) -> dict[str, bytes]:
+        return {f"{FIGURES}/{name}": content for name, content in report.files.items()}
+
+    def run_pandoc(self, blocks: list[Node], meta: Node, folder: Path) -> bytes | str:
+        for element in elements(blocks):
+            if element["t"] == "Image":
+                element["c"][2][0] = f"{FIGURES}/{element['c'][2][0]}"
+        return super().run_pandoc(blocks, meta, folder)
 
 
-def read_report(notebook: NotebookNode, target: str, default_title: str | None = None) -> Report:
+class ReportDocxExporter(PandocExporter):
+    """Notebook to a Word file, figures as bitmaps of 200 dpi."""
+
+    export_from_notebook = "Report as Word file"
+    output_mimetype = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+    file_extension = FilenameExtension(".docx")
+    target = "docx"
+
+    def convert(self, files: dict[str, bytes]) -> dict[str, bytes]:
+        """Vector graphics as bitmaps under the same names: Word shows no SVG that has no bitmap beside it."""
+        return {name: _bitmap(name, content) if name.endswith(".svg") else content for name, content in files.items()}
+
+    def run_pandoc(self, blocks: list[Node], meta: Node, folder: Path) -> bytes:
+        for element in elements(blocks):
+            if element["t"] == "Image":
+                element["c"][2][0] = element["c"][2][0].replace(".svg", ".png")
+        for file in folder.glob("*.svg"):
+            file.rename(file.with_suffix(".png"))
+        write_blocks(blocks, self.target, "--toc", "--toc-depth=2", meta=meta, folder=folder, output="report.docx")
+        return (folder / "report.docx").read_bytes()
+
+
+def _bitmap(name: str, drawing: bytes) -> bytes:
+    """An SVG drawing as PNG."""
+    page = "#set page(width: auto, height: auto, margin: 0pt)\n"
+    with _folder_of({name: drawing, "page.typ": f'{page}#image("{name}")'.encode()}) as folder:
+        return bytes(typst.compile(folder / "page.typ", root=folder, format="png", ppi=200))
+
+
+def read_report(
+    notebook: NotebookNode, target: str, image_types: Sequence[str] = IMAGES, default_title: str | None = None
+) -> Report:
     """The report that an executed notebook shows.
 
     Args:
         notebook: with its outputs.
-        target: language to be written, ``typst`` or ``html``.
+        target: language to be written, such as ``typst`` or ``html``.
+        image_types: MIME types of the images, and sounds, that it takes, best first.
         default_title: if the notebook shows no title page.
 
     Raises:
         InputError: a cell ended in an error, an unknown or double label, a foreign image, a caption that is no sound
             Markdown.
     """
-    markdown, files, reports = write_markdown(notebook, IMAGE_TYPES[target == "html" :])
+    markdown, files, reports = write_markdown(notebook, image_types)
     blocks = read_markdown(markdown)
     for element in elements(blocks):
         if element["t"] == "Image" and element["c"][2][0] not in files:
             raise InputError(f"the image {element['c'][2][0]!r} is no output of the notebook; paste it into a cell")
-    names = number_all(blocks)
     title_page: dict[str, Any] = {"title": default_title or "Report", "authors": [], "people": []}
+    title_page = next((shown for shown in reversed(reports) if shown["kind"] == "title-page"), title_page)
+    names = number_all(blocks, title_page.get("language", "en"))
     for shown in reports:
         label = shown.get("label")
-        if shown["kind"] == "title-page":
-            title_page = shown
-        elif label and label not in names:  # an open bracket, say, takes the whole figure with it
+        if label and label not in names:  # an open bracket, say, takes the whole figure with it
             raise InputError(f"{label} is lost: its caption is no sound Markdown; close its brackets, escape names")
+    alts = {str(shown["label"]): str(shown["alt"]) for shown in reports if shown.get("label") and shown.get("alt")}
     abstract = read_markdown(title_page.get("abstract", ""))
-    return Report(title_page, resolve(abstract, names, target), resolve(blocks, names, target), files)
+    return Report(title_page, resolve(abstract, names, target), resolve(blocks, names, target), files, alts)
 
 
 def _metadata(value: Any) -> Node:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, user_path
 from audioclf_lib.config import Experiment, KnownDataset, changed_settings
-from audioclf_lib.data import dataset_facts, dataset_slug
+from audioclf_lib.data import DEFAULT_DATA_DIR, Dataset, dataset_facts, dataset_slug, load_dataset
 from audioclf_lib.data.dataset import FIXED_CONTENT
+from audioclf_lib.data.esc import find_esc10
 from audioclf_lib.metrics.results import ExperimentResult, compare_declared
 from audioclf_lib.metrics.uncertainty import Contrast
 from audioclf_lib.runs.store import CONFIG, MODEL, Run, RunStore
 from audioclf_lib.suite.ablation import ablation_experiments, change_of
 from audioclf_lib.suite.plan import Plan, distinctions, last_plan_path, load_plan
 
-if TYPE_CHECKING:
-    import pandas as pd
+TRIALS = "trials.csv"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Gathered:
         more_seeds: the same contrasts with each further seed of the plan, to be shown beside them.
         baselines: what needs no network answers to the same clips; None if the dataset notebook has not run.
         problems: a sentence for each run folder that could not be read, or was left out.
+        declared: the contrasts that the plan declares, by the labels of two architectures each.
+        trials: what the settings were chosen by, a row for each trial with its ``model`` and ``val_fold``
+            (``trials.csv`` beside the runs); empty if there is none.
+        recordings: name or folder of the data set's recordings, which may be gone.
     """
 
     plan: str
@@ -50,11 +57,37 @@ class Gathered:
     more_seeds: tuple[tuple[int, Contrast], ...] = ()
     baselines: pd.DataFrame | None = None
     problems: tuple[str, ...] = ()
+    declared: tuple[tuple[str, str], ...] = ()
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
+    recordings: str = ""
 
     @property
     def results(self) -> list[ExperimentResult]:
         """The experiments that have a run."""
         return [result for result in self.experiments if result.runs]
+
+    def contrast_of(self, labels: tuple[str, str]) -> Contrast | None:
+        """The test of a declared contrast; None if one side is not complete."""
+        titles = {each.experiment.label: each.architecture for each in self.experiments}
+        pair = tuple(titles.get(label) for label in labels)
+        tested = (each for each in self.contrasts if tuple(name.rpartition(", ")[0] for name in each.names) == pair)
+        return next(tested, None)
+
+    def trials_of(self, result: ExperimentResult) -> pd.DataFrame:
+        """The trials of an experiment's architecture."""
+        of_model = self.trials.get("model", pd.Series(dtype=object)) == result.experiment.entry.name
+        return self.trials[of_model] if len(self.trials) else self.trials
+
+    def load_recordings(self) -> Dataset | None:
+        """The data set itself; None if its recordings are not here, or others are. Nothing is downloaded."""
+        wanted, here = self.recordings or self.dataset.name, os.environ.get("AUDIOCLF_DATA") or DEFAULT_DATA_DIR
+        if wanted == "esc10" and find_esc10(Path(here)) is None:
+            return None
+        try:
+            data = load_dataset(wanted)
+        except InputError:
+            return None
+        return data if data.fingerprint == self.dataset.fingerprint else None
 
     @property
     def folder(self) -> str:
@@ -162,7 +195,13 @@ def _gather_plan(plan: Plan, store: RunStore) -> Gathered | None:
     more = tuple((seed, each) for seed in others for each in compare_declared(experiments, plan.contrasts, seed))
     told = tuple(dict.fromkeys(problems))
     baselines = store.load_baselines(dataset)
-    return Gathered(plan.name, dataset, experiments, checks, ablation, tuple(contrasts), more, baselines, told)
+    tested = (tuple(contrasts), more, baselines, told, plan.contrasts, _read_trials(store), plan.dataset)
+    return Gathered(plan.name, dataset, experiments, checks, ablation, *tested)
+
+
+def _read_trials(store: RunStore) -> pd.DataFrame:
+    file = store.runs_dir / TRIALS
+    return pd.read_csv(file) if file.is_file() else pd.DataFrame()
 
 
 def _describe_nothing(plan: Plan, store: RunStore, gathered: Gathered | None) -> str:
@@ -212,8 +251,12 @@ def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
         _read_results([each for each in experiments if (each.test_fold == test_fold) is wanted], known, problems)
         for wanted in (True, False)
     )
-    baselines = store.load_baselines(known)
-    return Gathered("", known, on_it, checks, baselines=baselines, problems=tuple(dict.fromkeys(problems)))
+    others: dict[str, Any] = {
+        "baselines": store.load_baselines(known),
+        "trials": _read_trials(store),
+        "recordings": dataset or "",
+    }
+    return Gathered("", known, on_it, checks, problems=tuple(dict.fromkeys(problems)), **others)
 
 
 def _name_of(run: Run) -> tuple[str, int, int, str]:

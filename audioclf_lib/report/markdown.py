@@ -60,10 +60,12 @@ def write_markdown(
             reports += [report] if report else []
             image_type = next((kind for kind in image_types if kind in data), None)
             if image_type is None:
-                parts.append(_text_of(data, report))
+                parts.append("" if report.get("kind") == "sound" else _text_of(data, report))
             else:
-                label, width = report.get("label"), report.get("width")
-                attributes = " ".join(filter(None, [label and f"#{label}", width and f"width={width}"]))
+                label, width, alt = (report.get(name) for name in ("label", "width", "alt"))
+                quoted = alt and alt.replace("\\", "\\\\").replace('"', '\\"')
+                given = [label and f"#{label}", width and f"width={width}", alt and f'alt="{quoted}"']
+                attributes = " ".join(filter(None, given))
                 file = add_image(image_type, data[image_type])
                 parts.append(f"![{report.get('caption', '')}]({file}){{{attributes}}}")
     return "\n\n".join(filter(None, parts)), files, reports

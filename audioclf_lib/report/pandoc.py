@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +34,17 @@ def read_markdown(markdown: str) -> list[Node]:
     return list(json.loads(_convert(markdown, MARKDOWN, "json", ["--columns=10000"]))["blocks"])
 
 
-def write_blocks(blocks: list[Node], target: str, *options: str, meta: Node = None, folder: Path = Path()) -> str:
-    """Blocks in the target's language (``typst`` or ``html``).
+def write_blocks(
+    blocks: list[Node], target: str, *options: str, meta: Node = None, folder: Path = Path(), output: str | None = None
+) -> str:
+    """Blocks in the target's language (``typst``, ``html``, ``docx``, ``markdown``).
 
     Args:
         blocks: of the document.
         options: further arguments of pandoc.
         meta: metadata for pandoc's template, as pandoc's JSON holds them.
         folder: the one that file names refer to.
+        output: file in it that is written, for a target that is no text; nothing is returned then.
 
     Raises:
         InputError: a formula that pandoc cannot convert.
@@ -47,16 +52,28 @@ def write_blocks(blocks: list[Node], target: str, *options: str, meta: Node = No
     # The version of pandoc's document format, not of pandoc; a newer pandoc of the same first number reads it.
     document = json.dumps({"pandoc-api-version": [1, 23, 1], "meta": meta or {}, "blocks": blocks})
     common = ["--wrap=none", "--fail-if-warnings", "--syntax-highlighting=none"]
-    return _convert(document, "json", target, [*common, *options], folder)
+    return _convert(document, "json", target, [*common, *options], folder, output)
 
 
-def _convert(text: str, source: str, target: str, options: list[str], folder: Path = Path()) -> str:
+def _convert(
+    text: str, source: str, target: str, options: list[str], folder: Path = Path(), output: str | None = None
+) -> str:
     try:
-        return str(pypandoc.convert_text(text, target, source, options, cworkdir=str(folder.resolve())))
+        return str(
+            pypandoc.convert_text(text, target, source, options, outputfile=output, cworkdir=str(folder.resolve()))
+        )
     except RuntimeError as error:
         message = " ".join(str(error).split("conversion:", 1)[-1].replace("[WARNING]", " ").split())
         message = message.split(" Failing because")[0]
         raise InputError(f"pandoc cannot convert the report ({message}); write that part in simpler LaTeX") from None
+
+
+@cache
+def translations(language: str) -> dict[str, str]:
+    """Pandoc's words of a language by the English ones, such as Figure; none for a language that it does not know."""
+    command = [pypandoc.get_pandoc_path(), "--print-default-data-file", f"translations/{language.split('-')[0]}.yaml"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8").stdout
+    return dict(line.split(": ", 1) for line in told.splitlines() if ": " in line)
 
 
 def elements(node: Node) -> Iterator[dict[str, Any]]:

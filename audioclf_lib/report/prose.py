@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.extras import extra
-from audioclf_lib._support.paths import PROJECT_ROOT
-from audioclf_lib.report.show import escape_markdown
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT
+from audioclf_lib.report.show import escape_markdown, show_text
+from audioclf_lib.report.values import Value
 
 with extra("report"):
     import pypandoc
@@ -16,45 +18,82 @@ with extra("report"):
 DEFAULTS = Path(__file__).parent / "text"
 OWN = PROJECT_ROOT / "report" / "text"
 BIBLIOGRAPHY = DEFAULTS / "literature.bib"
+EXPECTED = ("abstract", "findings", "discussion", "conclusion")  # marked in the report unless somebody wrote them
 # Two braces on each side, since single ones and dollar signs belong to LaTeX.
-PLACEHOLDER = re.compile(r"\{\{ *(?P<name>[a-z_]+) *(?::(?P<format>[^{}\s]+))? *\}\}")
+PLACEHOLDER = re.compile(r"\{\{ *(?P<name>[a-z_][a-z0-9_]*(?: *\([^{}()]*\))?) *(?::(?P<spec>[^{}\s]+))? *\}\}")
 
 
-def text(name: str, /, **values: str | int | float) -> str:
-    """The Markdown of ``report/text/<name>.md`` or, where the project has no such file, of the library's own.
+class Prose:
+    """The texts of one report.
 
-    ``{{name}}`` stands for a value, ``{{name:.1%}}`` for a number with a format specification. Values that are text are
-    shown letter by letter, whatever markup they hold.
+    A text is ``text/<name>.md`` beside the runs, else ``report/text/<name>.md`` of the project, else the library's own.
 
-    Raises:
-        InputError: a placeholder that the text does not have, or a format that its value does not have.
+    Args:
+        values: what placeholders stand for, by their names (``report.values.report_values``).
+        runs_dir: where the runs are; ``report/runs`` of the project if empty.
     """
-    path = next((folder / f"{name}.md" for folder in (OWN, DEFAULTS) if (folder / f"{name}.md").is_file()), None)
-    if path is None:
-        raise InputError(f"there is no text {name!r}; write {OWN / name}.md")
-    try:
-        source = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} ({error}); save it as plain text in UTF-8") from None
 
-    def fill(placeholder: re.Match[str]) -> str:
-        if placeholder["name"] not in values:
-            known = ", ".join(values) or "none"
-            raise InputError(f"{path}: unknown placeholder {placeholder[0]}; this text has: {known}")
-        value = values[placeholder["name"]]
+    def __init__(self, values: Mapping[str, Value], runs_dir: Path | str = "") -> None:
+        self.values = values
+        self.shown = ""  # all that was shown so far
+        self.folders = (Path(runs_dir or DEFAULT_RUNS_DIR) / "text", OWN, DEFAULTS)
+
+    def text(self, name: str) -> str:
+        """The Markdown of a text, its placeholders filled; the library's words for what is expected of you are marked.
+
+        ``{{ n_clips }}`` stands for a value, ``{{ accuracy("cnn", "kfold", "clip"):.0% }}`` for one with a format of
+        Python's. Words are shown letter by letter, whatever markup they hold.
+
+        Raises:
+            InputError: no such text, a placeholder that is not known, or a format that its value does not have.
+        """
+        path = next((folder / f"{name}.md" for folder in self.folders if (folder / f"{name}.md").is_file()), None)
+        if path is None:
+            raise InputError(f"there is no text {name!r}; write {OWN / name}.md")
         try:
-            shown = format(value, placeholder["format"] or "")
-        except ValueError:
-            raise InputError(f"{path}: {placeholder[0]} has a format that does not fit {value!r}; correct it") from None
-        return escape_markdown(shown) if isinstance(value, str) else shown.replace("%", "\N{NO-BREAK SPACE}%")
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {path} ({error}); save it as plain text in UTF-8") from None
 
-    return PLACEHOLDER.sub(fill, source)
+        def fill(placeholder: re.Match[str]) -> str:
+            where = f"{path}, line {source[: placeholder.start()].count(chr(10)) + 1}"
+            key = re.sub(r"\s*([(),])\s*", r"\1", placeholder["name"].replace("'", '"')).replace(",", ", ")
+            value = self.values.get(key)
+            if value is None:
+                advice = "`audioclf report --list-values` shows those that there are"
+                raise InputError(f"{where}: there is no value {placeholder['name']!r}; {advice}")
+            try:
+                shown = value.write(placeholder["spec"] or "")
+            except ValueError:
+                fault = f"has a format that does not fit {value.content!r}; correct it"
+                raise InputError(f"{where}: {placeholder[0]} {fault}") from None
+            return escape_markdown(shown) if isinstance(value.content, str) else shown
+
+        filled = PLACEHOLDER.sub(fill, source).strip()
+        if path.parent == DEFAULTS and name in EXPECTED:
+            mark = f"These are audioclf's words, not the author's: write your own in `report/text/{name}.md`."
+            return f"> *{mark}*\n\n{filled}"
+        return filled
+
+    def show(self, name: str) -> None:
+        """Show a text."""
+        self.shown += self.text(name)
+        show_text(self.text(name))
 
 
-def references() -> str:
-    """The bibliography as a Markdown list, in the author-date style of the Chicago Manual, by pandoc's citeproc."""
+def references(text: str, keys: Iterable[str] = ()) -> str:
+    """The works that a text cites, as a Markdown list in the style of the Chicago Manual, by pandoc's citeproc.
+
+    Args:
+        text: that names the first author of a work where it cites it, as ``Efron 1987``.
+        keys: of works that are listed all the same.
+    """
     options = ["--citeproc", "--wrap=none"]
     entries = pypandoc.convert_file(str(BIBLIOGRAPHY), "markdown_strict", "bibtex", options).split("\n\n")
-    listed = "\n".join(f"- {entry.strip()}" for entry in entries if entry.strip())
+    wanted = {re.sub(r"\d.*", "", key) for key in keys}
+    cited = [
+        entry for entry in map(str.strip, entries) if (name := entry.split(",")[0]) in text or name.lower() in wanted
+    ]
+    listed = "\n".join(f"- {entry}" for entry in cited if entry)
     short = re.sub(r"<(https://doi\.org/([^>]+))>", r"[doi:\2](\1)", listed)
     return re.sub(r"<(https://arxiv\.org/abs/([^>]+))>", r"[arXiv:\2](\1)", short)

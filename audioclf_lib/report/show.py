@@ -15,6 +15,7 @@ import os
 import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from numbers import Integral, Real
 from pathlib import Path
@@ -24,13 +25,19 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import mistune
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import soundfile as sf
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.text import Text
 
 from audioclf_lib._support.errors import InputError, is_control, refuse_control_characters
 from audioclf_lib._support.paths import PROJECT_ROOT, replace_file
+from audioclf_lib.figures.fonts import use_letters
+from audioclf_lib.figures.style import TEXT_WIDTH
 
 NO_VALUE = "–"
 KINDS = {"fig": "figure", "tbl": "table", "eq": "equation", "sec": "section"}  # by the prefix of a label
@@ -39,9 +46,16 @@ KINDS = {"fig": "figure", "tbl": "table", "eq": "equation", "sec": "section"}  #
 # savefig restores a figure without a layout by asking this setting: left on, the second file would be laid out anew.
 RENDERING: Any = {"svg.hashsalt": "audioclf", "svg.fonttype": "path", "figure.constrained_layout.use": False}
 FILE_METADATA: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-PADDING_INCHES = 0.1
+PADDING_INCHES = 0.02
 
 _ESCAPES = str.maketrans({character: f"\\{character}" for character in string.punctuation})
+
+
+@dataclass(frozen=True)
+class Markdown:
+    """A table cell that is Markdown already, such as a formula or a reference, and shown as what it means."""
+
+    text: str
 
 
 class _CaptionRenderer(mistune.HTMLRenderer):
@@ -58,8 +72,9 @@ def show(
     *,
     caption: str = "",
     label: str = "",
-    width: str = "80%",
-    folder: str | Path = "",
+    alt: str = "",
+    width: str = "",
+    folder: str | Path | None = "",
     vector_only: bool = True,
     formats: Mapping[str, str] | None = None,
     index: bool | None = None,
@@ -74,8 +89,11 @@ def show(
         item: a figure, one of its axes or several of them; or a data frame, whose cells are plain text or numbers.
         caption: Markdown.
         label: ``fig:...`` or ``tbl:...``, unique in the notebook; only what has one is numbered.
-        width: share of the text width that a figure takes in the export.
-        folder: where in ``figures/`` the figure is written, such as ``esc10/cnn-kfold``.
+        alt: what the figure shows, for who cannot see it; plain text. By default axes, curves and their ends are named.
+        width: share of the text width that a figure takes in the export; its own size unless given, in which no type is
+            smaller than it was drawn.
+        folder: where in ``figures/`` the figure is written, such as ``esc10/cnn-kfold``; None: it is not, which is
+            quicker.
         vector_only: refuse a figure that holds a bitmap (which ``imshow`` and ``rasterized=True`` put into it).
         formats: format specification by column, such as ``{"Accuracy": ".1%"}``; otherwise integers get thousands
             separators and other numbers three decimals; missing values are shown as a dash.
@@ -98,19 +116,36 @@ def show(
         return
     _check_label(label, "fig")
     figure = _whole_figure(item)
-    files = _render(figure)
+    files, inches = _render(figure, ("svg",) if folder is None else tuple(FILE_METADATA))
+    width, alt = width or f"{min(100, 100 * inches / TEXT_WIDTH):.0f}%", _one_line(alt or describe(figure))
     plt.close(figure)  # or it would be shown a second time at the end of the cell
     if vector_only and b"<image" in files["svg"]:
         raise ValueError("the figure holds a bitmap; draw with pcolormesh, not imshow, or pass vector_only=False")
-    if label:
+    if label and folder is not None:
         _write_figure(Path(folder), label.removeprefix("fig:"), files)
     bundle = {
-        "text/html": _figure_html(files["svg"], caption or label or "figure", caption, width),
+        "text/html": _figure_html(files["svg"], alt, caption, width),
         "image/svg+xml": files["svg"].decode(),
-        "application/pdf": base64.b64encode(files["pdf"]).decode(),
         "text/plain": caption,
     }
-    _display(bundle, kind="figure", label=label, caption=caption, width=width)
+    if "pdf" in files:
+        bundle["application/pdf"] = base64.b64encode(files["pdf"]).decode()
+    _display(bundle, kind="figure", label=label, caption=caption, width=width, alt=alt)
+
+
+def show_sound(samples: npt.ArrayLike, caption: str = "", *, sample_rate: int = 16_000) -> None:
+    """Show a player of a sound: in JupyterLab and in the report as HTML; on paper there is none.
+
+    Args:
+        samples: (n_samples,) amplitudes, full scale = 1.
+        caption: plain text.
+    """
+    sound = BytesIO()
+    sf.write(sound, np.asarray(samples, dtype=np.float32), sample_rate, format="MP3")
+    content, text = base64.b64encode(sound.getvalue()).decode(), html.escape(_one_line(caption))
+    player = f'<audio controls preload="none" src="data:audio/mpeg;base64,{content}"></audio>'
+    bundle = {"text/html": f"<figure>{player}<figcaption>{text}</figcaption></figure>", "audio/mpeg": content}
+    _display(bundle | {"text/plain": caption}, kind="sound", caption=escape_markdown(caption))
 
 
 def show_text(markdown: str) -> None:
@@ -144,6 +179,7 @@ def show_title_page(
     motto: str = "",
     abstract: str = "",
     notice: str = "",
+    language: str = "en",
 ) -> None:
     """Show what the title page says; the last call in a notebook counts.
 
@@ -153,6 +189,7 @@ def show_title_page(
         roll_numbers: of the authors, in their order, given like them; none or as many as authors.
         abstract: Markdown.
         notice: plain text for the head of every page, such as a warning that the data are generated.
+        language: of the report, as ``en`` or ``hi``: for hyphenation, and for the words "Figure", "Table", "Contents".
 
     Raises:
         InputError: a control character in a plain text, or other than one roll number for each author.
@@ -168,7 +205,16 @@ def show_title_page(
     lines = [subtitle, ", ".join(people), submitted_to and f"Submitted to {submitted_to}", course, page["date"], motto]
     paragraphs = [f"**{escape_markdown(title)}**", *map(escape_markdown, [*lines, notice]), _readable(abstract)]
     bundle = {"text/markdown": "\n\n".join(filter(None, paragraphs)), "text/plain": title}
-    _display(bundle, kind="title-page", markdown="", **page, people=people, notice=notice, abstract=abstract)
+    _display(
+        bundle,
+        kind="title-page",
+        markdown="",
+        **page,
+        people=people,
+        notice=notice,
+        abstract=abstract,
+        language=language,
+    )
 
 
 def escape_markdown(text: object) -> str:
@@ -194,16 +240,38 @@ def _readable(markdown: str) -> str:
         labels = [label.strip(" @").partition(":") for label in reference[1].split(";")]
         return " and ".join(f"{KINDS.get(prefix, prefix)} *{name}*" for prefix, _, name in labels)
 
-    return re.sub(r"\[(@[^\]\n]+)\]", words, re.sub(r" \{#[\w:-]+\}(?=\n|$)", "", markdown))
+    return re.sub(r"\[(@[^\]\n]+)\]", words, re.sub(r" \{[#.][\w:-]+(?: \.[\w-]+)*\}(?=\n|$)", "", markdown))
 
 
-def _figure_html(svg: bytes, description: str, caption: str, width: str) -> str:
+def _figure_html(svg: bytes, alt: str, caption: str, width: str) -> str:
     """The figure as JupyterLab and nbconvert's HTML show it: with alternative text, and its caption under it."""
-    plain = html.unescape(re.sub(r"<[^>]+>", "", str(_caption_html(_readable(description)))))
     look, source = f"width: {html.escape(width)}", f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-    image = f'<img alt="{html.escape(_one_line(plain))}" style="{look}" src="{source}">'
+    image = f'<img alt="{html.escape(alt)}" style="{look}" src="{source}">'
     text = f"<figcaption>{_caption_html(_readable(caption))}</figcaption>" if caption else ""
     return f'<figure style="margin: 1em 0; max-width: 900px">{image}{text}</figure>'
+
+
+def describe(figure: Figure) -> str:
+    """What a figure shows, in plain text: for each panel its title, its axes, where its named curves begin and end, how
+    many cells a heat map has, and what is written in it, such as the number beside a bar.
+    """
+    panels = []
+    for ax in figure.axes:
+        names = [
+            ax.get_title(loc="left") or ax.get_title(),
+            " over ".join(filter(None, [ax.get_ylabel(), ax.get_xlabel()])),
+        ]
+        shapes = [np.asarray(mesh.get_array()).shape for mesh in ax.collections if isinstance(mesh, QuadMesh)]
+        grids = [f"heat map of {' by '.join(map(str, shape))} cells" for shape in shapes]
+        lines = {str(line.get_label()): np.atleast_1d(np.asarray(line.get_ydata())) for line in ax.lines}
+        ends = {name: values[[0, -1]] for name, values in lines.items() if name[0] != "_" and len(values) > 1}
+        curves = [f"{name} from {first:.2g} to {last:.2g}" for name, (first, last) in ends.items()]
+        texts, ticks = ([text.get_text() for text in each] for each in (ax.texts, ax.get_yticklabels()))
+        if 2 < len(ticks) <= len(texts) <= len(ticks) + 2:  # a text beside each bar or mark
+            texts = [f"{tick} {text}" for tick, text in zip(ticks, texts, strict=False)]
+        shown = texts if len(texts) < 40 else []
+        panels.append(": ".join(filter(None, [names[0], "; ".join(filter(None, [names[1], *grids, *curves, *shown]))])))
+    return ". ".join(dict.fromkeys(filter(None, panels))).replace("\n", " ").replace("\\$", "$")
 
 
 def _whole_figure(item: object) -> Figure:
@@ -214,19 +282,22 @@ def _whole_figure(item: object) -> Figure:
     return figure.get_figure(root=True)
 
 
-def _render(figure: Figure) -> dict[str, bytes]:
-    """The figure as SVG, PDF and PNG; what it covers is found once for all three."""
+def _render(figure: Figure, kinds: Sequence[str]) -> tuple[dict[str, bytes], float]:
+    """The figure as SVG, PDF, PNG, and its width in inches; what it covers is found once for all of them."""
     files = {}
+    for text in figure.findobj(Text):
+        use_letters(text.get_text())
+        text.set_fontfamily(mpl.rcParams["font.family"])
     with mpl.rc_context(RENDERING):
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         box = figure.get_tightbbox().padded(PADDING_INCHES)
-        for kind, metadata in FILE_METADATA.items():
+        for kind in kinds:
             buffer = BytesIO()
-            figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches=box, dpi=200)
+            figure.savefig(buffer, format=kind, metadata=FILE_METADATA[kind], bbox_inches=box, dpi=200)
             files[kind] = buffer.getvalue()
     # Notebooks hold text line by line, and papermill writes them anew after every cell: one long line is far quicker.
-    return files | {"svg": files["svg"].replace(b"\n", b" ")}
+    return files | {"svg": files["svg"].replace(b"\n", b" ")}, box.width
 
 
 def _write_figure(folder: Path, name: str, files: Mapping[str, bytes]) -> None:
@@ -251,6 +322,8 @@ def pipe_table(table: pd.DataFrame, formats: Mapping[str, str]) -> str:
 
 
 def _cell(value: object, spec: str | None) -> str:
+    if isinstance(value, Markdown):
+        return value.text
     if pd.isna(value):  # type: ignore[call-overload]  # any object may be asked
         return NO_VALUE
     if isinstance(value, Real) and not isinstance(value, bool):

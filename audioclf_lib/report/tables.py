@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +11,29 @@ import numpy as np
 import pandas as pd
 
 from audioclf_lib.config import Recipe, in_words
-from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
-from audioclf_lib.metrics.baselines import TITLES, baseline_answers, baseline_scores
+from audioclf_lib.data.esc import read_registry
+from audioclf_lib.metrics.baselines import TITLES, baseline_answers
 from audioclf_lib.metrics.errors import answers_to_silence
 from audioclf_lib.metrics.results import PROTOCOL_TITLES, SPLIT_TITLES, ExperimentResult
-from audioclf_lib.metrics.scores import SPLITS, Scores
-from audioclf_lib.metrics.uncertainty import Contrast, Interval, bootstrap_interval, chance_p, p_value
-from audioclf_lib.report.show import escape_markdown
+from audioclf_lib.metrics.scores import Scores
+from audioclf_lib.metrics.uncertainty import Contrast, Interval, bootstrap_interval, p_value
+from audioclf_lib.models.derivation import LayerDerivation, model_totals, signature
+from audioclf_lib.models.formulas import text_shape
+from audioclf_lib.report.gather import Gathered
+from audioclf_lib.report.show import Markdown, escape_markdown
+from audioclf_lib.report.values import key_result, verdict
 from audioclf_lib.runs.store import Run
 from audioclf_lib.suite.ablation import AS_WRITTEN
 
 NBSP = "\N{NO-BREAK SPACE}"
-DATASET_TITLES = {"demo": "the demo set of generated sounds", "esc10": "ESC-10", "esc50": "ESC-50"}
 DEMO_NOTICE = "Demo data set: generated sounds, not recordings"
 ORIGINAL = Path(__file__).parent / "text" / "original.csv"  # numbers that the original report's text or lists state
 LITERATURE = ORIGINAL.with_name("literature.csv")  # numbers that other works state
 ORIGINAL_DATASET = "esc10"  # also of the literature
 # How ``report.show`` writes the columns of ``ExperimentResult.fits_table`` and of ``scores_table``.
-FITS = {"Epoch": ".0f"} | dict.fromkeys(("Training", "Validation", "Test", "Balanced"), ".1%")
+FITS = {"Epoch": ".0f", "Minutes": ".0f"} | dict.fromkeys(("Training", "Validation", "Test", "Balanced"), ".1%")
 FITS |= dict.fromkeys(("Training loss", "Validation loss", "Test loss", "Macro F1", "AUC"), ".2f")
-SCORES = {"Balanced": ".1%", "Macro F1": ".2f", "AUC": ".2f", "ECE": ".3f", "ECE, clips": ".3f"}
+SCORES = {"Macro F1": ".2f", "AUC": ".2f", "ECE": ".3f"}
 # Values with which a setting of the recipe does nothing.
 OFF: dict[str, tuple[Any, ...]] = dict.fromkeys(Recipe.model_fields, (0, "none")) | {
     "speed_perturbation": (1.0,),
@@ -58,6 +62,17 @@ def accuracy_latex(scores: Scores) -> str:
     return rf"\mathrm{{accuracy}} = {right} = {scores.accuracy:.4f}"
 
 
+def describe(scores: Scores) -> str:
+    """What a confusion matrix shows, for who cannot see it."""
+    table = scores.confusion_table
+    wrong = table.to_numpy() - np.diag(np.diag(table))
+    true, given = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
+    most = (
+        f"; {table.index[true]} is most often taken for {table.columns[given]} ({wrong.max()})" if wrong.any() else ""
+    )
+    return f"Confusion matrix: {scores.n_correct} of {scores.n} {scores.level}s on the diagonal{most}"
+
+
 # --------------------------------------------------------------------------------------------------- data and training
 
 
@@ -74,23 +89,6 @@ def data_table(run: Run) -> pd.DataFrame:
     return table.reindex(range(len(classes)), fill_value=0).astype(int).set_axis(classes)
 
 
-def data_numbers(run: Run) -> dict[str, int | str]:
-    """What ``data.md`` may name."""
-    rows = run.predictions
-    n_windows = int(rows["window_index"].max()) + 1
-    return {
-        "dataset": DATASET_TITLES.get(run.config.dataset, run.config.dataset),
-        "n_clips": rows["clip_id"].nunique(),
-        "n_recordings": rows["source"].nunique(),
-        "n_classes": len(run.config.class_names),
-        "n_folds": rows["fold"].nunique(),
-        "n_windows": n_windows,
-        "n_samples": WINDOW_SIZE + (n_windows - 1) * HOP_SIZE,
-        "window_size": WINDOW_SIZE,
-        "hop_size": HOP_SIZE,
-    }
-
-
 def recipe_table(recipes: Recipe | Mapping[str, Recipe]) -> pd.DataFrame:
     """The settings that are in use, with what each does; of several recipes a column for each name."""
     recipes = {"Value": recipes} if isinstance(recipes, Recipe) else recipes
@@ -105,15 +103,14 @@ def recipe_table(recipes: Recipe | Mapping[str, Recipe]) -> pd.DataFrame:
 
 
 def environment_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
-    """Where, with what and for how long every fit was trained; *Run* ends the name of its folder."""
+    """Every fit with its clip accuracies, and where and for how long it was trained; *Run* ends its folder's name."""
     rows = {
         run.config.fit_id: {
-            "Fit": ", ".join([result.architecture, f"validation fold {run.config.val_fold}", *result.differences]),
-            "Epochs": run.config.epochs,
+            "Fit": ", ".join([result.architecture, *result.differences]),
+            "Validated, tested on": f"folds {run.config.val_fold}, {run.config.test_fold}",
+            **{title: run.metrics["scores"][split]["clip"]["accuracy"] for split, title in SPLIT_TITLES.items()},
             "Minutes": run.environment["wall_seconds"] / 60,
             "Device": run.environment["device"],
-            "Threads": run.environment["threads"],
-            "PyTorch": run.environment["versions"]["torch"],
             "Run": run.config.fit_id.rsplit("-", 1)[-1],
         }
         for result in results
@@ -122,51 +119,188 @@ def environment_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     return pd.DataFrame(rows.values())
 
 
+def choices_table(found: Gathered) -> pd.DataFrame:
+    """What stands behind each architecture: parameters, fits, seeds, devices, and the trials of its settings."""
+    rows = []
+    for title, each in {result.architecture: result for result in found.results}.items():
+        same = [result for result in found.results if result.architecture == title]
+        runs = {run.config.fit_id: run for result in same for run in result.runs}.values()
+        trials, model = found.trials_of(each), each.experiment.create_model(len(each.class_names))
+        row = {"Architecture": title, "Parameters": sum(parameter.numel() for parameter in model.parameters())}
+        row |= {"Fits": len(runs), "Seeds": _listed(run.config.seed for run in runs), "Trials": len(trials)}
+        row |= {"Trials validated on": _listed(f"fold {fold}" for fold in trials.get("val_fold", ())) or None}
+        rows.append(row | {"Trained on": _listed(run.environment["device"] for run in runs)})
+    return pd.DataFrame(rows)
+
+
+def _listed(things: Iterable[object]) -> str:
+    return ", ".join(sorted(set(map(str, things))))
+
+
+def attribution() -> str:
+    """Whose recordings ESC-10 holds, as a sentence: the licence asks that they are named."""
+    authors = read_registry()["author"].drop_duplicates().sort_values(key=lambda names: names.str.lower())
+    return f"The recordings come from freesound.org, by {', '.join(map(escape_markdown, authors))}."
+
+
+def layers_table(layers: Sequence[LayerDerivation], after: int = 0) -> pd.DataFrame:
+    """Every layer with what it makes of one window, how many parameters it has, and by which formula.
+
+    Args:
+        layers: of a model.
+        after: how many are left out in front, since another architecture shows them; a row sums them up.
+    """
+    sums = [(f"first {after} steps", "as above", layers[after - 1].output_shape, layers[:after], "")] if after else []
+    blocks = [list(group) for _, group in groupby(layers[after:], key=lambda layer: layer.block)]
+    for position, block in enumerate(blocks):
+        if position and signature(block) == signature(blocks[position - 1]):
+            like = f"as {blocks[position - 1][0].block.lower()}"
+            sums.append((block[0].block.lower(), like, block[-1].output_shape, block, ""))
+        else:
+            sums += [(layer.name, layer.kind, layer.output_shape, [layer], _formulas(layer)) for layer in block]
+    rows = [
+        {
+            "Layer": name,
+            "Type": kind,
+            "Output": Markdown(text_shape(shape).replace("×", "×")),
+            "Parameters": sum(layer.parameters for layer in inside),
+            "Derivation": Markdown(formula),
+        }
+        for name, kind, shape, inside, formula in sums
+    ]
+    total = {"Layer": "all", "Type": "", "Output": "", "Parameters": sum(layer.parameters for layer in layers)}
+    return pd.DataFrame([*rows, total | {"Derivation": ""}])
+
+
+def describe_totals(layers: Sequence[LayerDerivation]) -> str:
+    """What torchsummary prints under its table, in a sentence."""
+    totals = model_totals(layers)
+    parts = {"input": totals.input_mb, "forward and backward pass": totals.forward_backward_mb}
+    parts |= {"parameters": totals.parameters_mb, "all": totals.total_mb}
+    sizes = ", ".join(f"{name} {size:.2f}{NBSP}MB" for name, size in parts.items())
+    return f"Trained are {totals.trainable_parameters:,} of {totals.parameters:,} parameters; memory: {sizes}."
+
+
+def shared_steps(layers: Mapping[str, Sequence[LayerDerivation]]) -> dict[str, int]:
+    """How many of each architecture's first steps are those of the first architecture, which has none itself."""
+    first = next(iter(layers.values()))
+    shared = {}
+    for name, steps in layers.items():
+        same = takewhile(lambda pair: signature(pair[:1]) == signature(pair[1:]), zip(steps, first, strict=False))
+        shared[name] = 0 if steps is first else len(list(same))
+    return shared
+
+
+def _formulas(layer: LayerDerivation) -> str:
+    """The formulas of a layer that say more than "unchanged" and "none"."""
+    shape = layer.shape_latex if "=" in layer.shape_latex or layer.kind == "Self-attention" else ""
+    return "; ".join(
+        f"${formula}$" for formula in (shape, layer.parameters_latex if layer.parameters else "") if formula
+    )
+
+
 # -------------------------------------------------------------------------------------------------------------- scores
 
 
-def scores_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
-    """Test scores side by side: accuracies with deviation over fits and interval, the others as means over fits."""
+def leading_experiments(found: Gathered) -> dict[str, list[ExperimentResult]]:
+    """For each architecture the experiments with its main settings, rotation first, then k-fold and split.
+
+    The main settings are those that have a rotation; of several, those that the plan's contrasts name first.
+    """
+    named = [label for pair in found.declared for label in pair]
+    protocols, groups = ["rotation", "kfold", "split"], dict[str, list[ExperimentResult]]()
+    for name in dict.fromkeys(each.experiment.entry.name for each in found.results):
+        same = [each for each in found.results if each.experiment.entry.name == name]
+        ranks = {id(each): [*named, each.experiment.label].index(each.experiment.label) for each in same}
+        first = min(same, key=lambda each: (not each.is_rotation, bool(each.differences), ranks[id(each)]))
+        key = first.experiment.label, first.differences
+        chosen = [each for each in same if (each.experiment.label, each.differences) == key]
+        groups[name] = sorted(chosen, key=lambda each: protocols.index(each.experiment.protocol))
+    return groups
+
+
+def shown_in_full(found: Gathered, groups: Mapping[str, Sequence[ExperimentResult]]) -> list[ExperimentResult]:
+    """The experiments with curves and matrices of their own: the first of each group, then every k-fold and split."""
+    main = [group[0] for group in groups.values()]
+    return main + [each for each in found.results if not each.is_rotation and each not in main]
+
+
+def scores_table(results: Sequence[ExperimentResult], shown: Collection[str] = ()) -> pd.DataFrame:
+    """Test scores side by side: accuracies with deviation over fits and interval, the others as means over fits.
+
+    Args:
+        shown: names of the experiments that have a section of their own.
+    """
     return pd.DataFrame(
         {
             "Experiment": result.short_title,
-            "Fits": len(result.runs),
+            "Fits": f"{len(result.runs)} of {len(result.configs)}" if result.missing else str(len(result.runs)),
             "Clips": percent(result.mean("clip"), result.std("clip"), result.intervals["clip"]),
-            "Averaged": percent(result.averaged_accuracy, interval=result.averaged_interval)
-            if result.is_averaged
-            else None,
-            "Windows": percent(result.mean("window"), result.std("window"), result.intervals["window"]),
-            "Balanced": result.mean("clip", "balanced_accuracy"),
+            "Windows": percent(result.mean("window"), interval=result.intervals["window"]),
             "Macro F1": result.mean("clip", "macro_f1"),
             "AUC": result.mean("clip", "auc_macro"),
-            "ECE": result.calibration.ece,
-            "ECE, clips": result.clip_calibration.ece,
+            "ECE": result.clip_calibration.ece,
+            "Shown in": Markdown(f"[@sec:{result.name}]") if result.name in shown else None,
         }
         if result.runs
-        else {"Experiment": result.short_title, "Fits": 0, "Clips": "missing"}
+        else {"Experiment": result.short_title, "Fits": "0", "Clips": "missing"}
         for result in results
     )
 
 
-def baselines_table(results: Sequence[ExperimentResult], baselines: pd.DataFrame) -> pd.DataFrame:
-    """Clip accuracy of each baseline on the folds of the experiments: those of the rotation and of cross-validation.
+def fits_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
+    """The fits of one architecture at clip level, under their protocols; the split is a row of the k-fold.
 
-    Args:
-        results: the experiments beside which the baselines stand.
-        baselines: what ``RunStore.load_baselines`` gives.
+    Returns:
+        DataFrame with *Fit* and the columns of ``ExperimentResult.fits_table`` but for balanced accuracy.
     """
-    protocols = {PROTOCOL_TITLES[each.experiment.protocol]: each for each in results if len(each.configs) > 1}
-    rows = []
+    splits = {run.config.fit_id for each in results if each.experiment.protocol == "split" for run in each.runs}
+    kfolds = {run.config.fit_id for each in results if each.experiment.protocol == "kfold" for run in each.runs}
+    tables = []
+    for result in results:
+        protocol = result.experiment.protocol
+        if protocol == "split" and {run.config.fit_id for run in result.runs} <= kfolds:
+            continue
+        table = result.fits_table().drop(columns="Balanced")
+        marks = [" (the split)" if protocol == "kfold" and run.config.fit_id in splits else "" for run in result.runs]
+        names = zip(table.index, [*marks, "", ""], strict=False)
+        fold = "test " if result.is_rotation else "validation "
+        title = ", ".join([PROTOCOL_TITLES[protocol], *result.differences])
+        shown = [f"{title}, {fold if 'fold' in name else ''}{name}{mark}" for name, mark in names]
+        table.insert(0, "Fit", shown)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def comparison_table(found: Gathered) -> pd.DataFrame:
+    """Clip accuracies for ``figures.plot_comparison``: the models, the baselines and, on ESC-10, what others state."""
+    key = key_result(found.results)
+    rows: list[dict[str, Any]] = []
+    for result in found.experiments:
+        if result.experiment.protocol == key.experiment.protocol:
+            ends = result.intervals["clip"]._asdict() if result.runs else {}
+            name = ", ".join([result.architecture, *result.differences])
+            name += f" ({len(result.runs)} of {len(result.configs)} fits)" if result.missing and result.runs else ""
+            rows.append(
+                {"name": name, "group": "this report", "accuracy": result.mean("clip") if ends else None} | ends
+            )
+    pairs = [(config.val_fold, config.test_fold) for config in key.configs]
     for baseline, title in TITLES.items():
-        for protocol, result in protocols.items():
-            pairs = [(config.val_fold, config.test_fold) for config in result.configs]
-            answers = baseline_answers(baselines, baseline, pairs)
+        if found.baselines is not None:
+            answers = baseline_answers(found.baselines, baseline, pairs)
             right = answers["right"].to_numpy()
-            clips = percent(right.mean(), interval=bootstrap_interval(right, answers["source"].tolist()))
-            scores = baseline_scores(baselines, result.class_names, baseline, pairs)
-            row = {"Baseline": title, "Protocol": protocol, "Clips": clips, "Balanced": scores.balanced_accuracy}
-            rows.append(row | {"Macro F1": scores.macro_f1})
-    return pd.DataFrame(rows)
+            ends = bootstrap_interval(right, answers["source"].tolist())._asdict()
+            rows.append({"name": title, "group": "baselines", "accuracy": right.mean()} | ends)
+    if found.dataset.name == ORIGINAL_DATASET:
+        stated = pd.read_csv(ORIGINAL, index_col="experiment").loc["cnn-kfold", "accuracy"]
+        rows.append({"name": "CNN of the original report (windows)", "group": "stated by others", "accuracy": stated})
+        works = literature_table()
+        shown = (works["Model"] + ", " + works["Work"]).tolist()
+        rows += [
+            {"name": name, "group": "stated by others", "accuracy": accuracy}
+            for name, accuracy in zip(shown, works["Clips"], strict=True)
+        ]
+    return pd.DataFrame(rows, columns=["name", "group", "accuracy", "low", "high"]).astype({"accuracy": float})
 
 
 def literature_table() -> pd.DataFrame:
@@ -190,19 +324,10 @@ def contrasts_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
             "p (Holm)": p_value(contrast.p_holm),
             "Only one right": f"{contrast.only[0]}{NBSP}:{NBSP}{contrast.only[1]}",
             "p (McNemar)": p_value(contrast.p_mcnemar),
-            "Verdict": _verdict(contrast),
+            "Verdict": verdict(contrast),
         }
         for contrast in contrasts
     )
-
-
-def _verdict(contrast: Contrast) -> str:
-    first, second = contrast.names
-    if contrast.is_real:
-        return f"{first if contrast.difference > 0 else second} is better"
-    if np.isnan(contrast.detectable):
-        return "no difference found; too few disagree for any"
-    return f"no difference found; {100 * contrast.detectable:.1f} points would have been"
 
 
 def more_seeds_table(contrasts: Sequence[tuple[int, Contrast]]) -> pd.DataFrame:
@@ -227,14 +352,6 @@ def silence_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
         row |= {"All windows": result.mean("window"), "Heard windows": fits["accuracy_without_silence"].mean()}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def silence_numbers(run: Run) -> dict[str, int | float]:
-    """What ``silence.md`` may name: silent test windows, the most that one answer has right, and what is left then."""
-    test = run.predictions.query("split == 'test'")
-    silent = test.loc[test["silent"], "y_true"]
-    most = int(silent.value_counts().max()) if len(silent) else 0
-    return {"n_silent": len(silent), "most": most, "ceiling": 1 - (len(silent) - most) / len(test)}
 
 
 def ablation_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
@@ -285,11 +402,6 @@ def original_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     )
 
 
-def original_numbers() -> dict[str, float]:
-    """What ``original.md`` may name: *p_below*, of 66 or fewer of 720 windows right among ten classes by chance."""
-    return {"p_below": chance_p(66, 720, 1 / 10, "less")}
-
-
 def original_f1_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
     """F1 per class that the original report lists for its cross-validated CNN, beside ours; empty where it has none."""
     for result, stated in _beside_original(results):
@@ -306,36 +418,3 @@ def _beside_original(results: Sequence[ExperimentResult]) -> Iterator[tuple[Expe
         name = result.experiment.changed(recipe="tuned", recipe_changes={}).full_name
         if result.dataset == ORIGINAL_DATASET and name in rows:
             yield result, rows[name]
-
-
-def key_numbers(results: Sequence[ExperimentResult]) -> dict[str, int | float | str]:
-    """What ``abstract.md``, ``discussion.md`` and ``conclusion.md`` may name.
-
-    *best* is the experiment with the highest clip accuracy: of the rotations, else of the cross-validations, else of
-    the splits, whose one fit says least.
-    """
-    best = max(results, key=lambda result: (result.is_rotation, len(result.runs) > 1, result.mean("clip")))
-    scores = best.scores("clip")
-    low, high = best.intervals["clip"]
-    epochs = sorted({result.experiment.epochs for result in results})
-    runs = {run.config.fit_id: run for result in results for run in result.runs}
-    means = {
-        f"mean_{split}": sum(run.metrics["scores"][split]["clip"]["accuracy"] for run in runs.values()) / len(runs)
-        for split in SPLITS
-    }
-    return {
-        "dataset": DATASET_TITLES.get(best.dataset, best.dataset),
-        "n_experiments": len(results),
-        "n_fits": len(runs),
-        "epochs": " or ".join(map(str, epochs)),
-        "n_classes": len(best.class_names),
-        "n_test_clips": scores.n,
-        "clip_share": 1 / scores.n,
-        "chance": scores.chance,
-        "best": best.title,
-        "best_accuracy": best.mean("clip"),
-        "best_low": low,
-        "best_high": high,
-        "best_windows": best.mean("window"),
-        **means,
-    }

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from commands import call
 from standins import Scene, write_notebook
-from synthetic import write_run
+from synthetic import write_run, write_runs
 from typer.testing import CliRunner
 
 from audioclf_lib import cli, config
@@ -185,3 +185,15 @@ def test_suite_shows_a_table_and_the_failing_cell(
     assert "transformer-h1-split failed" in shown
     assert "[4] ValueError: asked to fail" in shown
     assert "suite.log" in shown
+
+
+def test_the_values_that_texts_may_name_are_listed_and_nothing_is_made(tmp_path: Path) -> None:
+    plan = Plan(name="part", epochs=2, experiments=({"model": "cnn", "protocol": "split"},))
+    write_runs(RunStore(tmp_path / "runs"), plan)
+    save_plan(plan, tmp_path / "runs" / "plan.yaml")
+    arguments = ["report", "--list-values", "--runs-dir", str(tmp_path / "runs"), "--output-dir", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert '{{ accuracy("cnn", "split", "clip") }}  ' in result.output
+    assert '{{ parameters("cnn") }}  128,682' in result.output
+    assert not (tmp_path / "out").exists()

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from figure_data import BINS, FIFTY, TEN, confusion, per_class, reliability, results, roc, texts
+from figure_data import BINS, FIFTY, TEN, confusion, per_class, reliability, roc, texts
 from matplotlib.axes import Axes
 
 from audioclf_lib import figures
@@ -21,16 +21,47 @@ def cell_texts(ax: Axes, n_classes: int) -> np.ndarray:
     return cells
 
 
-@pytest.mark.parametrize("n_classes", [2, 10, 50])
-def test_confusion_cells_hold_the_matrix_true_classes_down(n_classes):
+@pytest.mark.parametrize("n_classes", [2, 10])
+def test_confusion_cells_hold_the_matrix_true_classes_down_and_columns_have_the_numbers_of_rows(n_classes):
     matrix = confusion(n_classes)
     names = [f"name_{i}" for i in range(n_classes)]
     ax = figures.plot_confusion(matrix, names)
     np.testing.assert_array_equal(cell_texts(ax, n_classes), np.where(matrix > 0, matrix.astype(str), ""))
-    for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
-        assert [label.get_text() for label in labels] == names
+    numbers = [str(number + 1) for number in range(n_classes)]
+    assert [label.get_text() for label in ax.get_xticklabels()] == numbers
+    rows = [f"{name}  {number}" for name, number in zip(names, numbers, strict=True)]
+    assert [label.get_text() for label in ax.get_yticklabels()] == rows
     assert ax.yaxis_inverted()
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
+
+
+def test_many_classes_are_shades_and_numbers_that_can_be_read():
+    matrix = confusion(50)
+    ax = figures.plot_confusion(matrix, FIFTY)
+    np.testing.assert_array_equal(ax.collections[0].get_array().reshape(50, 50), matrix)
+    assert texts(ax) == []
+    assert [label.get_text() for label in ax.get_yticklabels()][:3] == ["1", "6", "11"]
+    assert ax.figure.get_figheight() < 6
+
+
+def test_a_name_of_sixty_characters_takes_no_room_from_the_matrix():
+    def width(name: str) -> float:
+        ax = figures.plot_confusion(confusion(10), [name, *TEN[1:]])
+        ax.figure.canvas.draw()
+        return ax.get_position().width
+
+    assert width("an uncommonly long name of a sound " * 2) > 0.6 * width("dog")
+
+
+def test_the_f1_of_a_class_stands_in_its_row_of_the_matrix():
+    frame = per_class(TEN)
+    matrix, bars = figures.plot_confusion_with_f1(pd.DataFrame(confusion(10), TEN, TEN), frame)
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx(frame["f1"].tolist())
+    for ax in (matrix, bars):
+        ax.figure.canvas.draw()
+    rows = [matrix.transData.transform((0, row + 0.5))[1] for row in range(10)]
+    middles = [bars.transData.transform((0, bar.get_y() + bar.get_height() / 2))[1] for bar in bars.patches]
+    assert middles == pytest.approx(rows)
 
 
 def test_confusion_in_per_cent_is_by_row_and_survives_an_empty_row():
@@ -124,46 +155,45 @@ def test_reliability_counts_stand_above_and_the_largest_is_written():
     assert texts(strip) == ["1,234"]
 
 
-@pytest.mark.parametrize("panels", [1, 2, 4, 5, 8, 16])
-def test_reliability_panels_are_named_and_fit_the_page(panels):
-    tables = {f"Transformer, {panel} heads\nk-fold": reliability(*BINS) for panel in range(panels)}
-    drawn = figures.plot_reliabilities(tables)
-    figure = drawn[0].figure
-    assert figure.axes == list(drawn)
-    assert [ax.get_title(loc="left") for ax in drawn] == list(tables)
-    assert all(ax.get_title(loc="right").startswith("ECE") for ax in drawn)
-    assert figure.get_figwidth() <= figures.TEXT_WIDTH
-    assert figure.get_figheight() <= 9
-    assert all(ax.get_xlabel() == "confidence" for ax in drawn[-min(4, panels) :])
+@pytest.mark.parametrize("names", [["dog", "cat"], TEN, FIFTY], ids=len)
+def test_each_class_has_a_panel_with_its_curve_and_area_and_of_many_the_hardest(names):
+    curves, auc = roc(names)
+    panels = figures.plot_roc_panels(curves, auc)
+    shown = names if len(names) <= 20 else sorted(names, key=auc.__getitem__)[:10]
+    assert [ax.lines[-1].get_label() for ax in panels] == shown
+    for ax, name in zip(panels, shown, strict=True):
+        np.testing.assert_array_equal(ax.lines[-1].get_xydata(), np.column_stack(curves[name]))
+        assert texts(ax) == [f"{auc[name]:.2f}"]
 
 
-def test_the_comparison_shows_means_deviations_fits_and_what_is_missing():
-    ax = figures.plot_comparison(results(), chance=0.25)
-    assert [[bar.get_width() for bar in bars] for bars in ax.containers] == [pytest.approx([0.55, 0.5])] * 2
-    dots = [sorted(dots.get_offsets()[:, 0]) for dots in ax.collections if len(dots.get_offsets())]
-    assert sorted(dots) == [[0.4, 0.5, 0.6, 0.7]] * 2 + [[0.5]] * 2
-    deviation = np.std([0.4, 0.5, 0.6, 0.7], ddof=1)
-    ends = [
-        (np.nanmin(line.get_xdata()), np.nanmax(line.get_xdata()))
-        for line in ax.lines
-        if np.isfinite(line.get_xdata()).sum() > 2
-    ]
-    assert pytest.approx((0.55 - deviation, 0.55 + deviation)) in ends
-    assert [text for text in texts(ax) if "%" not in text] == ["missing"]
-    assert texts(ax).count("55.0 %") == 2
-    assert any(list(line.get_xdata()) == [0.25, 0.25] for line in ax.lines)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["CNN, k-fold", "CNN, split", "Transformer, split"]
+COMPARED = pd.DataFrame(
+    [
+        ("CNN", "ours", 0.7, 0.65, 0.75),
+        ("Transformer", "ours", None, None, None),
+        ("forest", "baselines", 0.72, 0.68, 0.77),
+        ("EnvNet", "others", 0.87, None, None),
+    ],
+    columns=["name", "group", "accuracy", "low", "high"],
+)
 
 
-def test_a_comparison_without_any_fit_names_all_as_missing():
-    nothing = results().assign(fits=[[]] * 6)
-    assert texts(figures.plot_comparison(nothing)) == ["missing"] * 3
+def test_the_comparison_has_a_dot_with_its_interval_in_the_row_of_its_name():
+    ax = figures.plot_comparison(COMPARED, chance=0.1)
+    assert [label.get_text() for label in ax.get_yticklabels()] == COMPARED["name"].tolist()
+    dots = np.concatenate([bars[0].get_xdata() for bars in ax.containers])
+    np.testing.assert_array_equal(dots.astype(float), COMPARED["accuracy"])
+    segments = [segment for bars in ax.containers for segment in bars[2][0].get_segments() if np.ndim(segment) == 2]
+    ends = [segment[:, 0].tolist() for segment in segments]
+    assert pytest.approx([0.65, 0.75]) in ends and pytest.approx([0.68, 0.77]) in ends
+    assert texts(ax) == ["70.0", "missing", "72.0", "87.0", "chance"]
+    hollow = [bars[0].get_markerfacecolor() == "white" for bars in ax.containers]
+    assert hollow == [False, False, True], "what is stated without an interval is told apart"
 
 
 def test_a_confusion_table_brings_its_own_class_names():
     table = pd.DataFrame([[3, 1], [0, 4]], index=["dog", "rain"], columns=["dog", "rain"])
     of_table, of_array = figures.plot_confusion(table), figures.plot_confusion(table.to_numpy(), ["dog", "rain"])
     for ax in (of_table, of_array):
-        assert [label.get_text() for label in ax.get_yticklabels()] == ["dog", "rain"]
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["dog  1", "rain  2"]
     two = figures.plot_confusion(table.loc[["rain"], ["rain"]])
     assert [text.get_text() for text in two.texts] == ["4"]

@@ -12,8 +12,7 @@ from synthetic import DEMO as TEN_CLASSES
 from synthetic import write_run
 
 from audioclf_lib.config import Experiment
-from audioclf_lib.figures import plot_comparison
-from audioclf_lib.metrics.results import ExperimentResult, compare_declared, comparison_table
+from audioclf_lib.metrics.results import ExperimentResult, compare_declared
 from audioclf_lib.metrics.scores import evaluate
 from audioclf_lib.runs.store import RunStore
 
@@ -71,23 +70,6 @@ def test_the_table_of_fits_has_the_scores_of_their_predictions(tmp_path: Path) -
 
 def test_one_fit_has_no_mean(tmp_path: Path) -> None:
     assert list(result_of(tmp_path, protocol="split").fits_table().index) == ["fold 2"]
-
-
-def test_the_comparison_has_a_row_for_each_experiment_and_level(tmp_path: Path) -> None:
-    kfold, nothing = result_of(tmp_path), result_of(tmp_path, protocol="split", without=(2,))
-    table = comparison_table([kfold, nothing]).set_index(["experiment", "level"])
-    row = table.loc[("CNN, k-fold", "clip")]
-    assert row["fits"] == kfold.values("clip")
-    assert row["mean"] == pytest.approx(statistics.mean(row["fits"]))
-    assert row["std"] == pytest.approx(statistics.stdev(row["fits"]))
-    assert row["low"] <= row["mean"] <= row["high"]
-    assert table.loc[("CNN, split", "window"), ["mean", "low"]].isna().all()
-
-
-def test_a_single_fit_is_not_drawn_as_missing(tmp_path: Path) -> None:
-    one, nothing = result_of(tmp_path, protocol="split"), result_of(tmp_path, seed=1, without=(2, 3, 4, 5))
-    drawn = plot_comparison(comparison_table([one, nothing]))
-    assert [text.get_position()[1] for text in drawn.texts if text.get_text() == "missing"] == [1]
 
 
 def test_missing_fits_count_in_the_title(tmp_path: Path) -> None:

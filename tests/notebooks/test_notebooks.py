@@ -40,7 +40,7 @@ PARAMETERS = {
     "40_tuning": [*COMMON[:4], "study", "trials", "val_fold", "device", "threads", "runs_dir"],
     "50_explore": ["run", "runs_dir", "dataset", *FINDER, "projection", "sound", "controls"],
     "60_diagnosis": ["dataset", "epochs", "seeds", "test_fold", "num_heads", "device", "threads", "runs_dir"],
-    "90_report": ["plan", "runs_dir", "dataset", *TITLE_PAGE],
+    "90_report": ["plan", "runs_dir", "dataset", *TITLE_PAGE, "language"],
 }
 LISTS = ("seeds", "val_folds")  # parameters that may be no scalars
 EXPERIMENT_NOTEBOOKS = [name for name in PARAMETERS if name[0] in "123"]

@@ -81,7 +81,20 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(mine: Path, t
 
 
 def test_an_unknown_format_or_parameter_is_named(mine: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown format 'docx'; choose from pdf, html"):
-        build_report("demo", runs_dir=tmp_path / "runs", output_dir=tmp_path, formats=["docx"], notebook=mine)
+    with pytest.raises(InputError, match="unknown format 'odt'; choose from pdf, html, docx, md"):
+        build_report("demo", runs_dir=tmp_path / "runs", output_dir=tmp_path, formats=["odt"], notebook=mine)
     with pytest.raises(InputError, match=r"mine.ipynb has no parameter 'course'; it has title"):
         build(tmp_path / "out", mine, course="Deep listening")
+
+
+def test_word_and_markdown_are_written_with_the_figures_beside_the_markdown(tmp_path: Path) -> None:
+    draws = (
+        "import matplotlib.pyplot as plt\nfrom audioclf_lib.report import show\nshow(plt.subplots()[1], folder=None)"
+    )
+    notebook = write_notebook(tmp_path / "mine.ipynb", SHOWS_TITLE, draws)
+    options = {"runs_dir": tmp_path / "runs", "output_dir": tmp_path / "out", "notebook": notebook}
+    made = build_report("demo", formats=["docx", "md"], **options)
+    assert [path.name for path in made] == ["report.docx", "report.md"]
+    (figure,) = (tmp_path / "out" / "report_files").iterdir()
+    assert f"](report_files/{figure.name})" in made[1].read_text(encoding="utf-8")
+    assert made[0].read_bytes().startswith(b"PK")

@@ -7,23 +7,28 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from nbformat import NotebookNode
 from own_models import write_model
 from pypdf import PdfReader
+from shown import plain_text
 from synthetic import DEMO, write_run, write_runs
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.metrics.baselines import TITLES
 from audioclf_lib.report.build import build_report
+from audioclf_lib.report.exporters import read_report
 from audioclf_lib.report.gather import Gathered, gather
 from audioclf_lib.report.tables import DEMO_NOTICE, p_value
+from audioclf_lib.report.values import key_result
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.ablation import CHANGES, ablation_experiments
 from audioclf_lib.suite.plan import Plan, save_plan
@@ -143,7 +148,7 @@ def incomplete(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="module")
 def pdf(built: Built) -> Path:
-    for program in ("pdftotext", "pdfimages", "pdffonts"):
+    for program in ("pdftotext", "pdfimages", "pdffonts", "pdftoppm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed; `make system-packages` installs it")
     return built.pdf
@@ -168,54 +173,90 @@ def test_title_page(pdf: Path) -> None:
         assert words in text
 
 
-def test_the_abstract_has_the_key_numbers(built: Built) -> None:
-    best = max((each for each in built.found.results if len(each.runs) > 1), key=lambda each: each.mean("clip"))
-    text = built.text
-    assert f"{best.title} has the highest clip accuracy, {100 * best.mean('clip'):.1f} %" in text
-    assert f"gives {100 * best.scores('clip').chance:.1f} %" in text
-    assert "5 experiments with 13 fits of 3 epochs" in text, "checks are not counted"
+def test_the_first_page_has_the_result_as_one_figure_abstract_and_findings(pdf: Path, built: Built) -> None:
+    best = key_result(built.found.results)
+    first = text_of(pdf, "-l", "1").replace("\N{NO-BREAK SPACE}", " ")
+    assert f"{best.title} classifies {100 * best.mean('clip'):.1f} %" in first
+    assert "5 experiments with 13 fits of 3 epochs" in first, "checks are not counted"
+    assert re.findall(r"Figure (\d+)\. ", first) == ["1"]
+    for number in ("1. Result.", "2. Generalisation.", "3. Silence."):
+        assert number in first
+    described = built.page.find("figure", id="fig:result").find("img")["alt"]
+    for result in built.found.results:
+        if result.experiment.protocol == "kfold":
+            assert f"{result.architecture} {100 * result.mean('clip'):.1f}" in described
+    assert all(title in described for title in TITLES.values())
 
 
-def test_every_experiment_has_its_heading_and_its_accuracy_written_out(pdf: Path, built: Built) -> None:
-    text = text_of(pdf)
+@pytest.mark.parametrize("name", ["abstract", "findings", "discussion", "conclusion"])
+def test_words_that_are_not_the_authors_are_marked(pdf: Path, name: str) -> None:
+    assert f"write your own in report/text/{name}.md" in text_of(pdf)
+
+
+def counterparts(name: str) -> dict[str, str]:
+    """What the original report shows of an experiment, and the label of what stands in its place."""
+    curves = {
+        f"{split} {what}": f"fig:{name}-{what}" for split in ("training", "validation", "test") for what in CURVES
+    }
+    return curves | {"confusion matrix and F1": f"fig:{name}-confusion", "ROC and AUC": f"fig:{name}-roc"}
+
+
+CURVES = ("loss", "accuracy")
+
+
+def test_everything_that_the_original_showed_has_its_counterpart(pdf: Path, built: Built) -> None:
+    anchors = {tag["id"] for tag in built.page.select("[id]")}
+    text = text_of(pdf).replace("\N{NO-BREAK SPACE}", " ")
     assert len(built.found.experiments) == 5
     for result in built.found.experiments:
-        assert re.search(rf"\d\.\d {re.escape(result.title)}", text)
+        assert set(counterparts(result.name).values()) <= anchors
         scores = result.scores("clip")
         assert "+".join(str(count) for count in scores.confusion.diagonal()) in text.replace(" + ", "+")
         assert f"= {scores.accuracy:.4f}" in text
+    for label in (
+        "tbl:cnn-layers",
+        "tbl:transformer-layers",
+        "fig:cnn-architecture",
+        "tbl:cnn-kfold-fits",
+        "sec:discussion",
+    ):
+        assert label in anchors, "layer tables, diagrams, best accuracies and losses, discussion"
+    for words in ("16,000", "forward and backward pass 31.19 MB", "all 31.74 MB", "One window", "17", "Prof. Noether"):
+        assert words.lower() in text.lower(), "window, sizes as torchsummary has them, cover"
 
 
-def test_training_validation_and_test_of_every_fit_are_shown(pdf: Path, built: Built) -> None:
-    text = text_of(pdf).replace("\N{NO-BREAK SPACE}", " ")
-    for result in built.found.experiments:
+def test_training_validation_and_test_of_every_fit_are_shown(built: Built) -> None:
+    rows = table_rows(built, "Every fit: clip accuracies")
+    shown = {tuple(row[:5]) for row in rows}
+    for result in [*built.found.experiments, *built.found.checks]:
         for run in result.runs:
-            scores, losses = run.metrics["scores"], run.metrics["losses"]
-            splits = ("train", "validation", "test")
-            shares = " ".join(rf"{100 * scores[split]['clip']['accuracy']:.1f} %" for split in splits)
-            numbers = " ".join(f"{losses[split]:.2f}" for split in splits)
-            assert f"fold {run.config.val_fold} {run.metrics['chosen']['epoch']} {shares} {numbers}" in text
+            scores, config = run.metrics["scores"], run.config
+            shares = (f"{100 * scores[split]['clip']['accuracy']:.1f} %" for split in ("train", "validation", "test"))
+            fit = ", ".join([result.architecture, *result.differences])
+            assert (fit, f"folds {config.val_fold}, {config.test_fold}", *shares) in shown
 
 
 def test_every_architecture_has_its_derivation_under_its_own_title(built: Built) -> None:
     text = built.text
     for words in ("128,682", "2,607,778", "One convolution, batch norm and a mean over time."):
         assert words in text
-    titles = [heading.get_text(" ", strip=True) for heading in built.page.select("main h2")]
-    assert [sum(title.endswith(name) for title in titles) for name in ("CNN", "Transformer", "My net")] == [2, 2, 2]
-    assert "Transformer, 1 head: 4-fold" in text
+    architectures = next(tag for tag in built.page.select("main h1") if tag.get_text().endswith("Architectures"))
+    titles = [heading.get_text(" ", strip=True) for heading in architectures.find_parent().select("h2")]
+    assert [title.split(" ", 1)[1] for title in titles] == ["CNN", "Transformer", "My net"]
     listing = [block.get_text() for block in built.page.select("main pre")]
     assert [block.split("(")[0] for block in listing] == ["CNN", "ConvTransformer", "MyNet"]
 
 
-def test_the_comparison_holds_means_intervals_and_calibration_errors(built: Built) -> None:
-    text = built.text.partition("Test scores: mean")[2]
+def test_the_comparison_holds_means_intervals_and_where_more_is_shown(built: Built) -> None:
+    text = built.text.partition("Test scores: clip accuracy")[2]
     for result in built.found.experiments:
         for level in ("window", "clip"):
             low, high = result.intervals[level]
             assert f"{100 * result.mean(level):.1f}" in text
             assert f"({100 * low:.1f} to {100 * high:.1f})" in text
-        assert f"{result.calibration.ece:.3f}" in text
+    table = built.page.find(id="tbl:comparison")
+    linked = {link["href"] for link in table.select("a")}
+    assert linked == {f"#sec:{result.name}" for result in built.found.experiments}
 
 
 def test_the_declared_contrasts_are_tested_and_no_others(built: Built) -> None:
@@ -226,34 +267,36 @@ def test_the_declared_contrasts_are_tested_and_no_others(built: Built) -> None:
     assert len(tests) == 1
 
 
-def test_baselines_errors_and_references_have_their_sections(built: Built) -> None:
-    baselines = table_rows(built, "Clip accuracy of the baselines")
-    assert {row[0] for row in baselines} == set(TITLES.values())
-    assert {row[1] for row in baselines} == {"k-fold"}
+def test_choices_errors_and_references_have_their_sections(built: Built) -> None:
+    rows = table_rows(built, "What stands behind each architecture")
+    assert [row[:2] for row in rows][:2] == [["CNN", "128,682"], ["Transformer, 1 head", "2,607,778"]]
     assert "Recall of clips by class" in built.text
     headings = [heading.get_text() for heading in built.page.select("h1, h2")]
     assert any(heading.endswith("References") for heading in headings)
-    assert "Piczak, Karol J. 2015" in built.text.rpartition("References")[2]
+    listed = built.text.rpartition("References")[2]
+    assert "Efron, Bradley. 1987" in listed
+    assert "Polyak" not in listed, "only works that the texts cite"
 
 
 def table_rows(built: Built, caption: str) -> list[list[str]]:
     """Cells of the table with this caption, without the head."""
-    (table,) = [table for table in built.page.find_all("table") if caption in table.find_parent().get_text(" ")]
-    return [[cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in table.select("tbody tr")]
-
-
-def test_checks_and_the_ablation_have_sections_of_their_own(built: Built) -> None:
-    assert [row[0] for row in table_rows(built, "The checks, and the same")] == [
-        "CNN, split",
-        "CNN, split, test fold 3",
+    (table,) = [
+        table for table in built.page.find_all("table") if caption in table.find_parent(class_="table").get_text(" ")
     ]
+    rows = [[cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in table.select("tbody tr")]
+    return [[cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row] for row in rows]
+
+
+def test_checks_stand_in_the_comparison_and_the_ablation_has_a_section(built: Built) -> None:
+    assert table_rows(built, "Test scores: clip")[-1][0] == "CNN, split, test fold 3"
     assert {row[1] for row in table_rows(built, "Clip accuracy.")} == set(CHANGES)
 
 
 def test_the_original_is_compared_on_its_data_set_alone(built: Built, incomplete: Built) -> None:
     assert "as the original states them" not in built.text
-    assert table_rows(incomplete, "as the original states them")[0][1].replace("\N{NO-BREAK SPACE}", " ") == "42.4 %"
+    assert table_rows(incomplete, "as the original states them")[0][1] == "42.4 %"
     assert len(table_rows(incomplete, "F1 of windows per class")) == 10
+    assert "Piczak, Karol J. 2015" in incomplete.text.rpartition("References")[2]
 
 
 # --------------------------------------------------------------------------------------------------- what it must not
@@ -313,8 +356,8 @@ def test_captions_count_from_one_without_a_gap(pdf: Path, built: Built) -> None:
     for name, kind in (("Figure", "figure"), ("Table", "table")):
         numbers = [int(number) for number in re.findall(rf"{name} (\d+)\. [A-Z]", text)]
         assert sorted(set(numbers)) == list(range(1, kinds.count(kind) + 1))
-    drawn = "three architectures, four for each experiment, comparison, recall, reliability, and one of the ablation"
-    assert kinds.count("figure") == 3 + 4 * 5 + 3 + 1, drawn
+    drawn = "the result, folds, recall, filters, three architectures, four of each experiment, one of the ablation"
+    assert kinds.count("figure") == 4 + 3 + 4 * 5 + 1, drawn
 
 
 def test_html_is_one_file_that_asks_for_nothing(built: Built) -> None:
@@ -329,10 +372,56 @@ def test_html_is_one_file_that_asks_for_nothing(built: Built) -> None:
     assert {link["href"][1:] for link in built.page.select("main a[href^='#']")} <= targets
 
 
-def test_figures_of_experiments_lie_in_folders_of_their_own(built: Built, figures_elsewhere: Path) -> None:
-    for result in built.found.experiments:
-        drawn = {path.stem for path in (figures_elsewhere / result.folder).iterdir()}
-        assert drawn >= {f"{result.name}-{kind}" for kind in ("curves", "confusion", "roc", "f1")}
+def pages_of(pdf: Path) -> list[np.ndarray]:
+    """Every page as grey values, two pixels for a millimetre."""
+    images = []
+    with TemporaryDirectory() as folder:
+        poppler("pdftoppm", "-gray", "-r", "50.8", pdf, f"{folder}/page")
+        for file in sorted(Path(folder).iterdir()):
+            header, content = file.read_bytes().split(b"255\n", 1)
+            width, height = map(int, header.split()[1:3])
+            images.append(np.frombuffer(content, np.uint8).reshape(height, width))
+    return images
+
+
+def test_no_page_but_a_chapters_last_is_blank_for_more_than_a_quarter(pdf: Path) -> None:
+    pages = pages_of(pdf)
+    assert len(pages) <= 30
+    for number, page in enumerate(pages[:-1], start=1):
+        following = text_of(pdf, "-f", str(number + 1), "-l", str(number + 1)).replace(DEMO_NOTICE, "")
+        if re.match(r"\s*\d+ [A-Z]", following):
+            continue  # a chapter begins
+        body = page[48:-48]  # without head, number and margins of 24 mm
+        last = np.flatnonzero((body < 200).any(axis=1)).max()
+        assert last > 0.75 * len(body), f"page {number}"
+
+
+def test_no_type_is_smaller_than_seven_points(pdf: Path) -> None:
+    sizes = []
+    for page in PdfReader(pdf).pages:
+        fonts = {name: str(font["/BaseFont"]) for name, font in page["/Resources"]["/Font"].items()}
+        for name, size in re.findall(r"(/\S+) ([\d.]+) Tf", page.get_contents().get_data().decode("latin-1")):
+            sizes += [float(size)] if "STIX" in fonts[name] else []  # indices of formulas may be smaller
+    assert len(sizes) > 100
+    assert min(sizes) >= 7
+
+
+def test_figures_of_the_report_itself_are_files(built: Built, figures_elsewhere: Path) -> None:
+    drawn = {path.name for path in (figures_elsewhere / built.found.folder).iterdir()}
+    assert drawn >= {f"{name}.{kind}" for name in ("result", "folds", "recall") for kind in ("svg", "pdf", "png")}
+
+
+def test_any_section_can_be_left_out_and_references_still_hold(built: Built) -> None:
+    notebook = nbformat.read(built.folder / "runs" / "report.ipynb", as_version=4)
+    cells = enumerate(notebook.cells)
+    heads = [number for number, cell in cells if number and cell.cell_type == "markdown" and cell.source[0] == "#"]
+    for first, end in pairwise([*heads, len(notebook.cells)]):
+        title = notebook.cells[first].source
+        if title in ("# Data and method", "# Results", "## Comparison", "# References"):
+            continue  # other sections refer to their tables, or to what follows them
+        rest = NotebookNode(notebook | {"cells": [*notebook.cells[:first], *notebook.cells[end:]]})
+        shown = read_report(rest, "html").blocks
+        assert title.strip("# ") not in [plain_text(block) for block in shown if block["t"] == "Header"]
 
 
 # -------------------------------------------------------------------------------------------------------- what lacks
@@ -345,7 +434,7 @@ def test_missing_fits_are_named_in_the_report_and_on_the_terminal(incomplete: Bu
     ]
     assert incomplete.said == ["plan part on esc10: 2 of 4 fits are there", *missing]
     assert all(line in incomplete.text for line in missing)
-    assert ["CNN, split", "0", "missing"] in [row[:3] for row in table_rows(incomplete, "Test scores: mean")]
+    assert ["CNN, split", "0", "missing"] in [row[:3] for row in table_rows(incomplete, "Test scores: clip")]
     assert "no difference is tested" in incomplete.text
 
 

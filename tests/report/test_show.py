@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from shown import outputs_of, plain_text
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.report import escape_markdown, show, show_equation, show_text, show_title_page
+from audioclf_lib.report import Markdown, escape_markdown, show, show_equation, show_text, show_title_page
 from audioclf_lib.report.pandoc import read_markdown
 
 visible_text = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=40)
@@ -43,7 +43,9 @@ def figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_figure_is_shown_once_with_caption_and_label_for_every_target() -> None:
     (output,) = outputs_of(lambda: show(draw(), caption="A *loss*", label="fig:loss"))
     assert {"text/html", "image/svg+xml", "application/pdf"} <= set(output.data)
-    assert output.metadata["report"] == {"kind": "figure", "label": "fig:loss", "caption": "A *loss*", "width": "80%"}
+    report = output.metadata["report"]
+    assert (report["kind"], report["label"], report["caption"]) == ("figure", "fig:loss", "A *loss*")
+    assert float(report["width"].rstrip("%")) == pytest.approx(100, abs=2), "6.3 inches, the width of the text"
     assert not plt.get_fignums(), "an open figure would be shown a second time at the end of the cell"
 
 
@@ -52,7 +54,8 @@ def test_figure_has_its_caption_and_alternative_text_in_jupyterlab() -> None:
     (output,) = outputs_of(lambda: show(draw(), caption=caption, label="fig:loss"))
     page = BeautifulSoup(output.data["text/html"], "html.parser")
     shown = "A loss of <b>$x$</b>, \\(\\frac{1}{2}\\); see table layers and section own."
-    assert page.find("figcaption").get_text().strip() == page.find("img")["alt"] == shown
+    assert page.find("figcaption").get_text().strip() == shown
+    assert page.find("img")["alt"] == "loss from 1 to 2"
     assert page.find("em").get_text() == "loss"
     assert page.find("b") is None
     assert not any("$x$" in text for text in page.strings), "MathJax would read it as mathematics"
@@ -72,6 +75,38 @@ def test_figure_is_written_below_its_folder_in_three_formats(figures: Path) -> N
     assert {path.name for path in folder.iterdir()} == {"curves.svg", "curves.pdf", "curves.png"}
     assert (folder / "curves.svg").read_text(encoding="utf-8") == output.data["image/svg+xml"]
     assert (folder / "curves.pdf").read_bytes() == base64.b64decode(output.data["application/pdf"])
+
+
+def test_a_figure_takes_its_own_size_so_that_no_type_shrinks() -> None:
+    (output,) = outputs_of(lambda: show(plt.subplots(figsize=(3.15, 2))[1]))
+    assert float(output.metadata["report"]["width"].rstrip("%")) == pytest.approx(50, abs=3)
+
+
+def test_alternative_text_says_what_is_drawn_or_what_it_is_told_to() -> None:
+    _, (left, right) = plt.subplots(1, 2)
+    left.plot([4.0, 1.0], label="training")
+    left.set(title="loss curve", xlabel="epoch", ylabel="loss")
+    right.set_yticks(range(3), ["dog", "cat", "cow"])
+    for row, text in enumerate(("0.5", "0.6", "0.7")):
+        right.text(0, row, text)
+    (output,) = outputs_of(lambda: show(left.figure))
+    alt = output.metadata["report"]["alt"]
+    assert alt == "loss curve: loss over epoch; training from 4 to 1. dog 0.5; cat 0.6; cow 0.7"
+    (output,) = outputs_of(lambda: show(draw(), alt="A falling line"))
+    assert output.metadata["report"]["alt"] == "A falling line"
+
+
+def test_figure_without_a_folder_is_drawn_once_and_not_written(figures: Path) -> None:
+    (output,) = outputs_of(lambda: show(draw(), label="fig:a", folder=None))
+    assert "application/pdf" not in output.data
+    assert not figures.exists()
+
+
+def test_cells_that_are_markdown_mean_what_they_say() -> None:
+    table = pd.DataFrame({"formula": [Markdown("$x^2$"), "$y$"], "where": [Markdown("[@sec:own]"), None]})
+    (output,) = outputs_of(lambda: show(table, label="tbl:a"))
+    assert "| $x^2$ | [@sec:own] |" in output.metadata["report"]["markdown"]
+    assert r"\$y\$" in output.metadata["report"]["markdown"]
 
 
 def test_figure_without_label_is_shown_and_not_written(figures: Path) -> None:

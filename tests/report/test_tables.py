@@ -12,9 +12,11 @@ from synthetic import DEMO, write_run
 
 from audioclf_lib.config import Experiment, Recipe
 from audioclf_lib.metrics.results import ExperimentResult
-from audioclf_lib.metrics.scores import Scores
 from audioclf_lib.metrics.uncertainty import Contrast, Interval
-from audioclf_lib.report import tables
+from audioclf_lib.models import create_model
+from audioclf_lib.models.derivation import derive_layers
+from audioclf_lib.report import Markdown, tables
+from audioclf_lib.report.gather import Gathered
 from audioclf_lib.runs.store import RunStore
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -56,7 +58,7 @@ def test_accuracy_is_the_diagonal_over_the_sum(kfold: ExperimentResult) -> None:
 
 def test_data_are_counted_by_class(kfold: ExperimentResult) -> None:
     run = kfold.best
-    table, numbers = tables.data_table(run), tables.data_numbers(run)
+    table = tables.data_table(run)
     assert list(table.index) == list(DEMO.class_names)
     assert table.loc["fire crackling"].to_dict() == {
         "Clips": 10,
@@ -65,7 +67,6 @@ def test_data_are_counted_by_class(kfold: ExperimentResult) -> None:
         "Silent windows": 20,
     }
     assert table["Silent windows"].sum() == 20
-    assert (numbers["n_clips"], numbers["n_folds"], numbers["n_windows"], numbers["n_samples"]) == (100, 5, 9, 80_000)
 
 
 def test_the_recipe_lists_what_is_in_use_and_nothing_else() -> None:
@@ -85,9 +86,41 @@ def test_scores_stand_side_by_side(kfold: ExperimentResult) -> None:
     table = tables.scores_table([kfold, missing])
     first = table.iloc[0]
     assert first["Clips"] == tables.percent(kfold.mean("clip"), kfold.std("clip"), kfold.intervals["clip"])
-    assert first["Balanced"] == pytest.approx(np.mean(kfold.values("clip", "balanced_accuracy")))
-    assert first["ECE"] == kfold.calibration.ece
-    assert table.iloc[1][["Experiment", "Fits", "Clips"]].tolist() == ["Transformer, 1 head, split", 0, "missing"]
+    assert first["Macro F1"] == pytest.approx(np.mean(kfold.values("clip", "macro_f1")))
+    assert first["ECE"] == kfold.clip_calibration.ece
+    assert table.iloc[1][["Experiment", "Fits", "Clips"]].tolist() == ["Transformer, 1 head, split", "0", "missing"]
+
+
+def test_only_what_has_a_section_is_linked(kfold: ExperimentResult) -> None:
+    assert tables.scores_table([kfold])["Shown in"].tolist() == [None]
+    assert tables.scores_table([kfold], {"cnn-kfold"})["Shown in"].tolist() == [Markdown("[@sec:cnn-kfold]")]
+
+
+def test_the_split_is_a_row_of_the_k_fold(kfold: ExperimentResult) -> None:
+    split = ExperimentResult(kfold.experiment.changed(protocol="split"), kfold.runs[:1])
+    table = tables.fits_table([kfold, split])
+    assert table["Fit"].tolist() == [
+        "k-fold, validation fold 2 (the split)",
+        *(f"k-fold, validation fold {fold}" for fold in (3, 4, 5)),
+        "k-fold, mean",
+        "k-fold, deviation",
+    ]
+    expected = [run.metrics["scores"]["train"]["clip"]["accuracy"] for run in kfold.runs]
+    assert table["Training"].tolist()[:4] == expected
+    assert tables.fits_table([split])["Fit"].tolist() == ["split, validation fold 2"]
+
+
+def test_layers_are_derived_once_and_their_parameters_add_up() -> None:
+    layers = {name: derive_layers(create_model(name)) for name in ("cnn", "transformer")}
+    shared = tables.shared_steps(layers)
+    assert shared["cnn"] == 0
+    assert layers["transformer"][shared["transformer"]].name == "cls_token"
+    for name, total in {"cnn": 128_682, "transformer": 2_607_778}.items():
+        table = tables.layers_table(layers[name], shared[name])
+        assert table["Parameters"].iloc[:-1].sum() == table["Parameters"].iloc[-1] == total
+    (conv,) = tables.layers_table(layers["cnn"]).query("Layer == 'conv2'")["Derivation"]
+    assert "5 \\cdot 128 \\cdot 64 + 64" in conv.text and r"\lfloor" in conv.text
+    assert "as encoder layer 1" in tables.layers_table(layers["transformer"], 13)["Type"].tolist()
 
 
 def contrast(names: tuple[str, str], difference: float, p_holm: float, detectable: float = 0.12) -> Contrast:
@@ -131,7 +164,6 @@ def test_silence_is_counted_fit_by_fit(kfold: ExperimentResult) -> None:
         heard.append(correct[~test["silent"]].mean())
     assert row["Right in each fit"] == ", ".join(map(str, right))
     assert row["Heard windows"] == pytest.approx(np.mean(heard))
-    assert tables.silence_numbers(kfold.best) == {"n_silent": 4, "most": 4, "ceiling": 1.0}, "all are of one class"
 
 
 def test_original_numbers_stand_beside_ours_on_its_data_set_alone(kfold: ExperimentResult, tmp_path: Path) -> None:
@@ -191,13 +223,20 @@ def test_the_environment_lists_every_fit_once(kfold: ExperimentResult) -> None:
     assert table["Minutes"].tolist() == [0.2] * 4
 
 
-def test_key_numbers_are_those_of_the_best_cross_validated_experiment(kfold: ExperimentResult, tmp_path: Path) -> None:
-    experiment = Experiment(model="transformer", protocol="split", epochs=2)
-    lucky = ExperimentResult(experiment, (write_run(RunStore(tmp_path), experiment.fits(DEMO)[0], skill=1.0),))
-    numbers = tables.key_numbers([lucky, kfold])
-    scores: Scores = kfold.scores("clip")
-    assert (numbers["best"], numbers["best_accuracy"]) == (kfold.title, kfold.mean("clip"))
-    assert (numbers["n_experiments"], numbers["n_fits"], numbers["chance"]) == (2, 5, scores.chance)
-    every = [*lucky.runs, *kfold.runs]
-    training = [run.metrics["scores"]["train"]["clip"]["accuracy"] for run in every]
-    assert numbers["mean_train"] == pytest.approx(pd.Series(training).mean())
+def test_choices_tell_what_stands_behind_an_architecture(kfold: ExperimentResult) -> None:
+    trials = pd.DataFrame({"model": ["cnn", "cnn", "mel-cnn"], "val_fold": [4, 2, 2]})
+    found = Gathered("", DEMO, (kfold,), trials=trials)
+    (row,) = tables.choices_table(found).to_dict("records")
+    assert (row["Architecture"], row["Parameters"], row["Fits"], row["Trials"]) == ("CNN", 128_682, 4, 2)
+    assert (row["Trials validated on"], row["Trained on"], row["Seeds"]) == ("fold 2, fold 4", "cpu", "0")
+
+
+def test_a_confusion_matrix_is_told_in_a_sentence(kfold: ExperimentResult) -> None:
+    scores = kfold.scores("clip")
+    assert f"{scores.n_correct} of {scores.n} clips on the diagonal" in tables.describe(scores)
+
+
+def test_the_recordings_are_attributed_by_name() -> None:
+    sentence = tables.attribution()
+    assert sentence.count(", ") > 100
+    assert sentence.startswith("The recordings come from freesound.org, by ")

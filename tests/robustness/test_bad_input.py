@@ -204,7 +204,7 @@ PARAMETERS: dict[str, tuple[list[str], str, str]] = {
     "data set for a study unknown": (["tune", "--dataset", "nonsense"], "'nonsense'", "check the name or the path"),
     "device that is not present, study": (["tune", "--device", "mps"], "'mps'", "choose auto or one of"),
     "unknown home of a study": (["tune", "--runs-dir", "~no-such-user/runs"], "'~no-such-user", "correct it"),
-    "unknown format": (["report", "--formats", "docx"], "'docx'", "choose from pdf, html"),
+    "unknown format": (["report", "--formats", "odt"], "'odt'", "choose from pdf, html, docx, md"),
     "no format": (["report", "--formats", ""], "format ''", "choose from pdf, html"),
     **{
         name: (["report", f"--{field}", text], f"text for {field} holds the control character {code}", "take it out")

@@ -37,8 +37,10 @@ from audioclf_lib.figures import plot_confusion, plot_f1_bars, plot_roc, plot_wa
 from audioclf_lib.metrics import ExperimentResult
 from audioclf_lib.report import escape_markdown, show, show_text, show_title_page, tables
 from audioclf_lib.report.exporters import ReportHTMLExporter, TypstPDFExporter
+from audioclf_lib.report.gather import Gathered
 from audioclf_lib.report.pandoc import elements, read_markdown
-from audioclf_lib.report.prose import text as prose
+from audioclf_lib.report.prose import Prose
+from audioclf_lib.report.values import Value, report_values
 from audioclf_lib.runs.store import Run, RunStore
 
 HOSTILE = (
@@ -80,6 +82,7 @@ def report_with(names: Sequence[str], folder: Path) -> NotebookNode:
     runs = [write_run(RunStore(folder), config, n_windows=2, silent_windows=1) for config in experiment.fits(known)]
     named = [Run(run.path, run.config.model_copy(update={"class_names": tuple(names)})) for run in runs]  # same numbers
     result = ExperimentResult(experiment, tuple(named))
+    prose = Prose(report_values(Gathered("", known, (result,))) | {"dataset": Value(names[4])}, folder)
     scores = result.scores("clip")
     dataset = dataset_with([names[number] for number in DRAWN])
     table = pd.DataFrame({"Class": names, names[0]: range(len(names))})
@@ -97,7 +100,7 @@ def report_with(names: Sequence[str], folder: Path) -> NotebookNode:
             submitted_to=names[2],
             motto=names[3],
         ),
-        lambda: show_text(prose("data", **tables.data_numbers(result.best) | {"dataset": names[4]})),
+        lambda: show_text(prose.text("data")),
         lambda: show(tables.data_table(result.best), caption="Of the runs.", label="tbl:data"),
         lambda: show(dataset.class_table(), caption=f"Of {escape_markdown(dataset.clip_ids[0])}.", label="tbl:classes"),
         *[
