@@ -89,7 +89,7 @@ def decoded_length(path: Path) -> int:
     Raises:
         InputError: missing, empty or not a sound file.
     """
-    with _open_sound(path) as sound:
+    with open_sound(path) as sound:
         frames = int(sound.frames) if sound.tells_length else sum(map(len, sound.blocks()))
         return math.ceil(frames * SAMPLE_RATE / int(sound.samplerate))
 
@@ -106,7 +106,7 @@ def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
     import torch
 
     functional = load_torchaudio().functional
-    with _open_sound(path) as sound:
+    with open_sound(path) as sound:
         frames = math.ceil((n_samples / SAMPLE_RATE + MARGIN_SECONDS) * sound.samplerate)
         samples = sound.read_on(frames)  # (frames, channels)
         expected = f" of {min(frames, sound.frames):,}" if sound.tells_length else ""
@@ -117,14 +117,18 @@ def read_clip(path: Path, n_samples: int) -> npt.NDArray[np.float32]:
     if is_damaged:
         given = f"{len(samples):,}{expected} samples"
         warnings.warn(f"{path} is damaged: only {given} can be read; export it anew or leave it out", stacklevel=2)
-    averaged = samples.mean(axis=1)
-    if _energy(averaged) < OPPOSED_SHARE * _energy(samples):
-        averaged = samples[:, np.square(samples).sum(axis=0).argmax()]
-    mono = torch.from_numpy(averaged)
-    mono = functional.resample(mono, ratio.numerator, ratio.denominator)[:n_samples]
+    mono = functional.resample(torch.from_numpy(to_mono(samples)), ratio.numerator, ratio.denominator)[:n_samples]
     if not mono.isfinite().all():
         raise InputError(f"{path} has samples that are NaN or infinite; export it anew or leave it out")
     return np.pad(mono.numpy(), (0, n_samples - len(mono)))
+
+
+def to_mono(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(frames, channels) -> (frames,): the mean, or the loudest channel where they cancel each other out."""
+    averaged: npt.NDArray[np.float32] = samples.mean(axis=1)
+    if len(samples) and _energy(averaged) < OPPOSED_SHARE * _energy(samples):
+        averaged = samples[:, np.square(samples).sum(axis=0).argmax()]
+    return averaged
 
 
 def measure_sound(path: Path) -> SoundFacts:
@@ -134,7 +138,7 @@ def measure_sound(path: Path) -> SoundFacts:
         InputError: missing or not a sound file.
     """
     frames, peak, clipped, energy, averaged = 0, 0.0, 0, 0.0, 0.0
-    with _open_sound(path) as sound:
+    with open_sound(path) as sound:
         for block in sound.blocks():  # (frames, channels)
             level = np.abs(block)
             stays = (level[1:] >= FULL_SCALE) & (block[1:] == block[:-1])
@@ -221,7 +225,12 @@ class _EndlessFile:
 
 
 @contextmanager
-def _open_sound(path: Path) -> Iterator[_Sound]:
+def open_sound(path: Path) -> Iterator[_Sound]:
+    """Open a sound file of any format, to be read from front to back.
+
+    Raises:
+        InputError: missing, empty, not a sound file, or one for ffmpeg, which is not installed.
+    """
     try:
         with _quiet_decoder(), open_file(path) as file, ExitStack() as opened:  # else the file may become stderr
             sound = _start_decoder(path, file, opened)

@@ -19,17 +19,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import soundfile as sf
 import torch
-import torchaudio.functional
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from audioclf_lib._support.cores import torch_threads
 from audioclf_lib._support.errors import InputError, quote
+from audioclf_lib._support.extras import load_torchaudio
 from audioclf_lib._support.paths import user_path
 from audioclf_lib.data import audio
+from audioclf_lib.data.folder import sound_files
 from audioclf_lib.data.windowing import (
     HOP_SIZE,
     SAMPLE_RATE,
@@ -43,12 +43,7 @@ from audioclf_lib.runs.store import Run
 from audioclf_lib.runs.trained import TrainedModel
 from audioclf_lib.training.accelerate import accelerate
 
-SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"),
-    *(".m4a", ".aac", ".mp4", ".webm", ".wma", ".3gp", ".amr"),
-)
 LONG_SECONDS = 60  # from here on, a file is read in blocks
-BLOCK_SECONDS = 20
 MAX_CHANNELS = 32  # no clip is so short
 SHORTEST_REST = HOP_SIZE // 2  # after the last whole window, to be heard in a window of its own
 
@@ -229,9 +224,9 @@ def _files_of(path: Path) -> list[Path]:
     """A file itself, or the sound files in a folder."""
     if not path.is_dir():
         return [path]
-    files = [each for each in sorted(path.rglob("[!.]*")) if each.suffix.lower() in SUFFIXES and each.is_file()]
+    files = [*sound_files(path)]
     if not files:
-        raise InputError(f"{path} holds no sound files ({', '.join(SUFFIXES)}); name another folder")
+        raise InputError(f"{path} holds no sound files, such as WAV, FLAC, MP3 or M4A; name another folder")
     return files
 
 
@@ -255,24 +250,20 @@ def _read_file(path: Path) -> Blocks:
     if n_samples <= LONG_SECONDS * SAMPLE_RATE:
         yield audio.read_clip(path, n_samples)
         return
-    with audio._open_sound(path) as sound:
-        yield from _resample(_read_blocks(sound), sound.samplerate)
-
-
-def _read_blocks(sound: sf.SoundFile) -> Iterator[Waveform]:
-    while len(block := sound.read(BLOCK_SECONDS * sound.samplerate, dtype="float32", always_2d=True)):
-        yield block.mean(axis=1)
+    with audio.open_sound(path) as sound:
+        yield from _resample(map(audio.to_mono, sound.blocks()), sound.samplerate)
 
 
 def _resample(blocks: Iterable[Waveform], sample_rate: int) -> Blocks:
     """Blocks of one sound in mono -> the same at 16 kHz, as if it were resampled as a whole."""
+    functional = load_torchaudio().functional
     ratio = Fraction(sample_rate, SAMPLE_RATE).limit_denominator(audio.MAX_DENOMINATOR)
     step, margin = ratio.numerator, 8 * ratio.numerator  # the filter reaches over less than 7 periods of the ratio
     skipped = 8 * ratio.denominator  # what the margin becomes
     held = np.zeros(margin, dtype=np.float32)
 
     def resampled() -> Waveform:
-        whole = torchaudio.functional.resample(torch.from_numpy(held), ratio.numerator, ratio.denominator)
+        whole = functional.resample(torch.from_numpy(held), ratio.numerator, ratio.denominator)
         samples: Waveform = whole[skipped:].numpy()
         return samples
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tiny import make_fit
 
 from audioclf_lib import predict
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.data import Dataset
+from audioclf_lib.data import Dataset, audio
 from audioclf_lib.data.audio import read_clip
 from audioclf_lib.data.windowing import cut_windows
 from audioclf_lib.inference import answers
@@ -72,6 +73,33 @@ def test_a_sound_is_heard_to_its_end_but_for_a_rest_of_under_a_quarter_second(
     assert given.windows.index.get_level_values("start").tolist() == starts
 
 
+CASES = Path(__file__).parents[1] / "data" / "cases" / "audio"
+
+
+@pytest.mark.parametrize(
+    ("name", "n_windows"),
+    [
+        ("vbr-without-xing.mp3", 19),
+        ("streamed.flac", 1),
+        ("size-0.wav", 1),
+        ("phase-opposed.wav", None),
+        ("phone.m4a", 3),
+    ],
+)
+def test_files_that_are_hard_to_read_are_read_as_in_training(run: Run, name: str, n_windows: int | None) -> None:
+    if name.endswith(".m4a") and shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed; `make system-packages` installs it")
+    given = predict(run, CASES / name)
+    assert n_windows in (None, len(given.windows))
+    assert not given.silent.all()
+
+
+def test_a_long_file_of_opposed_channels_is_heard(run: Run, tmp_path: Path) -> None:
+    sound = noise(answers.LONG_SECONDS + 2, rate=8_000)
+    sf.write(tmp_path / "long.wav", np.hstack([sound, -sound]), 8_000)
+    assert not predict(run, tmp_path / "long.wav").silent.any()
+
+
 def test_what_is_missing_of_the_last_window_is_silence(run: Run) -> None:
     sound = noise(0.7)[:, 0]
     padded = np.pad(sound, (0, SECOND - len(sound)))
@@ -100,7 +128,7 @@ def test_a_long_file_read_in_blocks_gives_the_answers_of_the_whole(
     sf.write(path, noise(7.3, rate=rate, channels=2), rate)
     whole = predict(run, path)
     monkeypatch.setattr(answers, "LONG_SECONDS", 1)
-    monkeypatch.setattr(answers, "BLOCK_SECONDS", 2)
+    monkeypatch.setattr(audio, "BLOCK_FRAMES", 2 * rate)
     in_blocks = predict(run, path)
     pd.testing.assert_frame_equal(in_blocks.windows, whole.windows, atol=1e-5)
     assert len(in_blocks.windows) == 14
