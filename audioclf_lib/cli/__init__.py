@@ -19,6 +19,7 @@ import typer
 from audioclf_lib._support.errors import InputError, one_line, quote
 from audioclf_lib._support.extras import require_extra
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, NOTEBOOKS_DIR, PROJECT_ROOT, user_path
+from audioclf_lib.cli.data import data, init
 from audioclf_lib.cli.inference import card, export, predict
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ def _given_dataset(name_or_path: str | None) -> str | None:
     return resolve_dataset(name_or_path) if name_or_path else None
 
 
+app.command()(init)
+app.command()(data)
+
 _DATASET = typer.Option(
     "--dataset", "-d", callback=_given_dataset, help="demo, esc10, or recordings: a folder, a zip, a table."
 )
@@ -72,44 +76,6 @@ ParameterOption = Annotated[
 _RUNS_DIR = typer.Option(help="Where runs are kept.", show_default="report/runs", callback=_given_path)
 RunsDirOption = Annotated[Path, _RUNS_DIR]
 OwnRunsDirOption = Annotated[Path | None, _RUNS_DIR]
-
-
-@app.command()
-def init(
-    folder: Annotated[Path, typer.Argument(help="Made where it is missing.", callback=_given_path)],
-) -> None:
-    """Lay a course folder with notebooks, plans and texts to change; what is there already stays as it is."""
-    from audioclf_lib.cli.tables import show, shown_path
-    from audioclf_lib.suite.course import lay_course
-
-    written, kept = lay_course(folder.absolute())
-    show(f"course folder: {shown_path(folder.absolute())}; {len(written)} files written, {len(kept)} left as they were")
-
-
-@app.command()
-def data(
-    name_or_path: Annotated[
-        str, typer.Argument(help="demo, esc10, a folder with recordings, a zip of one, or a labels.csv.")
-    ] = "demo",
-    make_folds: Annotated[
-        int | None, typer.Option(metavar="N", help="Make N folds anew, for recordings without.", show_default="5")
-    ] = None,
-    source_pattern: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REGEX",
-            help="Make folds anew; what it finds in a file's name is the clip's source.",
-        ),
-    ] = None,
-) -> None:
-    """Load and check a data set (downloading esc10 if there is no copy), and say what it holds and what is odd."""
-    from audioclf_lib.cli.tables import dataset_table, oddity_table, show
-    from audioclf_lib.data import DEFAULT_DATA_DIR, find_oddities, load_dataset
-    from audioclf_lib.suite.plan import resolve_dataset
-
-    dataset = load_dataset(resolve_dataset(name_or_path), make_folds=make_folds, source_pattern=source_pattern)
-    show(dataset_table(dataset, DEFAULT_DATA_DIR))
-    show(oddity_table(find_oddities(dataset)))
 
 
 @app.command()
@@ -327,8 +293,9 @@ def tune(
         _say(f"settings of its model: {json.dumps(found.best.model_settings)}")
 
 
-for command in (predict, export, card):
-    app.command()(command)
+app.command()(predict)
+app.command()(export)
+app.command()(card)
 
 
 def main() -> None:
