@@ -146,11 +146,14 @@ def results_markdown(
     results: pd.DataFrame, baselines: pd.DataFrame | None, experiments: Sequence[Experiment], dataset: KnownDataset
 ) -> str:
     """README's table: test accuracies, a row for each experiment and baseline, from the published tables alone."""
-    lines = ["| experiment | fits | windows | clips |", "|---|---|---:|---:|"]
+    lines, missing = ["| experiment | fits | windows | clips |", "|---|---|---:|---:|"], []
     for experiment in experiments:
-        fits = [fit.fit_id for fit in experiment.fits(dataset)]
+        fits, title = [fit.fit_id for fit in experiment.fits(dataset)], ExperimentResult(experiment, ()).short_title
         done = results[results["fit"].isin(fits)]
-        cells = [ExperimentResult(experiment, ()).short_title, f"{len(done)} of {len(fits)}"]
+        if done.empty:
+            missing.append(title.replace(NBSP, " "))
+            continue
+        cells = [title, f"{len(done)} of {len(fits)}"]
         cells += [_mean_and_spread(done[f"test_{level}_accuracy"]) for level in LEVELS]
         lines.append(f"| {' | '.join(cells)} |".replace(NBSP, " "))
     if baselines is not None:
@@ -160,7 +163,8 @@ def results_markdown(
             lines.append(f"| {' | '.join([*cells, _mean_and_spread(rows['accuracy'])])} |".replace(NBSP, " "))
     where = DATASET_TITLES.get(dataset.name, dataset.name)
     about = f"Test accuracy on {where} (mean ± standard deviation over the fits; a rotation tests every clip once)"
-    return "\n".join([f"{about}, {experiments[0].epochs} epochs.", "", *lines])
+    untrained = ["", f"Not trained yet: {'; '.join(missing)}."] if missing else []
+    return "\n".join([f"{about}, {experiments[0].epochs} epochs.", "", *lines, *untrained])
 
 
 def _mean_and_spread(values: pd.Series) -> str:
