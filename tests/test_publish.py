@@ -168,6 +168,7 @@ def test_every_number_in_report_published_follows_from_the_predictions_stored_th
     readme = PROJECT_ROOT / "README.md"
     before = readme.read_text(encoding="utf-8")
     plan = load_plan(PUBLISHED_DIR / "plan.yaml")
+    assert str(PROJECT_ROOT) not in (PUBLISHED_DIR / "plan.yaml").read_text(encoding="utf-8")
     dataset = PUBLISHED[0].config.known_dataset
     baselines = pd.read_csv(PUBLISHED_DIR / publish.BASELINES) if (PUBLISHED_DIR / publish.BASELINES).exists() else None
     markdown = publish.results_markdown(table.reset_index(), baselines, plan.experiments_list(), dataset)
@@ -188,7 +189,9 @@ def test_published_weights_reproduce_the_published_probabilities(dataset: Datase
     assert sorted(found) == ["cnn", "transformer"]
 
 
-def test_readme_has_a_row_for_each_experiment_that_has_a_fit_and_names_the_others(published: RunStore, publish: ModuleType, readme: Path) -> None:
+def test_readme_has_a_row_for_each_experiment_that_has_a_fit_and_names_the_others(
+    published: RunStore, publish: ModuleType, readme: Path
+) -> None:
     text = readme.read_text()
     assert text.startswith("# Mine\n") and text.endswith(f"{publish.END}\n\nMore.\n") and "\nold\n" not in text
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][

@@ -7,6 +7,7 @@ plan for each data set; any other list stands for one experiment per value.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
-from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, explained, folder_of, replace_file, user_path
+from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, explained, folder_of, replace_file, user_path
 from audioclf_lib.config import MAX_THREADS, DeviceName, Experiment, LogName, StrictModel
 
 PLANS_DIR = folder_of("workflow/plans")
@@ -283,15 +284,25 @@ def read_settings(path: Path, what: str) -> dict[str, Any]:
 def save_plan(plans: Plan | Sequence[Plan], path: Path | str) -> None:
     """Write a plan, or several that differ in their data set, as YAML that can be loaded again.
 
+    A model's file in the same project is named relative to the plan, so that a project can be moved and published.
+
     Raises:
         InputError: the file cannot be written.
     """
-    plans = [plans] if isinstance(plans, Plan) else plans
+    plans, folder = [plans] if isinstance(plans, Plan) else plans, Path(path).absolute().parent
     values = plans[0].model_dump(mode="json", exclude_none=True)
+    for settings in values["experiments"] if folder.is_relative_to(PROJECT_ROOT) else []:
+        given = settings["model"] if isinstance(settings["model"], list) else [settings["model"]]
+        near = [each if not Path(each).is_relative_to(PROJECT_ROOT) else _relative(each, folder) for each in given]
+        settings["model"] = near if isinstance(settings["model"], list) else near[0]
     if len(plans) > 1:
         values["dataset"] = [plan.dataset for plan in plans]
     with explained(Path(path), "choose another folder", fault="cannot write plan"):
         replace_file(Path(path), yaml.safe_dump(values, sort_keys=False).encode())
+
+
+def _relative(path: str, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def resolve_dataset(name_or_path: str, base: Path | None = None) -> str:
