@@ -50,8 +50,9 @@ def literal(name: str) -> str:
 
 
 def on_axis(name: str) -> str:
-    """A class name as it is, or its beginning if it would take the room of the drawing."""
-    return literal(name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…")
+    """A class name as it is, or its beginning and its end if it would take the room of the drawing."""
+    half = LONGEST_NAME // 2
+    return literal(name if len(name) <= LONGEST_NAME else f"{name[:half].rstrip()}…{name[1 - half :].lstrip()}")
 
 
 def show_percent(*axes: Axis) -> None:

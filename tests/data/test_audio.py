@@ -57,7 +57,8 @@ def test_formats_of_phones_and_browsers_are_read_through_ffmpeg(ffmpeg: str, tmp
 
 def test_a_phone_recording_has_its_two_seconds_also_under_a_wrong_name(ffmpeg: str, tmp_path: Path) -> None:
     for path in (PHONE, Path(shutil.copy(PHONE, tmp_path / "-phone: 1.mp3"))):
-        assert decoded_length(path) == 32_000
+        # AAC packs 1,024 samples together; how much of the last pack is cut off differs between versions of ffmpeg.
+        assert decoded_length(path) == pytest.approx(32_000, abs=1_024)
 
 
 def test_what_ffmpeg_cannot_read_either_is_one_sentence(ffmpeg: str, tmp_path: Path) -> None:

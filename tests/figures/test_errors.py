@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 
 from audioclf_lib import figures
 from audioclf_lib._support.errors import InputError
+from audioclf_lib.figures.style import on_axis
 
 LOUDNESS = (1.0, 0.5, 0.25, 0.125, 0.0625)
 DATA = SimpleNamespace(
@@ -95,7 +96,9 @@ def recalls(names: list[str], architectures: int) -> pd.DataFrame:
 def test_every_recall_is_a_mark_in_the_row_of_its_class(names, architectures):
     table = recalls(names, architectures)
     ax = figures.plot_recall_by_class(table.assign(difference=0.5))
-    assert [label.get_text() for label in ax.get_yticklabels()] == names
+    shown = [label.get_text() for label in ax.get_yticklabels()]
+    assert shown == [on_axis(name) for name in names]
+    assert len(set(shown)) == len(names), "long names are shortened, and stay different"
     assert ax.yaxis_inverted()
     marks = {line.get_label(): line for line in ax.lines}
     assert list(marks) == list(table.columns), "the difference is no architecture"

@@ -75,16 +75,6 @@ def test_a_deep_architecture_goes_on_in_further_rows():
     assert ax.figure.get_figheight() == pytest.approx(6)
 
 
-def test_filters_are_sorted_by_the_frequency_that_they_let_pass():
-    times = np.arange(63)
-    weight = np.stack([np.sin(np.pi * times * kilohertz / 8) for kilohertz in (6, 2, 4)])[:, None]
-    (mesh,) = figures.plot_filters(weight).collections
-    response = mesh.get_array().reshape(3, -1)
-    peaks = response.argmax(axis=1) * 8 / response.shape[1]
-    np.testing.assert_allclose(peaks, [2, 4, 6], atol=0.3)
-    np.testing.assert_allclose(response.max(axis=1), 1)
-
-
 def test_folds_are_lettered_by_what_each_fit_does_with_them():
     panels = figures.plot_folds({"split": [(2, 1)], "rotation": [(2, 1), (3, 2), (1, 3)]}, (1, 2, 3))
     assert [ax.get_title(loc="left") for ax in panels] == ["split", "rotation"]
