@@ -56,6 +56,12 @@ class ExperimentResult:
         """``CNN``, ``Transformer, 2 heads``, ``My net, width 32``."""
         return self.experiment.title
 
+    @cached_property
+    def n_parameters(self) -> int:
+        """Of the architecture with its settings."""
+        model = self.experiment.create_model(len(self.class_names))
+        return sum(parameter.numel() for parameter in model.parameters())
+
     @property
     def title(self) -> str:
         """Heading, e.g. ``Transformer, 2 heads: 4-fold cross-validation``."""
@@ -189,15 +195,6 @@ class ExperimentResult:
     def is_averaged(self) -> bool:
         """True if the fits' probabilities are averaged per clip: in a k-fold experiment with all of its fits."""
         return self.experiment.protocol == "kfold" and self.is_complete and len(self.runs) > 1
-
-    @property
-    def averaged_accuracy(self) -> float:
-        """Of the clips, by the mean of the fits' probabilities."""
-        return float(self.answers.averaged_right.mean())
-
-    @cached_property
-    def averaged_interval(self) -> Interval:
-        return bootstrap_interval(self.answers.averaged_right, self.answers.sources)
 
     @cached_property
     def calibration(self) -> Calibration:

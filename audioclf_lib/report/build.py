@@ -105,10 +105,8 @@ def build_report(
         (runs_dir / "report.failed.ipynb").unlink(missing_ok=True)
         files = [output_dir / f"report.{name}" for name in formats]
         for path, (content, resources) in zip(files, made, strict=True):
-            for file, text in {
-                path: content,
-                **{output_dir / n: each for n, each in resources["outputs"].items()},
-            }.items():
+            beside = {output_dir / name: each for name, each in resources["outputs"].items()}
+            for file, text in ({path: content} | beside).items():
                 with explained(file, "free space or choose another folder"):
                     replace_file(file, text if isinstance(text, bytes) else text.encode())
     return files

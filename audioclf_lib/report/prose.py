@@ -77,8 +77,9 @@ class Prose:
 
     def show(self, name: str) -> None:
         """Show a text."""
-        self.shown += self.text(name)
-        show_text(self.text(name))
+        filled = self.text(name)
+        self.shown += filled
+        show_text(filled)
 
 
 def references(text: str, keys: Iterable[str] = ()) -> str:

@@ -125,8 +125,8 @@ def choices_table(found: Gathered) -> pd.DataFrame:
     for title, each in {result.architecture: result for result in found.results}.items():
         same = [result for result in found.results if result.architecture == title]
         runs = {run.config.fit_id: run for result in same for run in result.runs}.values()
-        trials, model = found.trials_of(each), each.experiment.create_model(len(each.class_names))
-        row = {"Architecture": title, "Parameters": sum(parameter.numel() for parameter in model.parameters())}
+        trials = found.trials_of(each)
+        row = {"Architecture": title, "Parameters": each.n_parameters}
         row |= {"Fits": len(runs), "Seeds": _listed(run.config.seed for run in runs), "Trials": len(trials)}
         row |= {"Trials validated on": _listed(f"fold {fold}" for fold in trials.get("val_fold", ())) or None}
         rows.append(row | {"Trained on": _listed(run.environment["device"] for run in runs)})
@@ -162,7 +162,7 @@ def layers_table(layers: Sequence[LayerDerivation], after: int = 0) -> pd.DataFr
         {
             "Layer": name,
             "Type": kind,
-            "Output": Markdown(text_shape(shape).replace("×", "×")),
+            "Output": Markdown(text_shape(shape)),
             "Parameters": sum(layer.parameters for layer in inside),
             "Derivation": Markdown(formula),
         }

@@ -58,8 +58,7 @@ def report_values(found: Gathered) -> dict[str, Value]:
     for result in found.experiments:
         values |= _of_experiment(result)
     for label, each in {result.experiment.label: result for result in found.experiments}.items():
-        model = each.experiment.create_model(len(each.class_names))
-        values[_call("parameters", label)] = Value(sum(parameter.numel() for parameter in model.parameters()), ",")
+        values[_call("parameters", label)] = Value(each.n_parameters, ",")
         values[_call("trials", label)] = Value(len(found.trials_of(each)), ",")
     for name, protocol, clips in _baselines(found):
         values[_call("accuracy", name, protocol, "clip")] = clips

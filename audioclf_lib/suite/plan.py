@@ -24,14 +24,8 @@ PLANS_DIR = folder_of("workflow/plans")
 DATASET_NAMES = ("demo", "esc10")  # a folder of such a name is given as ./demo
 # Settings of the plan that an experiment may have for itself.
 SHARED = ("epochs", "recipe", "recipe_changes", "test_fold")
-NOT_IN_A_PLAN = (
-    "dataset",
-    "device",
-    "runs_dir",
-    "threads",
-    "log",
-    "val_folds",
-)  # settings of all experiments of a suite
+# Settings of all experiments of a suite.
+NOT_IN_A_PLAN = ("dataset", "device", "runs_dir", "threads", "log", "val_folds")
 MAX_COMBINATIONS = 1000  # of the values in lists
 
 
@@ -252,6 +246,13 @@ def resolve_model(spec: Any, base: Path | None = None) -> Any:
     return f"{file.resolve()}{colon[3:]}{name}"
 
 
+def _relative_model(spec: Any, base: Path) -> Any:
+    """What ``resolve_model`` resolves, for a file in the project; another file, and a name, as it is."""
+    if isinstance(spec, list):
+        return [_relative_model(each, base) for each in spec]
+    return Path(os.path.relpath(spec, base)).as_posix() if Path(spec).is_relative_to(PROJECT_ROOT) else spec
+
+
 def absolute_plan(name_or_path: str) -> str:
     """A plan's name as it is, a file's path as an absolute one, since notebooks may run in other folders."""
     is_file = Path(name_or_path).suffix in (".yaml", ".yml")
@@ -292,17 +293,11 @@ def save_plan(plans: Plan | Sequence[Plan], path: Path | str) -> None:
     plans, folder = [plans] if isinstance(plans, Plan) else plans, Path(path).absolute().parent
     values = plans[0].model_dump(mode="json", exclude_none=True)
     for settings in values["experiments"] if folder.is_relative_to(PROJECT_ROOT) else []:
-        given = settings["model"] if isinstance(settings["model"], list) else [settings["model"]]
-        near = [each if not Path(each).is_relative_to(PROJECT_ROOT) else _relative(each, folder) for each in given]
-        settings["model"] = near if isinstance(settings["model"], list) else near[0]
+        settings["model"] = _relative_model(settings["model"], folder)
     if len(plans) > 1:
         values["dataset"] = [plan.dataset for plan in plans]
     with explained(Path(path), "choose another folder", fault="cannot write plan"):
         replace_file(Path(path), yaml.safe_dump(values, sort_keys=False).encode())
-
-
-def _relative(path: str, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def resolve_dataset(name_or_path: str, base: Path | None = None) -> str:
