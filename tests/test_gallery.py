@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 import re
 from pathlib import Path
@@ -12,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import soundfile as sf
-from conftest import PROJECT_ROOT
+from maintainer_tools import load_tool
 from small_suite import CLASSES, make_sounds
 
 from audioclf_lib._support.errors import InputError
@@ -20,11 +19,7 @@ from audioclf_lib._support.errors import InputError
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gallery", PROJECT_ROOT / "tools" / "gallery.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("gallery")
 
 
 def embedded(kind: str, page: str) -> list[bytes]:

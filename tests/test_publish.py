@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import PROJECT_ROOT
+from maintainer_tools import load_tool
 from tiny import make_dataset
 
 from audioclf_lib._support.errors import InputError
@@ -46,11 +46,7 @@ README = "# Mine\n\n{start}\n\nold\n\n{end}\n\nMore.\n"
 
 @pytest.fixture(scope="module")
 def publish() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("publish", PROJECT_ROOT / "tools" / "publish.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("publish")
 
 
 @pytest.fixture(scope="module")
