@@ -265,5 +265,6 @@ def plot_comparison(
     ax.grid(False, axis="y")
     style.show_percent(ax.xaxis)
     if len(groups) > 1:
-        ax.legend(loc="lower left", fontsize=style.SMALL, handletextpad=0.3)
+        above: style.Look = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(groups)}  # beside no dot
+        ax.legend(**above, fontsize=style.SMALL, handletextpad=0.3)
     return ax
