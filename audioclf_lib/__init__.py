@@ -12,15 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from audioclf_lib.config import Experiment
-    from audioclf_lib.data import load_dataset
-    from audioclf_lib.data.windowing import cut_windows
-    from audioclf_lib.inference import predict
-    from audioclf_lib.metrics import evaluate
-    from audioclf_lib.models import create_model, register_model
-    from audioclf_lib.models.derivation import derive_layers
-    from audioclf_lib.runs import load_run
-    from audioclf_lib.training import fit
+    from audioclf_lib.config import Experiment as Experiment
+    from audioclf_lib.data import load_dataset as load_dataset
+    from audioclf_lib.data.windowing import cut_windows as cut_windows
+    from audioclf_lib.inference import predict as predict
+    from audioclf_lib.metrics import evaluate as evaluate
+    from audioclf_lib.models import create_model as create_model
+    from audioclf_lib.models import register_model as register_model
+    from audioclf_lib.models.derivation import derive_layers as derive_layers
+    from audioclf_lib.runs import load_run as load_run
+    from audioclf_lib.training import fit as fit
 
 if sys.version_info < (3, 11):  # noqa: UP036 (pip refuses older ones, a folder on Python's path does not)
     raise ImportError(f"audioclf needs Python 3.11 or newer, not {sys.version.split()[0]}; choose another kernel")
@@ -42,18 +43,7 @@ _HOMES = {
     "register_model": "models",
 }
 
-__all__ = [
-    "Experiment",
-    "create_model",
-    "cut_windows",
-    "derive_layers",
-    "evaluate",
-    "fit",
-    "load_dataset",
-    "load_run",
-    "predict",
-    "register_model",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from audioclf_lib._support.choices import DeviceName, LogName, ProtocolName, RecipeName
 from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError, plain_reason, quote
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, user_path
@@ -32,11 +33,6 @@ from audioclf_lib.models import ModelEntry, find_model
 
 if TYPE_CHECKING:
     from torch import nn
-
-ProtocolName = Literal["kfold", "split", "rotation"]
-RecipeName = Literal["as-written", "tuned"]
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-LogName = Literal["none", "tensorboard", "wandb"]
 
 RECIPES: tuple[str, ...] = get_args(RecipeName)
 
@@ -344,9 +340,8 @@ class Experiment(StrictModel):
         if value == "all" and info.field_name == "test_folds":
             return None
         if isinstance(value, str):
-            parts = value.strip().strip("[]()").split(",") if value.strip().strip("[]()") else []
             try:
-                value = [int(part) for part in parts]
+                value = json.loads(f"[{value.strip(' []()')}]")
             except ValueError:
                 raise ValueError("it must be a list of folds, such as [2, 3]") from None
         if isinstance(value, int) and not isinstance(value, bool):

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 
 def describe_seconds(seconds: float) -> str:
-    """A time that was measured: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    """``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes == 0:
         return f"{rest} s"
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def describe_estimate(seconds: float) -> str:
-    """A time to come: ``40 s``, ``12 min``, ``3.5 h``."""
-    if round(seconds) < 60:
-        return f"{round(seconds)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"

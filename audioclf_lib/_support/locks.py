@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,10 +21,6 @@ from audioclf_lib._support.errors import one_line
 from audioclf_lib._support.paths import explained
 
 POLL_SECONDS = 0.5
-
-
-class _RemovedError(Exception):
-    """The file that was locked is no longer the one at the lock's path."""
 
 
 @contextmanager
@@ -48,46 +42,29 @@ def hold_lock(
         InputError: the file cannot be opened or made, is a symbolic link, or lies on a file system without locks.
     """
     held: list[int] = []
-    lock = FileLock(
-        path, poll_interval=POLL_SECONDS, fallback_to_soft=False, on_acquired=partial(_enter, path=path, held=held)
-    )
+
+    def note_holder(descriptor: int) -> None:
+        held.append(descriptor)
+        with suppress(OSError):  # a full disk: the lock holds without the description
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"\nprocess {os.getpid()} on {socket.gethostname()}".encode())
+
+    lock = FileLock(path, poll_interval=POLL_SECONDS, fallback_to_soft=False, on_acquired=note_holder)
     with explained(path, remedy, fault="cannot lock"):
-        _acquire(lock, path, on_wait)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if on_wait is not None:
+                on_wait(_holder(path))
+            lock.acquire()
     try:
         yield
     finally:
         with suppress(OSError):  # a lock file that stays does no harm; Windows lets filelock alone remove it
             if _is_at(held[-1], path):
-                path.unlink()  # while it is locked: a process that locks it later sees that it is not at ``path``
+                path.unlink()  # while it is locked: whoever locks it later finds it without a name and tries again
         with suppress(OSError):  # a file server that is away; the lock ends with the process
             lock.release()
-
-
-def _acquire(lock: FileLock, path: Path, on_wait: Callable[[str], None] | None) -> None:
-    blocking = False
-    while not lock.is_locked:
-        try:
-            lock.acquire(blocking=blocking)
-        except _RemovedError:
-            time.sleep(POLL_SECONDS)
-        except Timeout:
-            blocking = True
-            if on_wait is not None:
-                on_wait(_holder(path))
-
-
-def _enter(descriptor: int, *, path: Path, held: list[int]) -> None:
-    """What is done as soon as a file is locked.
-
-    Raises:
-        _RemovedError: the holder before removed the file after it was opened here.
-    """
-    if not _is_at(descriptor, path):
-        raise _RemovedError
-    held.append(descriptor)
-    with suppress(OSError):  # a full disk: the lock holds without the description
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"\nprocess {os.getpid()} on {socket.gethostname()}".encode())
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -12,10 +12,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from audioclf_lib._support.choices import DeviceName, LogName, ProtocolName, RecipeName
 from audioclf_lib._support.errors import InputError, one_line, quote
 from audioclf_lib._support.extras import require_extra
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, NOTEBOOKS_DIR, PROJECT_ROOT, user_path
@@ -27,16 +28,9 @@ if TYPE_CHECKING:
     from audioclf_lib.suite.jobs import Job
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-# As in ``config``, which takes long to import.
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-LogName = Literal["none", "tensorboard", "wandb"]
-RecipeName = Literal["as-written", "tuned"]
-ProtocolName = Literal["kfold", "split", "rotation"]
-
 
 app = typer.Typer(
     help="Audio classification as a course report: data, experiments in notebooks, and the report made of them.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -78,8 +72,14 @@ RunsDirOption = Annotated[Path, _RUNS_DIR]
 OwnRunsDirOption = Annotated[Path | None, _RUNS_DIR]
 
 
+def _options(context: typer.Context, *names: str) -> dict[str, Any]:
+    """Those of a command's options that were given."""
+    return {name: context.params[name] for name in names if context.params[name] is not None}
+
+
 @app.command()
 def run(
+    context: typer.Context,
     target: Annotated[
         str,
         typer.Argument(
@@ -110,18 +110,9 @@ def run(
     from audioclf_lib.suite.notebooks import read_progress, run_notebook, say_waiting
     from audioclf_lib.training.environment import choose_device
 
-    given = _parse_parameters(
-        parameter,
-        dataset=dataset,
-        epochs=epochs,
-        seed=seed,
-        test_fold=test_fold,
-        protocol=protocol,
-        recipe_changes=recipe_changes,
-        device=device,
-        log=log,
-        runs_dir=str(runs_dir.resolve()) if runs_dir else None,
-    )
+    names = "dataset", "epochs", "seed", "test_fold", "protocol", "recipe_changes", "device", "log"
+    given = _options(context, *names) | ({"runs_dir": str(runs_dir.resolve())} if runs_dir else {})
+    given |= _parse_parameters(parameter)
     require_extra(log or "none")
     experiment, job = _parse_experiment(target, given), None
     if experiment:
@@ -143,6 +134,7 @@ def run(
 
 @app.command()
 def suite(
+    context: typer.Context,
     plan: Annotated[str, typer.Option("--plan", help="demo, full, or a YAML file like workflow/plans/demo.yaml.")] = (
         "demo"
     ),
@@ -175,27 +167,29 @@ def suite(
 ) -> None:
     """Run all experiments of a plan; what is done is skipped, and an interrupted suite goes on where it stopped."""
     from audioclf_lib.cli import tables
+    from audioclf_lib.runs.store import RunStore
+    from audioclf_lib.suite.jobs import jobs_at_once, read_outcomes, seconds_left, suite_jobs
     from audioclf_lib.suite.plan import load_plan, load_plans
 
-    changes: dict[str, Any] = {"epochs": epochs, "seeds": None if seeds is None else seeds.split(",")}
-    changes |= {"test_fold": test_fold, "recipe": recipe, "recipe_changes": recipe_changes, "log": log}
+    changes = _options(context, "epochs", "test_fold", "recipe", "recipe_changes", "log")
+    changes |= {} if seeds is None else {"seeds": seeds.split(",")}
     chosen = [load_plan(plan, dataset)] if dataset else load_plans(plan)
     plans = [each.changed(**changes) for each in chosen]
     require_extra(plans[0].log)
-    tables.show(tables.describe_plan(plans))
-    where: dict[str, Any] = {"runs_dir": runs_dir, "notebooks_dir": notebooks_dir, "device": device, "jobs": jobs}
+    tables.show(f"plan {plans[0].name} on {' and '.join(each.dataset for each in plans)}")
+    where = _options(context, "runs_dir", "notebooks_dir", "device")
     if dry_run:
-        from audioclf_lib.suite import jobs as planned
-
-        expected = planned.dry_run(plans, **where)
-        tables.show(tables.dry_run_table(expected))
-        tables.show(tables.describe_rest(expected))
+        todo, store = suite_jobs(plans, **where), RunStore(runs_dir)
+        outcomes = read_outcomes(todo, store)
+        tables.show(tables.suite_table(outcomes))
+        at_once = jobs or jobs_at_once(todo, "cpu" if device == "auto" else device)
+        tables.show(tables.describe_rest(outcomes, seconds_left(todo, store), at_once))
         return
     from audioclf_lib.suite.engine import run_suite
 
     running: dict[str, Job] = {}
     with tables.live_lines(lambda: tables.describe_running(list(running.values()))):
-        outcomes = run_suite(plans, **where, on=on, say=_say, running=running)
+        outcomes = run_suite(plans, **where, jobs=jobs, on=on, say=typer.echo, running=running)
     tables.show(tables.suite_table(outcomes))
     failures = [outcome for outcome in outcomes if outcome.state != "done"]
     if failures:
@@ -205,6 +199,7 @@ def suite(
 
 @app.command()
 def report(
+    context: typer.Context,
     plan: Annotated[
         str | None, typer.Option("--plan", help="Whose runs to show.", show_default="what the last suite ran")
     ] = None,
@@ -248,8 +243,8 @@ def report(
         output_dir=output_dir,
         formats=[name.strip() for name in formats.split(",")],
         notebook=notebook,
-        say=_say,
-        **_parse_parameters(parameter, title=title, authors=authors, course=course, date=date),
+        say=typer.echo,
+        **_options(context, "title", "authors", "course", "date") | _parse_parameters(parameter),
     )
     for path in files:
         show(f"report: {shown_path(path)}")
@@ -257,6 +252,7 @@ def report(
 
 @app.command()
 def tune(
+    context: typer.Context,
     study: Annotated[
         str, typer.Argument(help="cnn, transformer, or a YAML file like workflow/studies/cnn.yaml.")
     ] = "cnn",
@@ -275,22 +271,16 @@ def tune(
     from audioclf_lib.suite.search import load_study, run_study
     from audioclf_lib.training.environment import choose_device
 
-    chosen = load_study(study).changed(
-        dataset=dataset,
-        epochs=epochs,
-        trials=trials,
-        seed=seed,
-        device=device,
-        runs_dir=runs_dir,
-    )
+    changes = _options(context, "dataset", "epochs", "trials", "seed", "device", "runs_dir")
+    chosen = load_study(study).changed(**changes)
     choose_device(chosen.experiment.device)  # raises if it is not present
     recordings = load_dataset(chosen.experiment.dataset, with_folds=chosen.experiment.named_folds)
-    _say(f"study {chosen.study_id(recordings)} on {recordings.name}, {chosen.trials} trials")
-    found = run_study(chosen, recordings, say=_say)
+    typer.echo(f"study {chosen.study_id(recordings)} on {recordings.name}, {chosen.trials} trials")
+    found = run_study(chosen, recordings, say=typer.echo)
     show(study_table(found))
     if found.best is not None:
-        _say(f"best settings, for --recipe-changes: {json.dumps(found.best.recipe_changes)}")
-        _say(f"settings of its model: {json.dumps(found.best.model_settings)}")
+        typer.echo(f"best settings, for --recipe-changes: {json.dumps(found.best.recipe_changes)}")
+        typer.echo(f"settings of its model: {json.dumps(found.best.model_settings)}")
 
 
 app.command()(predict)
@@ -307,7 +297,7 @@ def main() -> None:
     try:
         code = app(prog_name="audioclf", standalone_mode=False)
         if code == INTERRUPTED:  # what typer makes of Ctrl-C
-            _stderr("stopped; run the same command again to go on")
+            print("stopped; run the same command again to go on", file=sys.stderr)
     except InputError as error:
         code = _refuse("audioclf", str(error))
     except ModuleNotFoundError as error:
@@ -315,32 +305,20 @@ def main() -> None:
     except RuntimeError as error:
         if not (notebook := getattr(error, "notebook", None)):  # a NotebookError, whose module takes long to import
             raise
-        _stderr(f"{notebook.name.partition('.')[0]}: {error}\nsee {notebook}")
+        print(f"{notebook.name.partition('.')[0]}: {error}\nsee {notebook}", file=sys.stderr)
         code = FAILED
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "audioclf"
-        if len(sys.argv) == 1:  # nothing was asked for: the message is the help
-            _stderr(str(error))
-            code = BAD_INPUT
-        else:
-            message = error.format_message().replace("Value error, ", "").rstrip(".")
-            code = _refuse(command, f"{message}; `{command} --help` lists what there is")
+        message = error.format_message().replace("Value error, ", "").rstrip(".")
+        code = _refuse(command, f"{message}; `{command} --help` lists what there is")
     sys.exit(code or 0)
 
 
 def _refuse(command: str, sentence: str) -> int:
     """Say what is wrong in one line."""
-    _stderr(f"{command}: {one_line(sentence)}")
+    print(f"{command}: {one_line(sentence)}", file=sys.stderr)
     return BAD_INPUT
-
-
-def _stderr(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _parse_experiment(target: str, given: dict[str, Any]) -> Experiment | None:
@@ -382,9 +360,9 @@ def _told_apart(parameters: dict[str, Any]) -> str:
     return re.sub(r"[^\w.]+", "-", parts)[:100].rstrip("-")
 
 
-def _parse_parameters(texts: Sequence[str] | None, **options: Any) -> dict[str, Any]:
-    """The options that were given, and ``name=value``: numbers, truths, null and lists as JSON, all else as text."""
-    parameters = {name: value for name, value in options.items() if value is not None}
+def _parse_parameters(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Each ``name=value``: numbers, truths, null and lists as JSON, all else as text."""
+    parameters: dict[str, Any] = {}
     for text in texts or []:
         name, equals, value = text.partition("=")
         if not name.isidentifier() or not equals:

@@ -15,11 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from audioclf_lib._support.durations import describe_estimate, describe_seconds
+from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib._support.errors import one_line
-from audioclf_lib.suite.jobs import DryRun, Job, Outcome, describe_accuracy, distinct_fits
+from audioclf_lib.suite.jobs import Job, Outcome, describe_accuracy
 from audioclf_lib.suite.notebooks import failed_path, read_progress
-from audioclf_lib.suite.plan import Plan
 
 if TYPE_CHECKING:
     from audioclf_lib.data import Dataset
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from audioclf_lib.suite.search import StudyResult
 
 MAX_NAMES = 5  # of clips that are odd alike
-MAX_ROWS = 40  # of a dry run's table; beyond that, runs of one kind share a row
 
 
 def show(what: RenderableType) -> None:
@@ -65,19 +63,6 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], te
     return table
 
 
-def describe_plan(plans: Sequence[Plan]) -> str:
-    """``plan demo on demo: 8 experiments, 10 epochs``."""
-    experiments, checks = plans[0].experiments_list(), plans[0].checks_list()
-    parts = [f"{len(experiments)} experiment{'s' * (len(experiments) > 1)}"]
-    if checks:
-        parts.append(f"{len(checks)} check{'s' * (len(checks) > 1)} on another test fold")
-    if plans[0].ablation:
-        parts.append("an ablation")
-    epochs = " or ".join(str(number) for number in sorted({each.epochs for each in experiments}))
-    where = " and ".join(plan.dataset for plan in plans)
-    return f"plan {plans[0].name} on {where}: {', '.join(parts)}, {epochs} epoch{'s' * (epochs != '1')}"
-
-
 def dataset_table(dataset: Dataset, data_dir: Path) -> Table:
     """What a data set holds."""
     folds = sorted({int(fold) for fold in dataset.folds})
@@ -105,32 +90,13 @@ def oddity_table(oddities: dict[str, list[str]]) -> Table:
     return _table("What is odd" if rows else "Nothing is odd", ("", "how many", "which"), rows, texts=("which",))
 
 
-def dry_run_table(expected: DryRun) -> Table:
-    """A row for each run, or, where that would be too many, for each kind of run."""
-    kinds: dict[str, list[Job]] = {}
-    for job in expected.jobs:
-        kinds.setdefault(job.title if len(expected.jobs) <= MAX_ROWS else job.kind, []).append(job)
-    rows = []
-    for name, jobs in kinds.items():
-        fits, n_done = distinct_fits(jobs), sum(job.key in expected.done for job in jobs)
-        trained = f"{sum(key in expected.trained for key in fits)}/{len(fits)}" if fits else "–"
-        rows.append((name, f"{n_done}/{len(jobs)}", trained))
-    return _table("What is done", ("experiment", "runs", "fits"), rows)
-
-
-def describe_rest(expected: DryRun) -> str:
-    """What is left, and how long that takes by the fits that are finished."""
-    left = len(expected.jobs) - len(expected.done)
-    counts = (
-        f"{left} of {len(expected.jobs)} runs are to do; "
-        f"{len(expected.trained)} of {len(expected.fits)} different fits are trained"
-    )
-    if expected.seconds is None:
-        return f"{counts}; the time left is known when one is"
-    if not expected.seconds:
-        return counts
-    at_once = "1 run" if expected.at_once == 1 else f"{expected.at_once} runs"
-    return f"{counts}; about {describe_estimate(expected.seconds)} of training left with {at_once} at a time"
+def describe_rest(outcomes: Sequence[Outcome], seconds: float | None, at_once: int) -> str:
+    """What is left of a suite, and how long that takes by the fits that are finished."""
+    counts = f"{sum(each.state != 'done' for each in outcomes)} of {len(outcomes)} runs are to do"
+    if seconds is None:
+        return f"{counts}; the time left is known when a fit is trained"
+    runs = "1 run" if at_once == 1 else f"{at_once} runs"
+    return f"{counts}; about {describe_seconds(seconds / at_once)} of training left with {runs} at a time"
 
 
 def describe_running(jobs: Sequence[Job]) -> str:
@@ -168,8 +134,6 @@ def failure_table(failures: Sequence[Outcome]) -> Table:
                 what += f"\nsee {shown_path(failed_path(outcome.job.output))}"
         elif outcome.state == "stopped":
             what = "stopped before it was done; run the same command again to go on"
-        elif outcome.job.after:
-            what += ", since not all runs of its folds are done"
         rows.append((outcome.job.title, cell, what))
     return _table("Not done", ("notebook", "cell", "what happened"), rows, texts=("cell", "what happened"))
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from audioclf_lib.config import DeviceName, Experiment
+from audioclf_lib._support.choices import DeviceName
+from audioclf_lib.config import Experiment
 from audioclf_lib.suite.plan import Plan
 
 AS_WRITTEN, HIGH_RATE = "as written", "learning rate 0.01"

@@ -28,25 +28,23 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from audioclf_lib._support.choices import DeviceName
 from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib._support.errors import InputError, quote
 from audioclf_lib._support.locks import hold_lock
 from audioclf_lib._support.paths import PROJECT_ROOT, SHIPPED, UNWRITABLE, explained, folder_of, try_to_write, user_path
-from audioclf_lib.config import DeviceName
 from audioclf_lib.data import load_dataset
 from audioclf_lib.runs.store import RunStore
-from audioclf_lib.suite.jobs import Job, Outcome, distinct_fits, jobs_on_cpu, read_outcomes, suite_jobs
+from audioclf_lib.suite.jobs import Job, Outcome, distinct_fits, jobs_at_once, read_outcomes, suite_jobs
 from audioclf_lib.suite.notebooks import Status, failed_path, read_status, status_path
 from audioclf_lib.suite.plan import Plan, last_plan_path, read_settings, save_plan
 from audioclf_lib.training.environment import choose_device
 
 SNAKEFILE = SHIPPED / "workflow" / "Snakefile"
 PROFILES_DIR = folder_of("workflow/profiles")
-THIS_MACHINE = "laptop"
 # executor -> what pip installs it with
 EXTRAS = {"local": "'audioclf[suite]'", "slurm": "'audioclf[slurm]'", "cluster-sync": "'audioclf[dask]'"}
 FREE_SPACE = "free space, or make it writable, and run the same command again"
-AT_WORK = "still runs notebooks of a suite that was killed; waiting for it"
 GRACE_SECONDS = 20.0  # a kernel may need a moment to leave a long computation
 POLL_SECONDS = 0.2
 ANSWER_SECONDS = 10
@@ -60,7 +58,7 @@ def run_suite(
     notebooks_dir: Path,
     device: DeviceName = "auto",
     jobs: int | None = None,
-    on: str = THIS_MACHINE,
+    on: str = "laptop",
     say: Callable[[str], None] = print,
     running: dict[str, Job] | None = None,
 ) -> list[Outcome]:
@@ -71,8 +69,7 @@ def run_suite(
         runs_dir: for run folders, executed notebooks and, in ``.suite``, the engine's files.
         notebooks_dir: where the notebooks are.
         device: of every fit.
-        jobs: notebooks at once; unless given, ``jobs_on_cpu``, or one on an accelerator, which they would share; on
-            other machines the profile says.
+        jobs: notebooks at once; unless given, ``jobs_at_once``, or, on other machines, what the profile says.
         on: where the notebooks run: a folder in ``workflow/profiles``, or the path of another one.
         say: called with one line whenever a notebook starts or ends.
         running: keeps the jobs whose notebooks run now while the suite does.
@@ -103,7 +100,8 @@ def run_suite(
         explained(runs_dir, FREE_SPACE, only=UNWRITABLE),
         hold_lock(folder / "suite.lock", lambda who: say(f"{who} runs a suite in {runs_dir}; waiting for it")),
     ):
-        with hold_lock(engine_lock(folder), lambda who: say(f"{who} {AT_WORK}")):
+        orphaned = "still runs notebooks of a suite that was killed; waiting for it"
+        with hold_lock(engine_lock(folder), lambda who: say(f"{who} {orphaned}")):
             pass
         damages = {key: what for key, fit in fits.items() if (what := store.damage(fit))}
         for key, what in damages.items():
@@ -120,7 +118,7 @@ def run_suite(
         limits = ["--jobs", str(jobs)] if jobs else []
         if is_local:
             threads = max(job.threads for job in todo)
-            at_once = jobs or (jobs_on_cpu(todo) if choose_device(device).type == "cpu" else 1)
+            at_once = jobs or jobs_at_once(todo, choose_device(device).type)
             limits = ["--cores", str(threads * at_once)]
         code = run_snakemake(folder, profile=profile, limits=limits, tick=progress.update)
         progress.update()
@@ -128,27 +126,19 @@ def run_suite(
         if code != 0:
             say(f"what the engine and the notebooks' processes printed: {log_path(folder)}")
             try_to_write(folder, FREE_SPACE)
-            if all(result.state == "done" for result in outcomes):
-                raise RuntimeError(f"the workflow engine ended with exit code {code}, see {log_path(folder)}")
     return outcomes
 
 
 def _write_jobs(jobs: Sequence[Job], folder: Path) -> None:
     """The list for Snakemake."""
     listed = {job.key for job in jobs}
+    names = "notebook", "output", "parameters", "priority", "threads"
     fields = {
-        job.key: {
-            "notebook": str(job.notebook),
-            "output": str(job.output),
-            "after": [other for other in job.after if other in listed],
-            "parameters": job.parameters,
-            "project": str(PROJECT_ROOT),
-            "priority": job.priority,
-            "threads": job.threads,
-        }
+        job.key: {name: getattr(job, name) for name in names}
+        | {"after": [other for other in job.after if other in listed], "project": PROJECT_ROOT}
         for job in jobs
     }
-    (folder / "jobs.json").write_text(json.dumps(fields, indent=2), encoding="utf-8")
+    (folder / "jobs.json").write_text(json.dumps(fields, indent=2, default=str), encoding="utf-8")
 
 
 class _Progress:
@@ -157,28 +147,23 @@ class _Progress:
     def __init__(
         self, jobs: Sequence[Job], store: RunStore, say: Callable[[str], None], running: dict[str, Job]
     ) -> None:
-        self._jobs = {str(status_path(job.output)): job for job in jobs}
-        self._store, self._say, self._running = store, say, running
-        self._stamps: dict[str, tuple[int, int] | None] = {}
-        self._pids: dict[str, int] = {}
+        self._jobs, self._store, self._say, self._running = list(jobs), store, say, running
+        self._last: dict[str, Status] = {}
 
     def update(self) -> None:
-        """Read the status files that were replaced since the last time: there may be thousands."""
-        for file, job in self._jobs.items():
-            stamp = _stamp(file)
-            if stamp == self._stamps.get(file):
+        """Read what the notebooks that are not done say now."""
+        for job in self._jobs:
+            status, last = read_status(job.output), self._last.get(job.key)
+            if status is None or status == last:
                 continue
-            self._stamps[file] = stamp
-            status = read_status(job.output)
-            if status is None:
-                continue
-            if self._pids.get(file) != status.pid:
-                self._pids[file] = status.pid
-                self._running[file] = job
+            self._last[job.key] = status
+            if last is None or last.pid != status.pid:
+                self._running[job.key] = job
                 self._say(f"{job.title}: started")
             if status.state != "running":
-                self._running.pop(file, None)
+                self._running.pop(job.key, None)
                 self._say(f"{job.title}: {self._ending(job, status)}")
+        self._jobs = [job for job in self._jobs if job.key not in self._last or self._last[job.key].state != "done"]
 
     def _ending(self, job: Job, status: Status) -> str:
         time = describe_seconds(status.seconds)
@@ -187,15 +172,6 @@ class _Progress:
             return f"done in {time}; {outcome.scores}" if outcome.scores else f"done in {time}"
         reason = f": {status.error}: {status.message}" if status.error else ""
         return f"{status.state} after {time}{reason}"
-
-
-def _stamp(file: str) -> tuple[int, int] | None:
-    """What changes whenever a file is replaced by another; None where there is none."""
-    try:
-        facts = os.stat(file)  # noqa: PTH116 (a path's own takes five times as long)
-    except OSError:
-        return None
-    return facts.st_mtime_ns, facts.st_ino
 
 
 # ------------------------------------------------------------------------------------------------ where notebooks run
@@ -222,9 +198,7 @@ def check_executor(settings: Mapping[str, Any]) -> None:
     executor = settings["executor"]
     needed = "snakemake" if executor == "local" else f"snakemake-executor-plugin-{executor}"
     if importlib.util.find_spec(needed.replace("-", "_")) is None:
-        raise InputError(
-            f"executor {executor} needs {needed}; install it: `pip install {EXTRAS.get(executor, needed)}`"
-        )
+        raise InputError(f"executor {executor} needs {needed}; `pip install {EXTRAS.get(executor, needed)}` brings it")
     if executor == "slurm" and shutil.which("sbatch") is None:
         raise InputError("there is no sbatch on this machine; start the suite where Slurm's commands are installed")
     if "dask_submit" in str(settings.get("cluster-sync-submit-cmd")):
@@ -306,13 +280,9 @@ def log_path(folder: Path) -> Path:
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
     """Treat a polite kill and a closed terminal like Ctrl-C."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
     names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # of which some are missing on Windows, and one elsewhere
     signals = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.signal(number, interrupt) for number in signals}
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
     try:
         yield
     finally:
@@ -327,10 +297,12 @@ def _stop_group(process: subprocess.Popen[bytes]) -> None:
         return
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_SECONDS
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # nobody is left; on macOS, nobody who is not dead
             os.killpg(process.pid, number)
-        while _group_is_alive(process) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+            while time.monotonic() < deadline:
+                process.poll()  # reaps it
+                os.killpg(process.pid, 0)  # only asks whether anybody is left
+                time.sleep(POLL_SECONDS)
 
 
 def _stop_tree(process: subprocess.Popen[bytes]) -> None:
@@ -341,15 +313,6 @@ def _stop_tree(process: subprocess.Popen[bytes]) -> None:
         for member in left:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
-
-
-def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:
-    process.poll()  # reaps it
-    for member in psutil.process_iter(["status"]):
-        with suppress(ProcessLookupError, psutil.Error):
-            if os.getpgid(member.pid) == process.pid and member.info["status"] != psutil.STATUS_ZOMBIE:
-                return True
-    return False
 
 
 def _cancel_slurm_jobs(folder: Path) -> None:

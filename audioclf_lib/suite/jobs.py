@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from audioclf_lib._support.choices import DeviceName
 from audioclf_lib._support.cores import usable_cores
 from audioclf_lib._support.digests import digest
-from audioclf_lib._support.errors import DamagedRunError
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, NOTEBOOKS_DIR
-from audioclf_lib.config import DatasetFacts, DeviceName, Experiment, FitConfig
+from audioclf_lib.config import DatasetFacts, Experiment, FitConfig
 from audioclf_lib.data import dataset_facts
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.ablation import ablation_experiments, ablation_parameters
@@ -37,12 +36,8 @@ EXPERIMENT_NOTEBOOKS = {
 OWN_MODEL_NOTEBOOK = "30_own_model.ipynb"
 ABLATION_NOTEBOOK = "60_diagnosis.ipynb"
 
-# Notebooks at once, where there are cores for them: a plan's k-fold experiments are four, and spread over their folds
-# sixteen. Each takes more than a gigabyte.
-MIN_AT_ONCE, MAX_AT_ONCE = 4, 16
-LONG = 3  # priority of what is started first
+MAX_AT_ONCE = 16
 State = Literal["done", "failed", "stopped", "not run"]
-SAMPLE = 10  # finished fits of an architecture that an estimate is made from
 
 
 @dataclass(frozen=True)
@@ -82,11 +77,6 @@ class Job:
     def key(self) -> str:
         """Data set and id: no other job has both."""
         return f"{self.folder.name}/{self.id}"
-
-    @property
-    def kind(self) -> str:
-        """What is run, whatever its seed, recipe and length: ``cnn-kfold``."""
-        return self.id.partition("-seed")[0]
 
     @property
     def threads(self) -> int:
@@ -233,7 +223,8 @@ def experiment_job(experiment: Experiment, dataset: DatasetFacts) -> Job:
         notebook=NOTEBOOKS_DIR / experiment_notebook(experiment),
         parameters=notebook_parameters(experiment),
         fits=fits,
-        priority=start_first(experiment),
+        # The longest first, so that no core waits for it in the end; a split after k-fold, which trains its fit.
+        priority=1 if experiment.protocol == "split" else 3 + (experiment.entry.name != "cnn"),
     )
 
 
@@ -266,23 +257,14 @@ def digest_of(fits: Sequence[FitConfig]) -> str:
     return digest(" ".join(fit.fit_id for fit in fits))
 
 
-def start_first(experiment: Experiment) -> int:
-    """Priority of an experiment: the longest first, so that no core waits for it in the end; split after k-fold.
+def jobs_at_once(jobs: Sequence[Job], device: str) -> int:
+    """Notebooks at once: one on an accelerator, which they would share; else one for each core or each group of cores.
 
-    A split's fit is one of the k-fold's, and exists when its turn comes. A plan's checks have priority 0.
+    Each takes more than a gigabyte of memory, so they are 16 at most.
     """
-    return 1 if experiment.protocol == "split" else LONG + (experiment.entry.name != "cnn")
-
-
-def jobs_at_once(jobs: Iterable[Job]) -> int:
-    """How many jobs may run at the same time: as many as there are long ones that wait for no other."""
-    long = sum(job.priority >= LONG and not job.after for job in jobs)
-    return max(MIN_AT_ONCE, min(MAX_AT_ONCE, long))
-
-
-def jobs_on_cpu(jobs: Sequence[Job]) -> int:
-    """Notebooks at once on the CPU: as many as can work at the same time and have cores for their threads."""
-    return max(1, min(usable_cores() // max(job.threads for job in jobs), jobs_at_once(jobs)))
+    if device != "cpu":
+        return 1
+    return max(1, min(usable_cores() // max(job.threads for job in jobs), MAX_AT_ONCE))
 
 
 @dataclass(frozen=True)
@@ -340,63 +322,20 @@ def _outcome(job: Job, store: RunStore, whole: Collection[str]) -> Outcome:
     return Outcome(job, state, len(done), status, accuracy)
 
 
-@dataclass(frozen=True)
-class DryRun:
-    """A suite before it runs.
+def seconds_left(jobs: Iterable[Job], store: RunStore) -> float | None:
+    """Training time left, by the finished fits of the same data set and architecture, or else by any.
 
-    Attributes:
-        jobs: all of them, in the suite's order.
-        done: keys of those that are done.
-        fits: the distinct fits of all jobs, by ``fit_key``.
-        trained: keys of those fits that exist.
-        at_once: jobs that run at the same time.
-        seconds: of training that is left; None if no finished fit of the plan tells.
+    None if no finished fit tells.
     """
-
-    jobs: tuple[Job, ...]
-    done: frozenset[str]
-    fits: dict[str, FitConfig]
-    trained: frozenset[str]
-    at_once: int
-    seconds: float | None
-
-
-def dry_run(
-    plans: Plan | Sequence[Plan],
-    *,
-    runs_dir: Path = DEFAULT_RUNS_DIR,
-    device: DeviceName = "auto",
-    jobs: int | None = None,
-    notebooks_dir: Path = NOTEBOOKS_DIR,
-) -> DryRun:
-    """What a suite would run; nothing is run or written.
-
-    Args:
-        plans, runs_dir, device, jobs, notebooks_dir: as of the suite.
-
-    Raises:
-        InputError: a data set cannot be used, or a run folder holds another fit than it should.
-    """
-    planned = tuple(suite_jobs(plans, runs_dir=runs_dir, device=device, notebooks_dir=notebooks_dir))
-    store, fits = RunStore(runs_dir), distinct_fits(planned)
-    trained = frozenset(key for key, fit in fits.items() if store.exists(fit) and store.load(fit))
-    done = frozenset(job.key for job in planned if job.is_done(trained))
-    at_once = jobs or (1 if device in ("cuda", "mps") else jobs_on_cpu(planned))
-    left = _seconds_left(fits, trained, store)
-    return DryRun(planned, done, fits, trained, at_once, None if left is None else left / at_once)
-
-
-def _seconds_left(fits: Mapping[str, FitConfig], trained: Collection[str], store: RunStore) -> float | None:
-    """Training time left by the plan's finished fits: those of the same data set and architecture, or else any."""
     paces: dict[tuple[str, str], list[float]] = {}
-    for key in sorted(trained):
-        found = paces.setdefault((fits[key].dataset, fits[key].model), [])
-        if len(found) < SAMPLE:
-            with suppress(DamagedRunError):
-                found.append(float(store.load(fits[key]).history["seconds"].median()))
-    left = [fit for key, fit in fits.items() if key not in trained]
-    known = {what: statistics.median(found) for what, found in paces.items() if found}
-    if not left or not known:
-        return None if left else 0.0
-    anything = statistics.median(known.values())
-    return sum(fit.epochs * known.get((fit.dataset, fit.model), anything) for fit in left)
+    left: list[FitConfig] = []
+    for fit in distinct_fits(jobs).values():
+        if store.is_whole(fit):
+            pace = float(store.load(fit).history["seconds"].median())
+            paces.setdefault((fit.dataset, fit.model), []).append(pace)
+        else:
+            left.append(fit)
+    known = [pace for found in paces.values() for pace in found]
+    if left and not known:
+        return None
+    return sum(fit.epochs * statistics.median(paces.get((fit.dataset, fit.model), known)) for fit in left)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from audioclf_lib._support.durations import describe_estimate
+from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import FitConfig
 
@@ -150,6 +150,6 @@ def describe_epoch(config: FitConfig, history: list[dict[str, float]], share: fl
         parts += [
             f"training loss {row['train_loss']:.2f}",
             f"validation loss {row['validation_loss']:.2f}, accuracy {100 * row['validation_accuracy']:.1f} %",
-            "done" if len(history) == config.epochs else f"{describe_estimate(left)} left",
+            "done" if len(history) == config.epochs else f"{describe_seconds(left)} left",
         ]
     return "; ".join(parts)

@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 from pydantic import Field, model_validator
 
+from audioclf_lib._support.choices import DeviceName, LogName
 from audioclf_lib._support.errors import InputError, quote, refuse_control_characters
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR, PROJECT_ROOT, explained, folder_of, replace_file, user_path
-from audioclf_lib.config import MAX_THREADS, DeviceName, Experiment, LogName, StrictModel
+from audioclf_lib.config import MAX_THREADS, Experiment, StrictModel
 
 PLANS_DIR = folder_of("workflow/plans")
 DATASET_NAMES = ("demo", "esc10")  # a folder of such a name is given as ./demo
@@ -171,9 +172,7 @@ def _values(settings: Mapping[str, Any], name: str) -> list[Any]:
     values = list(given) if isinstance(given, (list, tuple)) else [given]
     if not values:
         raise InputError(f"the list for {quote(name)} is empty; give it at least one value")
-    if len(values) > MAX_COMBINATIONS:
-        raise InputError(f"the list for {quote(name)} has {len(values):,} values; give at most {MAX_COMBINATIONS:,}")
-    _refuse_repeated(values, name)
+    _refuse_repeated(values[: MAX_COMBINATIONS + 1], name)
     return values
 
 

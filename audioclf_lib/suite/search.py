@@ -371,19 +371,11 @@ class _Worker:
             trials = counted(self.study)
             states = [trial.state for trial in trials]
             if len(trials) < self.config.trials or TrialState.WAITING in states:
-                self._carry_out_one()
+                self.study.optimize(self._objective, 1, catch=(_SurplusTrialError,), callbacks=[self._tell_end])
             elif TrialState.RUNNING in states:
                 time.sleep(HEARTBEAT_SECONDS)
             else:
                 return
-
-    def _carry_out_one(self) -> None:
-        try:
-            self.study.optimize(self._objective, n_trials=1, catch=(_SurplusTrialError,), callbacks=[self._tell_end])
-        except ValueError as error:
-            # This process slept so long that another one took the trial over.
-            if isinstance(error, InputError) or "Cannot tell a" not in str(error):
-                raise
 
     def _objective(self, trial: Trial) -> float:
         trial.set_user_attr("began", trial.number)
@@ -431,17 +423,14 @@ class _Worker:
     def _tell_end(self, study: optuna.Study, trial: FrozenTrial) -> None:
         if trial.state == TrialState.FAIL:
             return
-        row = _row(trial)
+        row, found = _row(trial), StudyResult(self.config, study)
         ended = sum(each.state.is_finished() for each in counted(study))
         settings = ", ".join(f"{name} {row[name]}" for name in self.config.search)
         line = f"trial {trial.number} ({ended} of {max(ended, self.config.trials)} ended): {settings}: {row['state']}"
-        if "reason" in trial.user_attrs:
-            line += f", {trial.user_attrs['reason']}"
-        else:
-            line += f" after epoch {row['epochs']}, {100 * row['accuracy']:.1f} % of the windows"
-        if row["state"] == COMPLETE and StudyResult(self.config, study).done["trial"].iloc[0] == trial.number:
-            line += "; the best so far"
-        self.say(line)
+        reached = f" after epoch {row['epochs']}, {100 * row['accuracy']:.1f} % of the windows"
+        line += f", {trial.user_attrs['reason']}" if "reason" in trial.user_attrs else reached
+        best = not found.done.empty and found.done["trial"].iloc[0] == trial.number
+        self.say(f"{line}; the best so far" if best else line)
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:

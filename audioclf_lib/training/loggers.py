@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.metrics import ConfusionMatrixDisplay
 
+from audioclf_lib._support.choices import LogName
 from audioclf_lib._support.extras import require_extra
 from audioclf_lib._support.paths import explained
-from audioclf_lib.config import FitConfig, LogName
+from audioclf_lib.config import FitConfig
 from audioclf_lib.metrics.scores import SPLITS, evaluate
 from audioclf_lib.runs.store import Run
 

@@ -18,9 +18,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from audioclf_lib._support.choices import LogName
 from audioclf_lib._support.cores import usable_cores
 from audioclf_lib._support.paths import DEFAULT_RUNS_DIR
-from audioclf_lib.config import FitConfig, LogName
+from audioclf_lib.config import FitConfig
 from audioclf_lib.data import Dataset
 from audioclf_lib.models import find_model
 from audioclf_lib.runs.store import Run, RunStore

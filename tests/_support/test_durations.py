@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audioclf_lib._support.durations import describe_estimate, describe_seconds
+from audioclf_lib._support.durations import describe_seconds
 
 
 @pytest.mark.parametrize(
@@ -21,18 +21,10 @@ from audioclf_lib._support.durations import describe_estimate, describe_seconds
         (7799, "2 h 09 min"),
     ],
 )
-def test_a_measured_time(seconds: float, text: str) -> None:
+def test_a_time(seconds: float, text: str) -> None:
     assert describe_seconds(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(40, "40 s"), (59.7, "1 min"), (720, "12 min"), (5370, "1.5 h"), (12_600, "3.5 h")]
-)
-def test_a_time_to_come(seconds: float, text: str) -> None:
-    assert describe_estimate(seconds) == text
 
 
 @given(st.floats(0, 1e6))
 def test_no_unit_is_full(seconds: float) -> None:
-    assert "60 s" not in describe_estimate(seconds)
     assert "60 s" not in describe_seconds(seconds) and "60 min" not in describe_seconds(seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -200,18 +201,19 @@ def test_a_lock_file_that_was_removed_before_it_was_locked_is_not_taken_for_the_
 ) -> None:
     """Between opening and locking, the last holder removes the file and another process makes a new one."""
     monkeypatch.setattr(locks, "POLL_SECONDS", 0.001)
-    enter, entered = locks._enter, []
+    flock, removed = fcntl.flock, []
 
-    def be_overtaken(descriptor: int, **where: object) -> None:
-        if not entered:
+    def be_overtaken(descriptor: int, operation: int) -> None:
+        if not removed:
             path.unlink()
             path.write_text("another holder's")
-        entered.append(descriptor)
-        enter(descriptor, **where)  # type: ignore[arg-type]
+            removed.append(os.fstat(descriptor).st_ino)
+        flock(descriptor, operation)
 
-    monkeypatch.setattr(locks, "_enter", be_overtaken)
+    monkeypatch.setattr("fcntl.flock", be_overtaken)
     with hold_lock(path):
-        assert len(entered) == 2
+        assert path.stat().st_ino != removed[0]
+        assert f"process {os.getpid()}" in path.read_text(), "the file that is there is the one that is locked"
     assert not path.exists()
 
 

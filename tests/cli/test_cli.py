@@ -15,7 +15,7 @@ from standins import Scene, write_notebook
 from synthetic import write_run, write_runs
 from typer.testing import CliRunner
 
-from audioclf_lib import cli, config
+from audioclf_lib import cli
 from audioclf_lib.config import Experiment
 from audioclf_lib.data import dataset_facts, load_dataset
 from audioclf_lib.runs.store import RunStore
@@ -60,11 +60,6 @@ except SystemExit:
         "yaml",
     }
     assert not heavy & set(printed.partition("LOADED")[2].split())
-
-
-def test_the_choices_of_options_are_those_of_the_configuration() -> None:
-    for name in ("DeviceName", "LogName", "RecipeName", "ProtocolName"):
-        assert getattr(cli, name) == getattr(config, name)
 
 
 def test_data_says_what_a_data_set_holds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ def test_a_reader_sees_what_is_computed_and_drawn(name: str) -> None:
     calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)}
     assert calls >= {"load_dataset", "show"}
     if name == "01_dataset":
-        assert calls >= {f"figures.plot_{what}" for what in ("waveform", "mel_spectrogram", "windows")}
+        assert calls >= {f"figures.plot_{what}" for what in ("classes", "windows", "silence_per_class")}
         assert calls >= {"cut_windows", "fit_baselines", "baseline_table"}
         return
     assert calls >= {"derive_layers", "derivation.layer_table", "fit_all", "ExperimentResult", "result.scores"}

@@ -309,7 +309,7 @@ PLANS: dict[str, tuple[str | bytes, str, str]] = {
         "1,198 combinations",
         "at most 1,000",
     ),
-    "list without end": (ONE + f"test_fold: {list(range(5_000))}", "'test_fold' has 5,000 values", "at most 1,000"),
+    "list without end": (ONE + f"test_fold: {list(range(5_000))}", "make 5,000 combinations", "at most 1,000"),
     "rate in two places": (
         ONE + "learning_rate: 0.1\nrecipe_changes: {learning_rate: 0.2}",
         "learning_rate is given, and recipe_changes too",

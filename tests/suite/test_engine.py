@@ -16,13 +16,13 @@ import nbformat
 import psutil
 import pytest
 from audio_files import make_folder
+from commands import call
 from standins import Scene, wait_until
 
-from audioclf_lib.config import Experiment
 from audioclf_lib.data import Dataset, load_dataset
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.engine import engine_lock, run_suite
-from audioclf_lib.suite.jobs import Outcome, describe_accuracy, dry_run, plan_jobs, start_first
+from audioclf_lib.suite.jobs import Outcome, describe_accuracy, plan_jobs, read_outcomes, suite_jobs
 from audioclf_lib.suite.plan import Plan, load_plan, load_plans, save_plan
 
 SETTINGS = {
@@ -162,8 +162,9 @@ def test_no_fold_is_run_whose_fit_is_there(scene: Scene) -> None:
     assert states(run_spread(scene)) == ALL_DONE | dict.fromkeys(PARTS, "done")
     assert scene.calls() == ["cnn-kfold", "cnn-split"]
     for plan in (PLAN, SPREAD):
-        expected = dry_run(plan, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks)
-        assert expected.done == {job.key for job in expected.jobs}, "with folds spread or not, the same is done"
+        jobs = suite_jobs(plan, runs_dir=scene.runs_dir, notebooks_dir=scene.notebooks)
+        outcomes = read_outcomes(jobs, RunStore(scene.runs_dir))
+        assert {each.state for each in outcomes} == {"done"}, "with folds spread or not, the same is done"
 
 
 def test_what_needs_a_fold_whose_run_failed_is_not_started_and_all_else_is(scene: Scene, dataset: Dataset) -> None:
@@ -275,18 +276,11 @@ def test_when_snakemake_is_killed_the_suite_stops_its_notebooks(scene: Scene) ->
     assert meanwhile.left_nothing_running()
 
 
-def test_the_longest_experiments_start_first_and_a_split_after_its_k_fold() -> None:
-    experiments = {
-        name: Experiment(model=model, protocol=protocol)
-        for name, model, protocol in [
-            ("cnn-split", "cnn", "split"),
-            ("cnn-kfold", "cnn", "kfold"),
-            ("transformer-split", "transformer", "split"),
-            ("transformer-kfold", "transformer", "kfold"),
-        ]
-    }
-    order = sorted(experiments, key=lambda name: -start_first(experiments[name]))
-    assert order == ["transformer-kfold", "cnn-kfold", "cnn-split", "transformer-split"]
+def test_the_longest_experiments_start_first_and_a_split_after_its_k_fold(dataset: Dataset) -> None:
+    experiments = [{"model": model, "protocol": ["split", "kfold"]} for model in ("cnn", "transformer")]
+    jobs = plan_jobs(Plan(name="mine", experiments=experiments), dataset)
+    order = [job.title for job in sorted(jobs, key=lambda job: -job.priority)]
+    assert order == ["transformer-h1-kfold", "cnn-kfold", "dataset", "cnn-split", "transformer-h1-split"]
 
 
 def start(scene: Scene) -> subprocess.Popen[bytes]:
@@ -335,10 +329,8 @@ def test_a_suite_waits_for_the_snakemake_of_a_killed_one(scene: Scene) -> None:
     assert scene.calls() == ["cnn-kfold", "cnn-split"]
 
 
-def test_a_dry_run_changes_nothing(tmp_path: Path) -> None:
-    expected = dry_run(PLAN, runs_dir=tmp_path / "runs")
-    assert [job.title for job in expected.jobs] == ["dataset", "cnn-split", "cnn-kfold"]
-    assert (expected.done, expected.trained, len(expected.fits)) == (set(), set(), 4)
+def test_a_dry_run_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert call(monkeypatch, "suite", "--dry-run", "--runs-dir", tmp_path / "runs") == 0
     assert list(tmp_path.iterdir()) == []
 
 

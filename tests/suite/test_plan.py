@@ -29,7 +29,7 @@ EIGHT = [
 ]
 
 
-@pytest.mark.parametrize(("name", "dataset", "epochs"), [("demo", "demo", 10), ("full", "esc10", 100)])
+@pytest.mark.parametrize(("name", "dataset", "epochs"), [("demo", "demo", 5), ("full", "esc10", 100)])
 def test_the_project_comes_with_the_eight_experiments(name: str, dataset: str, epochs: int) -> None:
     plan = load_plan(name)
     experiments = plan.experiments_list()

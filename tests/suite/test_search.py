@@ -439,28 +439,6 @@ def test_a_trial_that_two_workers_begin_as_the_last_is_one_too_many_for_the_late
     assert len({fit for fit, _ in trained}) == 2
 
 
-def test_a_worker_that_slept_while_another_took_its_trial_over_goes_on_with_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, train = make_study(tmp_path, trials=3), search.fit
-    slept: list[str] = []
-
-    def fit(wanted: FitConfig, dataset: Any, **options: Any) -> Any:
-        run = train(wanted, dataset, **options)
-        if not slept:
-            slept.append(wanted.fit_id)
-            with sqlite3.connect(config.record_path(DATASET)) as connection:
-                connection.execute("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
-            run_silently(config)
-        return run
-
-    monkeypatch.setattr(search, "fit", fit)
-    study = run_silently(config)
-    assert len(study.table) == 3
-    assert study.table["fit"].tolist().count(slept[0]) == 1
-    assert set(study.table["state"]) <= {"complete", "pruned"}
-
-
 def test_what_the_scores_depend_on_makes_another_study_and_the_number_of_trials_does_not(tmp_path: Path) -> None:
     config = make_study(tmp_path)
     name = config.study_id(DATASET)

@@ -14,9 +14,11 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from audioclf_lib.config import FitConfig
 from audioclf_lib.data import Dataset
+from audioclf_lib.runs.checksums import sum_of
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.ablation import ablation_experiments
-from audioclf_lib.suite.jobs import ABLATION_NOTEBOOK, DATASET_NOTEBOOK, EXPERIMENT_NOTEBOOKS, plan_jobs
+from audioclf_lib.suite.jobs import ABLATION_NOTEBOOK, DATASET_NOTEBOOK, EXPERIMENT_NOTEBOOKS, Job, plan_jobs
+from audioclf_lib.suite.notebooks import Status, status_path
 from audioclf_lib.suite.plan import Plan
 
 KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -102,9 +104,7 @@ class Scene:
 
     def look(self, plan: Plan, dataset: Dataset) -> None:
         """Have the look at the data set done, as if its notebook had been run."""
-        output = plan_jobs(plan, dataset, runs_dir=self.runs_dir)[0].output
-        output.parent.mkdir(parents=True)
-        output.touch()
+        mark_done(plan_jobs(plan, dataset, runs_dir=self.runs_dir, notebooks_dir=self.notebooks)[0])
 
     def train(self, plan: Plan, dataset: Dataset) -> list[FitConfig]:
         """Put the run folders in place that the plan's notebooks would write."""
@@ -126,6 +126,14 @@ class Scene:
                     environment={},
                 )
         return list(fits.values())
+
+
+def mark_done(job: Job) -> None:
+    """Leave what a notebook that was run leaves, but for its cells."""
+    job.output.parent.mkdir(parents=True, exist_ok=True)
+    job.output.touch()
+    status = Status(state="done", host="", pid=0, notebook=sum_of(job.notebook.read_bytes()))
+    status_path(job.output).write_text(status.model_dump_json())
 
 
 def write_notebook(path: Path, parameters: str, *cells: str) -> Path:
