@@ -9,15 +9,12 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
-import torch
 from matplotlib.axes import Axes
 
 from audioclf_lib._support.extras import load_torchaudio
 from audioclf_lib.data import Dataset
 from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
 from audioclf_lib.figures import style
-
-torchaudio = load_torchaudio()
 
 
 def plot_waveform(
@@ -68,6 +65,9 @@ def plot_mel_spectrogram(
         kwargs: of :meth:`matplotlib.axes.Axes.contourf`, such as ``cmap``.
     """
     ax = style.new_axes(ax, figsize)
+    import torch  # here, since other figures are drawn without it
+
+    torchaudio = load_torchaudio()
     samples = torch.as_tensor(np.array(waveform, dtype=np.float32)).ravel()
     hop = max(math.ceil(len(samples) / max_frames), 64)
     n_fft = max(1024, 2 ** math.ceil(math.log2(hop)))  # no sample between two frames is skipped

@@ -7,15 +7,12 @@ rest of under a quarter of a second is left out. Files are read in blocks: memor
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,9 +45,7 @@ MAX_CHANNELS = 32  # no clip is so short
 SHORTEST_REST = HOP_SIZE // 2  # after the last whole window, to be heard in a window of its own
 
 Waveform = NDArray[np.float32]
-Blocks = Generator[Waveform, None, None]  # of one sound, in order
-Sounds = dict[str | int, Callable[[], Blocks]]  # what reads each, by its path or, of arrays, its number
-_Item = TypeVar("_Item")
+Answer = tuple[Tensor, Tensor]  # probabilities (n_windows, n_classes), and which windows are silent (n_windows,)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -123,37 +118,28 @@ def predict(
     models = [fit.model() for fit in fits]
     networks = [(model, accelerate(model.network, torch.device("cpu"))) for model in models]
     sounds = _find_sounds(files_or_array, sample_rate)
-    heard: dict[str | int, list[tuple[Tensor, Tensor]]] = {}
+    heard: dict[str | int, Answer] = {}
     failed: dict[str, str] = {}
-    # One thread reads while one computes; more would wait for each other on so little work.
-    with torch_threads(1), tqdm(None, "listening", len(sounds), unit="file", leave=False, disable=None) as bar:
-        for name, windows in _made_ahead(_listen(sounds)):
-            if isinstance(windows, InputError):
-                failed[str(name)] = str(windows)
-                heard.pop(name, None)  # of a file that is damaged further on
-            else:
-                heard.setdefault(name, []).append(_answer(networks, windows))
-            bar.update(len(heard) + len(failed) - bar.n)
+    with torch_threads(1):  # more would wait for each other on so little work
+        for name, blocks in tqdm(sounds.items(), "listening", unit="file", leave=False, disable=None):
+            try:
+                heard[name] = _answer(networks, name, blocks)
+            except InputError as error:
+                failed[str(name)] = str(error)
     if not heard:
         others = f"; {len(failed) - 1} more cannot be read either" if len(failed) > 1 else ""
         raise InputError(next(iter(failed.values())) + others)
     return _tabulate(heard, failed, fits)
 
 
-def _tabulate(
-    heard: dict[str | int, list[tuple[Tensor, Tensor]]], failed: dict[str, str], fits: Sequence[Run]
-) -> Prediction:
-    """Tables of what ``_answer`` said of the windows of each sound, in order."""
-    names, classes = [*heard], list(fits[0].config.class_names)
-    of_sounds = [[torch.cat(answers) for answers in zip(*parts, strict=True)] for parts in heard.values()]
-    of_clips = [clip_probabilities(windows[None], silent[None])[0] for windows, silent in of_sounds]
-    counts = [len(silent) for _, silent in of_sounds]
-    starts = np.concatenate([np.arange(each) * HOP_SIZE / SAMPLE_RATE for each in counts])
-    files = np.repeat(np.array(names, dtype=object), counts)
-    index = pd.MultiIndex.from_arrays([files, starts], names=["file", "start"])
-    windows, silent = (torch.cat(parts).numpy() for parts in zip(*of_sounds, strict=True))
+def _tabulate(heard: dict[str | int, Answer], failed: dict[str, str], fits: Sequence[Run]) -> Prediction:
+    classes, clips = list(fits[0].config.class_names), pd.Index(heard, name="file")
+    of_clips = [clip_probabilities(windows[None], silent[None])[0] for windows, silent in heard.values()]
+    starts = [(name, n * HOP_SIZE / SAMPLE_RATE) for name, (_, silent) in heard.items() for n in range(len(silent))]
+    index = pd.MultiIndex.from_tuples(starts, names=["file", "start"])
+    windows, silent = (torch.cat(parts).numpy() for parts in zip(*heard.values(), strict=True))
     return Prediction(
-        clips=pd.DataFrame(torch.stack(of_clips).numpy(), pd.Index(names, name="file"), classes),
+        clips=pd.DataFrame(torch.stack(of_clips).numpy(), clips, classes),
         windows=pd.DataFrame(windows, index, classes),
         silent=pd.Series(silent, index, name="silent"),
         failed=failed,
@@ -162,32 +148,16 @@ def _tabulate(
 
 
 @torch.no_grad()
-def _answer(networks: Sequence[tuple[TrainedModel, nn.Module]], windows: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities (n, n_classes) of windows (n, 1, 16000), and which of them are silent (n,)."""
-    votes = [network(model.normalise(windows)).softmax(1) for model, network in networks]
-    return torch.stack(votes).mean(0), windows.abs().amax(dim=(1, 2)) < SILENCE_PEAK
-
-
-def _listen(sounds: Sounds) -> Iterator[tuple[str | int, Tensor | InputError]]:
-    """The windows of each sound in order, (n, 1, 16000) at a time, or why it cannot be read."""
-    for name, read in sounds.items():
-        try:
-            with closing(read()) as blocks:
-                for windows in _cut(blocks):
-                    if not windows.isfinite().all():
-                        raise InputError(f"{name} has samples that are NaN or infinite; export it anew or leave it out")
-                    yield name, windows
-        except InputError as error:
-            yield name, error
-
-
-def _made_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The same items; each is made in another thread while the one before it is in use."""
-    with ThreadPoolExecutor(1) as thread:
-        item = thread.submit(next, items, None)
-        while (made := item.result()) is not None:
-            item = thread.submit(next, items, None)
-            yield made
+def _answer(networks: Sequence[tuple[TrainedModel, nn.Module]], name: str | int, blocks: Iterable[Waveform]) -> Answer:
+    """What the networks answer to the windows of one sound."""
+    parts = []
+    for windows in _cut(blocks):
+        if not windows.isfinite().all():
+            raise InputError(f"{name} has samples that are NaN or infinite; export it anew or leave it out")
+        votes = [network(model.normalise(windows)).softmax(1) for model, network in networks]
+        parts.append((torch.stack(votes).mean(0), windows.abs().amax(dim=(1, 2)) < SILENCE_PEAK))
+    probabilities, silent = map(torch.cat, zip(*parts, strict=True))
+    return probabilities, silent
 
 
 def _cut(blocks: Iterable[Waveform]) -> Iterator[Tensor]:
@@ -203,8 +173,8 @@ def _cut(blocks: Iterable[Waveform]) -> Iterator[Tensor]:
         yield torch.from_numpy(np.pad(held, (0, WINDOW_SIZE - len(held)))).view(1, 1, WINDOW_SIZE)
 
 
-def _find_sounds(given: Any, sample_rate: int | None) -> Sounds:
-    """The sounds that ``predict`` is given, to be read in blocks at 16 kHz."""
+def _find_sounds(given: Any, sample_rate: int | None) -> dict[str | int, Iterator[Waveform]]:
+    """The sounds that ``predict`` is given, by path or number; each is read as its blocks at 16 kHz are asked for."""
     items = [given] if isinstance(given, (str, os.PathLike)) or getattr(given, "ndim", 2) == 1 else list(given)
     if not items:
         raise InputError("there is nothing to listen to; give a sound file, a folder or samples")
@@ -212,12 +182,12 @@ def _find_sounds(given: Any, sample_rate: int | None) -> Sounds:
         if sample_rate is not None:
             raise InputError("sample_rate is for samples; files say theirs, so leave it out")
         paths = [path for each in items for path in _files_of(user_path(each))]
-        return {str(path): partial(_read_file, path) for path in paths}
+        return {str(path): _read_file(path) for path in paths}
     rate = SAMPLE_RATE if sample_rate is None else sample_rate
     if not rate >= audio.MIN_SAMPLE_RATE:
         raise InputError(f"sample_rate = {quote(sample_rate)} is not possible; give {audio.MIN_SAMPLE_RATE} Hz or more")
     arrays = [_check_samples(np.asarray(each)) for each in items]
-    return {number: partial(_resample, [samples], rate) for number, samples in enumerate(arrays)}
+    return {number: _resample([samples], rate) for number, samples in enumerate(arrays)}
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -231,20 +201,16 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _check_samples(samples: NDArray[Any]) -> Waveform:
-    if samples.ndim != 1 or samples.dtype.kind not in "fi":
-        given = f"{samples.dtype} {samples.shape}"
+    if samples.ndim != 1 or samples.dtype.kind not in "fi" or len(samples) <= MAX_CHANNELS:
         raise InputError(
-            f"samples are numbers (n_samples,) or (n_clips, n_samples) with a sign, not {given}; convert them"
-        )
-    if len(samples) <= MAX_CHANNELS:
-        raise InputError(
-            f"a clip of {len(samples)} samples is none; if they are channels, average them: samples.mean(axis=1)"
+            f"samples are numbers with a sign, (n_samples,) or (n_clips, n_samples), and no clip is {samples.dtype} "
+            f"{samples.shape}; convert it, and average channels: samples.mean(axis=1)"
         )
     scale = -np.iinfo(samples.dtype).min if samples.dtype.kind == "i" else 1
     return (samples / scale).astype(np.float32)
 
 
-def _read_file(path: Path) -> Blocks:
+def _read_file(path: Path) -> Iterator[Waveform]:
     """A file as training reads it; a long one in blocks."""
     n_samples = audio.decoded_length(path)
     if n_samples <= LONG_SECONDS * SAMPLE_RATE:
@@ -254,7 +220,7 @@ def _read_file(path: Path) -> Blocks:
         yield from _resample(map(audio.to_mono, sound.blocks()), sound.samplerate)
 
 
-def _resample(blocks: Iterable[Waveform], sample_rate: int) -> Blocks:
+def _resample(blocks: Iterable[Waveform], sample_rate: int) -> Iterator[Waveform]:
     """Blocks of one sound in mono -> the same at 16 kHz, as if it were resampled as a whole."""
     functional = load_torchaudio().functional
     ratio = Fraction(sample_rate, SAMPLE_RATE).limit_denominator(audio.MAX_DENOMINATOR)

@@ -67,30 +67,30 @@ def choose_fit(which: Path | str, runs_dir: Path | str | None = None) -> Run:
 
 def _best(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """The best fit with weights on each data set."""
-    of_dataset: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.has_weights:
-            of_dataset.setdefault(f"{run.config.dataset}/best", []).append(run)
-    return {name: [best_fit(fits)] for name, fits in of_dataset.items()}
+    usable = [run for run in runs if run.has_weights]
+    datasets = dict.fromkeys(run.config.dataset for run in usable)
+    return {f"{name}/best": [best_fit([run for run in usable if run.config.dataset == name])] for name in datasets}
 
 
 def _called(runs: Sequence[Run], beginning: str) -> dict[str, list[Run]]:
     """The fits with weights of every fit and experiment whose name is this, or begins so up to a hyphen."""
-    experiments: dict[tuple[object, ...], list[Run]] = {}
+    experiments: dict[tuple[str, str, int], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.config.test_fold, run.config.val_fold)):
         config = run.config
         alike = config.model_dump_json(exclude={"train_folds", "val_fold", "test_fold"})
-        keys: list[tuple[object, ...]] = [("kfold", alike, config.test_fold)]
+        keys = [("kfold", alike, config.test_fold)]
         if (config.val_fold, config.test_fold) in rotation(config.known_dataset.folds):
-            keys += [("split", alike, config.test_fold), ("rotation", alike)]
+            keys += [("split", alike, config.test_fold), ("rotation", alike, 0)]
         for key in keys:
             experiments.setdefault(key, []).append(run)
     named = [(run.config.fit_id, [run]) for run in runs]
     for (protocol, *_), fits in experiments.items():
         config, ids = fits[0].config, digest(" ".join(run.config.fit_id for run in fits))
-        named.append(
-            (f"{config.model_label}-{protocol}-seed{config.seed}-{config.recipe}-e{config.epochs}-{ids}", fits)
-        )
-    usable = [(name, [run for run in fits if run.has_weights]) for name, fits in named]
-    meant = [(name, fits) for name, fits in usable if fits and f"{name}-".startswith(f"{beginning}-")]
-    return {f"{fits[0].config.dataset}/{name}": fits for name, fits in meant}
+        settings = f"seed{config.seed}-{config.recipe}-e{config.epochs}"
+        named.append((f"{config.model_label}-{protocol}-{settings}-{ids}", fits))
+    meant = {
+        f"{fits[0].config.dataset}/{name}": [run for run in fits if run.has_weights]
+        for name, fits in named
+        if f"{name}-".startswith(f"{beginning}-")
+    }
+    return {name: fits for name, fits in meant.items() if fits}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -92,21 +93,19 @@ def build_report(
         # Another call may run the same notebook with other parameters, so each has a place of its own.
         own_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".report-", dir=runs_dir)))
         try:
-            executed = run_notebook(notebook, own_folder / "report.ipynb", parameters)
+            executed = run_notebook(notebook, own_folder / "report.ipynb", parameters, save_cells=False)
         except NotebookError as error:
             error.notebook = error.notebook.replace(runs_dir / "report.failed.ipynb")
             raise
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as told, ThreadPoolExecutor() as pool:
             warnings.simplefilter("always")
-            made = [EXPORTERS[name]().from_filename(str(executed)) for name in formats]
+            made = list(pool.map(lambda name: EXPORTERS[name]().from_filename(str(executed)), formats))
         for line in dict.fromkeys(str(warning.message) for warning in told if warning.category is UserWarning):
             say(line)
         executed.replace(runs_dir / "report.ipynb")
         (runs_dir / "report.failed.ipynb").unlink(missing_ok=True)
-        files = [output_dir / f"report.{name}" for name in formats]
-        for path, (content, resources) in zip(files, made, strict=True):
-            beside = {output_dir / name: each for name, each in resources["outputs"].items()}
-            for file, text in ({path: content} | beside).items():
-                with explained(file, "free space or choose another folder"):
-                    replace_file(file, text if isinstance(text, bytes) else text.encode())
-    return files
+        for name, (content, resources) in zip(formats, made, strict=True):
+            for file, text in {f"report.{name}": content, **resources["outputs"]}.items():
+                with explained(output_dir / file, "free space or choose another folder"):
+                    replace_file(output_dir / file, text if isinstance(text, bytes) else text.encode())
+    return [output_dir / f"report.{name}" for name in formats]

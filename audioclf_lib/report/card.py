@@ -48,12 +48,10 @@ def model_card(run: Run) -> str:
         "wrong": 1 - scores.accuracy,
         "ece": calibrate(scores.y_true, scores.probabilities).ece,
     }
-    known = {name: value for name, value in data_values(run) if name not in numbers}
-    card = Prose(known | {name: Value(number) for name, number in numbers.items()}).text("model_card")
+    values = dict(data_values(run)) | {name: Value(number) for name, number in numbers.items()}
+    card, formats = Prose(values).text("model_card"), dict.fromkeys(PER_CLASS, ".2f") | {"Clips": "d"}
     for name, table in tables.items():
-        card = card.replace(
-            f"<!-- {name} -->", pipe_table(table, dict.fromkeys(PER_CLASS, ".2f") | {"Clips": "d"}).strip()
-        )
+        card = card.replace(f"<!-- {name} -->", pipe_table(table, formats).strip())
     return HARMLESS.sub(r"\1", card) + "\n"
 
 

@@ -15,10 +15,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.report.pandoc import Node, elements, rewrite, translations
+from audioclf_lib.report.pandoc import Node, elements, translations
 from audioclf_lib.report.show import KINDS
 
-NEW_PAGE = "new-page"  # class of a heading that begins a page, as ``# Appendix {.new-page}``
 EQUATION_LABEL = re.compile(r"\\label\{([^}]*)\}")
 
 
@@ -35,8 +34,8 @@ def number_all(blocks: list[Node], language: str = "en") -> dict[str, str]:
     names: dict[str, str] = {}
     words = {prefix: kind.capitalize() for prefix, kind in KINDS.items()}
     if not language.startswith("en"):
-        told = translations(language)
-        words = {prefix: told.get(word, word) for prefix, word in words.items()} | {"eq": "", "sec": "§"}
+        words |= {prefix: translations(language).get(words[prefix], words[prefix]) for prefix in ("fig", "tbl")}
+        words |= {"eq": "", "sec": "§"}
     counts: Counter[str] = Counter()
     section: list[int] = []
     for element in elements(blocks):
@@ -60,43 +59,39 @@ def number_all(blocks: list[Node], language: str = "en") -> dict[str, str]:
     return names
 
 
-def resolve(blocks: list[Node], names: Mapping[str, str], target: str) -> list[Node]:
-    """The blocks with references as links, and with numbers in captions and beside equations.
+def resolve(blocks: list[Node], names: Mapping[str, str], target: str) -> None:
+    """Make references links, and put numbers into captions and beside equations.
 
     Args:
-        blocks: what ``number_all`` was given, or a part of it.
+        blocks: what ``number_all`` was given, or others; they are changed.
         names: what ``number_all`` found.
         target: language to be written; the templates of ``typst`` and ``html`` style equations and tables.
 
     Raises:
         InputError: a reference to a label that does not exist.
     """
-
-    def replace(element: Node) -> list[Node]:
+    for element in list(elements(blocks)):
         match element["t"], element.get("c"):
-            case "Header", [_, [_, classes, _], _] if NEW_PAGE in classes and target == "typst":
-                return [{"t": "RawBlock", "c": [target, "#new-page()"]}, element]
             case "Cite", [citations, text]:
                 labels = [citation["citationId"] for citation in citations]
-                if citations[0]["citationMode"]["t"] == "AuthorInText" and labels[0].partition(":")[0] not in KINDS:
-                    return list(text)  # an @name in the prose is no reference
-                return _links(labels, names)
+                # A bare @name in the prose is a reference only if it begins as one.
+                is_reference = (
+                    citations[0]["citationMode"]["t"] != "AuthorInText" or labels[0].partition(":")[0] in KINDS
+                )
+                element |= _span("", _links(labels, names) if is_reference else text)
             case "Link", [_, _, [url, _]] if url.startswith(tuple(f"#{prefix}:" for prefix in KINDS)):
-                return _links([url[1:]], names)
+                element |= _links([url[1:]], names)[0]
             case "Figure" | "Table", [[label, *_], [_, caption], *_]:
                 if label in names:
                     caption[:] = caption or [{"t": "Plain", "c": []}]
                     caption[0]["c"][:0] = [{"t": "Strong", "c": [_text(f"{names[label]}.")]}, {"t": "Space"}]
-                if element["t"] == "Table" and target == "html":
-                    text, element["c"][1] = caption, [None, []]  # outside of what scrolls
-                    parts = [_div("caption", text), _div("scroll", [element])]
-                    return [_div("table", parts)]
+                if element["t"] == "Table" and target == "html":  # the caption stays outside of what scrolls
+                    table = {"t": "Table", "c": [element["c"][0], [None, []], *element["c"][2:]]}
+                    element |= _div("table", [_div("caption", caption), _div("scroll", [table])])
+            case "Image", [[_, _, attributes], *_] if target == "html":
+                attributes.append(["tabindex", "0"])  # a tap can show it larger
             case "Math", [kind, latex]:
-                number = names.get(_own_label(element), "").split("\N{NO-BREAK SPACE}")[-1]
-                return _formula(kind, latex, number, _own_label(element), target)
-        return [element]
-
-    return list(rewrite(blocks, replace))
+                element |= _formula(kind, latex, names, target)
 
 
 def _own_label(element: Node) -> str:
@@ -122,22 +117,27 @@ def _links(labels: list[str], names: Mapping[str, str]) -> list[Node]:
     return inlines
 
 
-def _formula(kind: Node, latex: str, number: str, label: str, target: str) -> list[Node]:
+def _formula(kind: Node, latex: str, names: Mapping[str, str], target: str) -> Node:
     if target == "typst":  # where pandoc gives these spaces another width
         latex = re.sub(r"\\[;:>]", r"\\,", latex.replace(r"\!", ""))
+    label = "".join(EQUATION_LABEL.findall(latex))
+    number = names.get(label, "").split("\N{NO-BREAK SPACE}")[-1]
     # align, gather and equation cannot stand inside a displayed equation, but aligned and gathered can
     latex = re.sub(r"\\(begin|end)\{(align|gather)\*?\}", r"\\\1{\2ed}", EQUATION_LABEL.sub("", latex))
     math = {"t": "Math", "c": [kind, re.sub(r"\\(begin|end)\{equation\*?\}", "", latex).strip()]}
     if kind["t"] == "InlineMath":
-        return [math]
+        return math
     if target == "typst":
         opening = f"#display-equation({json.dumps(number)}, {json.dumps(label)})["
-        return [{"t": "RawInline", "c": [target, opening]}, math, {"t": "RawInline", "c": [target, "]"]}]
-    beside = [{"t": "Span", "c": [["", ["number"], []], [_text(number)]]}] if number else []
-    return [{"t": "Span", "c": [[label, ["equation"], []], [math, *beside]]}]
+        return _span("", [{"t": "RawInline", "c": [target, opening]}, math, {"t": "RawInline", "c": [target, "]"]}])
+    return _span("equation", [math, *([_span("number", [_text(number)])] if number else [])], label)
 
 
-def _div(name: str, blocks: list[Node]) -> Node:
+def _span(name: str, inlines: list[Node], label: str = "") -> dict[str, Node]:
+    return {"t": "Span", "c": [[label, [name] if name else [], []], inlines]}
+
+
+def _div(name: str, blocks: list[Node]) -> dict[str, Node]:
     return {"t": "Div", "c": [["", [name], []], blocks]}
 
 

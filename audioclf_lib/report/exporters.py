@@ -32,9 +32,9 @@ with extra("report"):
     from nbconvert.exporters.exporter import FilenameExtension
     from nbformat import NotebookNode
 
+NEW_PAGE = "new-page"  # class of a heading that begins a page, as ``# Appendix {.new-page}``
 TEMPLATES = Path(__file__).parent / "templates"
 IMAGES = ("image/svg+xml", "image/png", "image/jpeg")  # best first
-FIGURES = "report_files"  # folder of a Markdown report's figures
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ class Report:
 
 
 class ReportExporter(Exporter):
-    """What the exporters of reports share."""
+    """What the exporters of reports share; all but that of PDF are written by pandoc alone."""
 
     target: str  # language to be written
     image_types: tuple[str, ...] = IMAGES  # and sounds that it takes
+    options: tuple[str, ...] = ()  # of pandoc
 
     def from_notebook_node(  # type: ignore[override]  # nbconvert's own PDF exporter returns bytes, too
         self, nb: NotebookNode, resources: dict[str, Any] | None = None, **kw: Any
@@ -70,16 +71,18 @@ class ReportExporter(Exporter):
         """
         nb, resources = super().from_notebook_node(nb, resources, **kw)
         report = read_report(nb, self.target, self.image_types, resources["metadata"].get("name"))
-        resources["outputs"] = self.files_beside(report)
+        resources["outputs"] = report.files if self.target == "markdown" else {}
         return self.write(report), resources
 
     def write(self, report: Report) -> bytes | str:
         """The report as content of a file."""
-        raise NotImplementedError
-
-    def files_beside(self, report: Report) -> dict[str, bytes]:
-        """Files that the written one names; none where they are inside."""
-        return {}
+        page = report.title_page
+        meta = {name: _metadata(value) for name, value in page.items() if value}
+        meta |= {"lang": _metadata(page.get("language") or "en"), "author": _metadata(page["authors"])}
+        if report.abstract:
+            meta["abstract"] = {"t": "MetaBlocks", "c": report.abstract}
+        with _folder_of(report.files) as folder:
+            return write_blocks(report.blocks, self.target, "--standalone", *self.options, meta=meta, folder=folder)
 
 
 class TypstPDFExporter(ReportExporter):
@@ -92,23 +95,23 @@ class TypstPDFExporter(ReportExporter):
 
     def write(self, report: Report) -> bytes:
         start, middle = '#import "report.typ": *\n#let abstract = [', "]\n#show: report.with(texts, abstract)"
-        raw = [{"t": "RawBlock", "c": ["typst", code]} for code in (start, middle, "#contents()")]
         first = next((n for n, block in enumerate(report.blocks) if block["t"] == "Header"), len(report.blocks))
-        front, body = report.blocks[:first], report.blocks[first:]
-        main = write_blocks([raw[0], *report.abstract, raw[1], *front, raw[2], *body], "typst")
+        blocks = [_raw(start), *report.abstract, _raw(middle), *report.blocks[:first], _raw("#contents()")]
+        for block in report.blocks[first:]:
+            begins_page = block["t"] == "Header" and NEW_PAGE in block["c"][1][1]
+            blocks += [_raw("#new-page()"), block] if begins_page else [block]
+        main = str(write_blocks(blocks, "typst"))
         words = json.dumps(report.title_page, ensure_ascii=False)
         fonts, lost = fonts_for(main + words)
         if lost:
             warnings.warn(describe_missing_letters(lost), stacklevel=2)
         files = {f"{number}{font.suffix}": font.read_bytes() for number, font in enumerate([*face_files(), *fonts])}
+        files |= report.files | {"report.typ": (TEMPLATES / "report.typ").read_bytes(), "main.typ": main.encode()}
         with _folder_of(files) as folder:
             # Only fonts that are needed, so that every machine that has them makes the same bytes.
             others = set(typst.Fonts(False, False, [folder]).families()) - {FACE}
             texts = report.title_page | {"alts": report.alts, "fonts": [FACE, *sorted(others)]}
             (folder / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
-            for name, content in (report.files | {"report.typ": (TEMPLATES / "report.typ").read_bytes()}).items():
-                (folder / name).write_bytes(content)
-            (folder / "main.typ").write_text(main, encoding="utf-8")
             try:
                 options: Any = {"root": folder, "font_paths": [folder], "ignore_system_fonts": True}
                 return bytes(typst.compile(folder / "main.typ", **options))
@@ -119,28 +122,7 @@ class TypstPDFExporter(ReportExporter):
                 raise InputError(told) from None
 
 
-class PandocExporter(ReportExporter):
-    """What is written by pandoc alone: HTML, Word, Markdown."""
-
-    options: tuple[str, ...] = ()
-
-    def write(self, report: Report) -> bytes | str:
-        page = report.title_page
-        meta = {name: _metadata(value) for name, value in page.items() if value}
-        meta |= {"lang": _metadata(page.get("language") or "en"), "author": _metadata(page["authors"])}
-        if report.abstract:
-            meta["abstract"] = {"t": "MetaBlocks", "c": report.abstract}
-        with _folder_of(self.convert(report.files)) as folder:
-            return self.run_pandoc(report.blocks, meta, folder)
-
-    def convert(self, files: dict[str, bytes]) -> dict[str, bytes]:
-        return files
-
-    def run_pandoc(self, blocks: list[Node], meta: Node, folder: Path) -> bytes | str:
-        return write_blocks(blocks, self.target, "--standalone", *self.options, meta=meta, folder=folder)
-
-
-class ReportHTMLExporter(PandocExporter):
+class ReportHTMLExporter(ReportExporter):
     """Notebook to one HTML file that needs no network: MathML, style sheet, figures and sounds are inside."""
 
     export_from_notebook = "Report as HTML"
@@ -160,7 +142,7 @@ class ReportHTMLExporter(PandocExporter):
     )
 
 
-class ReportMarkdownExporter(PandocExporter):
+class ReportMarkdownExporter(ReportExporter):
     """Notebook to pandoc's Markdown with its figures beside it, for groups that go on writing elsewhere."""
 
     export_from_notebook = "Report as Markdown"
@@ -168,42 +150,29 @@ class ReportMarkdownExporter(PandocExporter):
     file_extension = FilenameExtension(".md")
     target = "markdown"
 
-    def files_beside(self, report: Report) -> dict[str, bytes]:
-        return {f"{FIGURES}/{name}": content for name, content in report.files.items()}
 
-    def run_pandoc(self, blocks: list[Node], meta: Node, folder: Path) -> bytes | str:
-        for element in elements(blocks):
-            if element["t"] == "Image":
-                element["c"][2][0] = f"{FIGURES}/{element['c'][2][0]}"
-        return super().run_pandoc(blocks, meta, folder)
-
-
-class ReportDocxExporter(PandocExporter):
+class ReportDocxExporter(ReportExporter):
     """Notebook to a Word file, figures as bitmaps of 200 dpi."""
 
     export_from_notebook = "Report as Word file"
     output_mimetype = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
     file_extension = FilenameExtension(".docx")
     target = "docx"
+    options = ("--toc", "--toc-depth=2")
 
-    def convert(self, files: dict[str, bytes]) -> dict[str, bytes]:
-        """Vector graphics as bitmaps under the same names: Word shows no SVG that has no bitmap beside it."""
-        return {name: _bitmap(name, content) if name.endswith(".svg") else content for name, content in files.items()}
-
-    def run_pandoc(self, blocks: list[Node], meta: Node, folder: Path) -> bytes:
-        for element in elements(blocks):
-            if element["t"] == "Image":
-                element["c"][2][0] = element["c"][2][0].replace(".svg", ".png")
-        for file in folder.glob("*.svg"):
-            file.rename(file.with_suffix(".png"))
-        write_blocks(blocks, self.target, "--toc", "--toc-depth=2", meta=meta, folder=folder, output="report.docx")
-        return (folder / "report.docx").read_bytes()
+    def write(self, report: Report) -> bytes | str:
+        """With bitmaps of vector graphics: Word shows no SVG that has no bitmap beside it."""
+        for element in elements(report.blocks):
+            if element["t"] == "Image" and (name := element["c"][2][0]).endswith(".svg"):
+                element["c"][2][0] = f"{name}.png"
+                report.files[f"{name}.png"] = _bitmap(report.files[name])
+        return super().write(report)
 
 
-def _bitmap(name: str, drawing: bytes) -> bytes:
+def _bitmap(drawing: bytes) -> bytes:
     """An SVG drawing as PNG."""
-    page = "#set page(width: auto, height: auto, margin: 0pt)\n"
-    with _folder_of({name: drawing, "page.typ": f'{page}#image("{name}")'.encode()}) as folder:
+    page = b'#set page(width: auto, height: auto, margin: 0pt)\n#image("drawing.svg")'
+    with _folder_of({"drawing.svg": drawing, "page.typ": page}) as folder:
         return bytes(typst.compile(folder / "page.typ", root=folder, format="png", ppi=200))
 
 
@@ -236,7 +205,12 @@ def read_report(
             raise InputError(f"{label} is lost: its caption is no sound Markdown; close its brackets, escape names")
     alts = {str(shown["label"]): str(shown["alt"]) for shown in reports if shown.get("label") and shown.get("alt")}
     abstract = read_markdown(title_page.get("abstract", ""))
-    return Report(title_page, resolve(abstract, names, target), resolve(blocks, names, target), files, alts)
+    resolve([abstract, blocks], names, target)
+    return Report(title_page, abstract, blocks, files, alts)
+
+
+def _raw(code: str) -> Node:
+    return {"t": "RawBlock", "c": ["typst", code]}
 
 
 def _metadata(value: Any) -> Node:
@@ -253,5 +227,6 @@ def _folder_of(files: Mapping[str, bytes]) -> Iterator[Path]:
         with explained(Path(tempfile.gettempdir()), "free space there, or set TMPDIR to another folder"):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="audioclf-")))
             for name, content in files.items():
+                (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_bytes(content)
         yield folder

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from statistics import mode
 
 import pandas as pd
 
@@ -25,40 +25,29 @@ from audioclf_lib.runs.store import CONFIG, MODEL, Run, RunStore
 from audioclf_lib.suite.ablation import ablation_experiments, change_of
 from audioclf_lib.suite.plan import Plan, distinctions, last_plan_path, load_plan
 
-TRIALS = "trials.csv"
-
 
 @dataclass(frozen=True)
 class Gathered:
     """What run folders hold of the experiments of a report.
 
     Attributes:
-        plan: name of the plan; empty if the experiments are those that the run folders were found to belong to.
+        store: the run folders.
         dataset: the data set that every run here was trained on.
         experiments: on the plan's test folds, in its order; at least one has a run.
         checks: experiments on other test folds.
         ablation: the recipe as written with one change at a time; the marks are the names of the changes.
-        contrasts: the differences between architectures that the plan declares, tested with its first seed.
-        more_seeds: the same contrasts with each further seed of the plan, to be shown beside them.
-        baselines: what needs no network answers to the same clips; None if the dataset notebook has not run.
+        plan: whose experiments these are; None if they are those that the run folders were found to belong to.
         problems: a sentence for each run folder that could not be read, or was left out.
-        declared: the contrasts that the plan declares, by the labels of two architectures each.
-        trials: what the settings were chosen by, a row for each trial with its ``model`` and ``val_fold``
-            (``trials.csv`` beside the runs); empty if there is none.
         recordings: name or folder of the data set's recordings, which may be gone.
     """
 
-    plan: str
+    store: RunStore
     dataset: KnownDataset
     experiments: tuple[ExperimentResult, ...]
     checks: tuple[ExperimentResult, ...] = ()
     ablation: tuple[ExperimentResult, ...] = ()
-    contrasts: tuple[Contrast, ...] = ()
-    more_seeds: tuple[tuple[int, Contrast], ...] = ()
-    baselines: pd.DataFrame | None = None
+    plan: Plan | None = None
     problems: tuple[str, ...] = ()
-    declared: tuple[tuple[str, str], ...] = ()
-    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
     recordings: str = ""
 
     @property
@@ -66,17 +55,41 @@ class Gathered:
         """The experiments that have a run."""
         return [result for result in self.experiments if result.runs]
 
-    def contrast_of(self, labels: tuple[str, str]) -> Contrast | None:
-        """The test of a declared contrast; None if one side is not complete."""
-        titles = {each.experiment.label: each.architecture for each in self.experiments}
-        pair = tuple(titles.get(label) for label in labels)
-        tested = (each for each in self.contrasts if tuple(name.rpartition(", ")[0] for name in each.names) == pair)
-        return next(tested, None)
+    @property
+    def declared(self) -> tuple[tuple[str, str], ...]:
+        """The contrasts that the plan declares, by the labels of two architectures each."""
+        return self.plan.contrasts if self.plan else ()
+
+    @cached_property
+    def contrasts(self) -> list[Contrast]:
+        """The declared contrasts, tested with the plan's first seed."""
+        return compare_declared(self.experiments, self.declared, self._seeds[0])
+
+    @cached_property
+    def more_seeds(self) -> dict[int, list[Contrast]]:
+        """The same contrasts with each further seed of the plan, to be shown beside them."""
+        contrasts = {seed: compare_declared(self.experiments, self.declared, seed) for seed in self._seeds[1:]}
+        return {seed: each for seed, each in contrasts.items() if each}
+
+    @property
+    def _seeds(self) -> list[int]:
+        seeds = {each.experiment.seed for each in self.experiments}
+        return sorted(seeds, key=lambda seed: self.plan is not None and seed not in self.plan.seeds)
+
+    @cached_property
+    def baselines(self) -> pd.DataFrame | None:
+        """What needs no network answers to the same clips; None if the dataset notebook has not run."""
+        return self.store.load_baselines(self.dataset)
 
     def trials_of(self, result: ExperimentResult) -> pd.DataFrame:
-        """The trials of an experiment's architecture."""
-        of_model = self.trials.get("model", pd.Series(dtype=object)) == result.experiment.entry.name
-        return self.trials[of_model] if len(self.trials) else self.trials
+        """What an architecture's settings were chosen by, a row for each trial with its ``model`` and ``val_fold``."""
+        return self.trials[self.trials["model"] == result.experiment.entry.name]
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """The trials of all architectures (``trials.csv`` beside the runs); empty if there is none."""
+        file = self.store.runs_dir / "trials.csv"
+        return pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["model", "val_fold"])
 
     def load_recordings(self) -> Dataset | None:
         """The data set itself; None if its recordings are not here, or others are. Nothing is downloaded."""
@@ -107,18 +120,17 @@ def gather(plan: Plan | str = "", runs_dir: Path | str = "", dataset: str | None
     Raises:
         InputError: no fit was found, or the data set's runs are of several contents and its recordings are not there.
     """
-    store = RunStore(runs_dir or DEFAULT_RUNS_DIR)
+    store, problems = RunStore(runs_dir or DEFAULT_RUNS_DIR), list[str]()
     last = last_plan_path(store.runs_dir)
-    if not plan and not last.is_file():
-        return _gather_found(store, dataset)
-    chosen = plan if isinstance(plan, Plan) else load_plan(plan or last, dataset or None)
-    gathered = _gather_plan(chosen, store)
-    if gathered is not None and gathered.results:
-        return gathered
-    if plan:
-        raise InputError(_describe_nothing(chosen, store, gathered))
-    found = _gather_found(store, dataset)
-    return replace(found, problems=(f"no fit of {last} is there", *found.problems))
+    if plan or last.is_file():
+        chosen = plan if isinstance(plan, Plan) else load_plan(plan or last, dataset or None)
+        gathered = _gather_plan(chosen, store)
+        if gathered is not None and gathered.results:
+            return gathered
+        if plan:
+            raise InputError(_describe_nothing(chosen, store, gathered))
+        problems.append(f"no fit of {last} is there")
+    return _gather_found(store, dataset, problems)
 
 
 def describe_findings(gathered: Gathered) -> list[str]:
@@ -126,7 +138,7 @@ def describe_findings(gathered: Gathered) -> list[str]:
     everything = [*gathered.experiments, *gathered.checks, *gathered.ablation]
     found = {run.config.fit_id for result in everything for run in result.runs}
     missing = {config.fit_id for result in everything for config in result.missing}
-    origin = f"plan {gathered.plan}" if gathered.plan else "the experiments found"
+    origin = f"plan {gathered.plan.name}" if gathered.plan else "the experiments found"
     lines = [f"{origin} on {gathered.dataset.name}: {len(found)} of {len(found | missing)} fits are there"]
     lines += [describe_missing(result) for result in everything if result.missing]
     return [*lines, *gathered.problems]
@@ -185,23 +197,13 @@ def _gather_plan(plan: Plan, store: RunStore) -> Gathered | None:
     dataset = identify_dataset(plan.dataset, store)
     if dataset is None:
         return None
-    problems: list[str] = []
+    variants, problems = ablation_experiments(plan, runs_dir=store.runs_dir), list[str]()
+    marks = [change_of(variant) for variant in variants]
     experiments = _read_results(plan.experiments_list(runs_dir=store.runs_dir), dataset, problems)
     checks = _read_results(plan.checks_list(runs_dir=store.runs_dir), dataset, problems)
-    variants = ablation_experiments(plan, runs_dir=store.runs_dir)
-    ablation = _read_results(variants, dataset, problems, [change_of(variant) for variant in variants])
-    first, *others = sorted({each.experiment.seed for each in experiments}, key=lambda seed: seed not in plan.seeds)
-    contrasts = compare_declared(experiments, plan.contrasts, first)
-    more = tuple((seed, each) for seed in others for each in compare_declared(experiments, plan.contrasts, seed))
+    ablation = _read_results(variants, dataset, problems, marks)
     told = tuple(dict.fromkeys(problems))
-    baselines = store.load_baselines(dataset)
-    tested = (tuple(contrasts), more, baselines, told, plan.contrasts, _read_trials(store), plan.dataset)
-    return Gathered(plan.name, dataset, experiments, checks, ablation, *tested)
-
-
-def _read_trials(store: RunStore) -> pd.DataFrame:
-    file = store.runs_dir / TRIALS
-    return pd.read_csv(file) if file.is_file() else pd.DataFrame()
+    return Gathered(store, dataset, experiments, checks, ablation, plan, told, recordings=plan.dataset)
 
 
 def _describe_nothing(plan: Plan, store: RunStore, gathered: Gathered | None) -> str:
@@ -223,7 +225,7 @@ def _describe_nothing(plan: Plan, store: RunStore, gathered: Gathered | None) ->
 # ------------------------------------------------------------------------------------------- run folders without a plan
 
 
-def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
+def _gather_found(store: RunStore, dataset: str | None, problems: list[str]) -> Gathered:
     """The experiments that run folders belong to: of one data set, the one that was trained last unless it is named.
 
     Of fits that differ in their epochs, threads or version of the architecture, only those trained last are shown.
@@ -234,39 +236,28 @@ def _gather_found(store: RunStore, dataset: str | None) -> Gathered:
     if not runs:
         remedy = "train some with `audioclf suite` or a notebook"
         raise InputError(str(errors[0]) if errors else f"{store.runs_dir} holds no finished fit; {remedy}")
-    last = runs[-1].config
-    known = last.known_dataset
-    own = [run for run in runs if run.config.dataset == last.dataset]
-    latest = {_name_of(run): _settings_of(run) for run in own}
-    shown = sorted((run for run in own if _settings_of(run) == latest[_name_of(run)]), key=_name_of)
-    experiments = [_experiment_of(list(group), store, known.folds) for _, group in groupby(shown, key=_name_of)]
-    problems = [
-        f"runs of {name} are there too" for name in sorted({run.config.dataset for run in runs} - {last.dataset})
-    ]
-    if older := len(own) - len(shown):
+    known = runs[-1].config.known_dataset
+    alike: dict[str, list[Run]] = {}  # but for their folds; those trained last come last
+    for run in runs:
+        if run.config.dataset == known.name:
+            key = run.config.model_dump_json(exclude={"train_folds", "val_fold"})
+            alike[key] = [*alike.pop(key, []), run]
+    shown = {_name_of(group[-1]): group for group in alike.values()}
+    others = sorted({run.config.dataset for run in runs} - {known.name})
+    problems += [f"runs of {name} are there too" for name in others]
+    if older := sum(map(len, alike.values())) - sum(map(len, shown.values())):
         problems.append(f"fits of other epochs, threads or versions than the last are not shown: {older}")
     problems += map(str, errors)
-    ((test_fold, _),) = Counter(each.test_fold for each in experiments).most_common(1)
-    on_it, checks = (
-        _read_results([each for each in experiments if (each.test_fold == test_fold) is wanted], known, problems)
-        for wanted in (True, False)
-    )
-    others: dict[str, Any] = {
-        "baselines": store.load_baselines(known),
-        "trials": _read_trials(store),
-        "recordings": dataset or "",
-    }
-    return Gathered("", known, on_it, checks, problems=tuple(dict.fromkeys(problems)), **others)
+    experiments = [_experiment_of(shown[name], store, known.folds) for name in sorted(shown)]
+    test_fold = mode(each.test_fold for each in experiments)
+    on_it = _read_results([each for each in experiments if each.test_fold == test_fold], known, problems)
+    checks = _read_results([each for each in experiments if each.test_fold != test_fold], known, problems)
+    return Gathered(store, known, on_it, checks, problems=tuple(dict.fromkeys(problems)), recordings=dataset or "")
 
 
 def _name_of(run: Run) -> tuple[str, int, int, str]:
     config = run.config
     return config.model_label, config.test_fold, config.seed, config.recipe_settings.model_dump_json()
-
-
-def _settings_of(run: Run) -> dict[str, Any]:
-    """All that determines a fit but its folds."""
-    return run.config.model_dump(exclude={"train_folds", "val_fold"})
 
 
 def _experiment_of(runs: Sequence[Run], store: RunStore, folds: Sequence[int]) -> Experiment:
@@ -275,9 +266,9 @@ def _experiment_of(runs: Sequence[Run], store: RunStore, folds: Sequence[int]) -
     An own architecture is the one in the run folder's ``model.py``, whose code this runs.
     """
     run, config = runs[-1], runs[-1].config
-    model = f"{run.path / MODEL}:{config.model}" if (run.path / MODEL).exists() else config.model
+    model = f"{run.path / MODEL}:{config.model}" if run.is_own else config.model
     settings = config.model_dump(include=set(Experiment.model_fields)) | {"model": model, "runs_dir": store.runs_dir}
     settings["recipe_changes"] = changed_settings(config.recipe_settings, config.recipe, model)
-    split = Experiment(**settings, protocol="split")
     pairs = [(run.config.val_fold, run.config.test_fold) for run in runs]
+    split = Experiment(**settings, protocol="split")
     return split if pairs == split.fold_pairs(folds) else split.changed(protocol="kfold")

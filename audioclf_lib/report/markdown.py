@@ -38,7 +38,7 @@ def write_markdown(
     reports: list[dict[str, Any]] = []
 
     def add_image(mime_type: str, content: str) -> str:
-        name = f"image-{len(files)}{mimetypes.guess_extension(mime_type) or ''}"
+        name = f"report_files/image-{len(files)}{mimetypes.guess_extension(mime_type) or ''}"
         files[name] = content.encode() if mime_type == "image/svg+xml" else base64.b64decode(content)
         return name
 

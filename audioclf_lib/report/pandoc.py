@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,8 @@ def read_markdown(markdown: str) -> list[Node]:
 
 
 def write_blocks(
-    blocks: list[Node], target: str, *options: str, meta: Node = None, folder: Path = Path(), output: str | None = None
-) -> str:
+    blocks: list[Node], target: str, *options: str, meta: Node = None, folder: Path = Path()
+) -> bytes | str:
     """Blocks in the target's language (``typst``, ``html``, ``docx``, ``markdown``).
 
     Args:
@@ -44,24 +44,21 @@ def write_blocks(
         options: further arguments of pandoc.
         meta: metadata for pandoc's template, as pandoc's JSON holds them.
         folder: the one that file names refer to.
-        output: file in it that is written, for a target that is no text; nothing is returned then.
 
     Raises:
         InputError: a formula that pandoc cannot convert.
     """
     # The version of pandoc's document format, not of pandoc; a newer pandoc of the same first number reads it.
     document = json.dumps({"pandoc-api-version": [1, 23, 1], "meta": meta or {}, "blocks": blocks})
-    common = ["--wrap=none", "--fail-if-warnings", "--syntax-highlighting=none"]
-    return _convert(document, "json", target, [*common, *options], folder, output)
+    common = ["--wrap=none", "--fail-if-warnings", "--syntax-highlighting=none", f"--resource-path={folder.resolve()}"]
+    file = folder.resolve() / "report.docx" if target == "docx" else None
+    text = _convert(document, "json", target, [*common, *options], file)
+    return file.read_bytes() if file else text
 
 
-def _convert(
-    text: str, source: str, target: str, options: list[str], folder: Path = Path(), output: str | None = None
-) -> str:
+def _convert(text: str, source: str, target: str, options: list[str], file: Path | None = None) -> str:
     try:
-        return str(
-            pypandoc.convert_text(text, target, source, options, outputfile=output, cworkdir=str(folder.resolve()))
-        )
+        return str(pypandoc.convert_text(text, target, source, options, outputfile=file))
     except RuntimeError as error:
         message = " ".join(str(error).split("conversion:", 1)[-1].replace("[WARNING]", " ").split())
         message = message.split(" Failing because")[0]
@@ -82,16 +79,3 @@ def elements(node: Node) -> Iterator[dict[str, Any]]:
         yield node
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         yield from elements(child)
-
-
-def rewrite(node: Node, replace: Callable[[Node], list[Node]]) -> Node:
-    """A copy of the tree in which each element, from the leaves up, is what ``replace`` gives."""
-    if isinstance(node, dict):
-        return {key: rewrite(child, replace) for key, child in node.items()}
-    if not isinstance(node, list):
-        return node
-    children: list[Node] = []
-    for child in node:
-        new = rewrite(child, replace)
-        children += replace(new) if isinstance(new, dict) and "t" in new else [new]
-    return children

@@ -128,8 +128,6 @@ def show(
         "image/svg+xml": files["svg"].decode(),
         "text/plain": caption,
     }
-    if "pdf" in files:
-        bundle["application/pdf"] = base64.b64encode(files["pdf"]).decode()
     _display(bundle, kind="figure", label=label, caption=caption, width=width, alt=alt)
 
 
@@ -170,7 +168,6 @@ def show_equation(latex: str, label: str = "") -> None:
 def show_title_page(
     *,
     title: str,
-    subtitle: str = "",
     authors: Sequence[str] | str = (),
     roll_numbers: Sequence[str] | str = (),
     submitted_to: str = "",
@@ -184,7 +181,7 @@ def show_title_page(
     """Show what the title page says; the last call in a notebook counts.
 
     Args:
-        title, subtitle, submitted_to, course, date, motto: plain text.
+        title, submitted_to, course, date, motto: plain text.
         authors: names, or one string with semicolons between names.
         roll_numbers: of the authors, in their order, given like them; none or as many as authors.
         abstract: Markdown.
@@ -195,26 +192,18 @@ def show_title_page(
         InputError: a control character in a plain text, or other than one roll number for each author.
     """
     names, numbers = _names(authors), _names(roll_numbers)
-    page: dict[str, Any] = {"title": title, "subtitle": subtitle, "submitted_to": submitted_to, "course": course}
-    page |= {"date": str(date), "motto": motto, "authors": names, "roll_numbers": numbers}
+    page: dict[str, Any] = {"title": title, "submitted_to": submitted_to, "course": course, "date": str(date)}
+    page |= {"motto": motto, "authors": names, "roll_numbers": numbers}
     for name, given in page.items():
         refuse_control_characters(f"the text for {name}", given if isinstance(given, str) else "".join(given))
     if numbers and len(numbers) != len(names):
         raise InputError(f"there are {len(numbers)} roll numbers for {len(names)} authors; give one for each or none")
     people = [f"{name} ({number})" for name, number in zip(names, numbers, strict=True)] if numbers else names
-    lines = [subtitle, ", ".join(people), submitted_to and f"Submitted to {submitted_to}", course, page["date"], motto]
-    paragraphs = [f"**{escape_markdown(title)}**", *map(escape_markdown, [*lines, notice]), _readable(abstract)]
+    lines = [", ".join(people), submitted_to and f"Submitted to {submitted_to}", course, page["date"], motto, notice]
+    paragraphs = [f"**{escape_markdown(title)}**", *map(escape_markdown, lines), _readable(abstract)]
     bundle = {"text/markdown": "\n\n".join(filter(None, paragraphs)), "text/plain": title}
-    _display(
-        bundle,
-        kind="title-page",
-        markdown="",
-        **page,
-        people=people,
-        notice=notice,
-        abstract=abstract,
-        language=language,
-    )
+    page |= {"people": people, "notice": notice, "abstract": abstract, "language": language}
+    _display(bundle, kind="title-page", markdown="", **page)
 
 
 def escape_markdown(text: object) -> str:
@@ -257,20 +246,17 @@ def describe(figure: Figure) -> str:
     """
     panels = []
     for ax in figure.axes:
-        names = [
-            ax.get_title(loc="left") or ax.get_title(),
-            " over ".join(filter(None, [ax.get_ylabel(), ax.get_xlabel()])),
-        ]
+        title, axes = ax.get_title(loc="left") or ax.get_title(), [ax.get_ylabel(), ax.get_xlabel()]
         shapes = [np.asarray(mesh.get_array()).shape for mesh in ax.collections if isinstance(mesh, QuadMesh)]
         grids = [f"heat map of {' by '.join(map(str, shape))} cells" for shape in shapes]
-        lines = {str(line.get_label()): np.atleast_1d(np.asarray(line.get_ydata())) for line in ax.lines}
-        ends = {name: values[[0, -1]] for name, values in lines.items() if name[0] != "_" and len(values) > 1}
-        curves = [f"{name} from {first:.2g} to {last:.2g}" for name, (first, last) in ends.items()]
+        lines = [(str(line.get_label()), np.atleast_1d(np.asarray(line.get_ydata()))) for line in ax.lines]
+        ends = [(name, values[[0, -1]]) for name, values in lines if name[0] != "_" and len(values) > 1]
+        curves = [f"{name} from {first:.2g} to {last:.2g}" for name, (first, last) in ends]
         texts, ticks = ([text.get_text() for text in each] for each in (ax.texts, ax.get_yticklabels()))
         if 2 < len(ticks) <= len(texts) <= len(ticks) + 2:  # a text beside each bar or mark
             texts = [f"{tick} {text}" for tick, text in zip(ticks, texts, strict=False)]
-        shown = texts if len(texts) < 40 else []
-        panels.append(": ".join(filter(None, [names[0], "; ".join(filter(None, [names[1], *grids, *curves, *shown]))])))
+        shown = [" over ".join(filter(None, axes)), *grids, *curves, *(texts if len(texts) < 40 else [])]
+        panels.append(": ".join(filter(None, [title, "; ".join(filter(None, shown))])))
     return ". ".join(dict.fromkeys(filter(None, panels))).replace("\n", " ").replace("\\$", "$")
 
 
@@ -290,7 +276,7 @@ def _render(figure: Figure, kinds: Sequence[str]) -> tuple[dict[str, bytes], flo
         text.set_fontfamily(mpl.rcParams["font.family"])
     with mpl.rc_context(RENDERING):
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)  # which RENDERING makes none at all, so that nothing is laid out again
         box = figure.get_tightbbox().padded(PADDING_INCHES)
         for kind in kinds:
             buffer = BytesIO()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby, takewhile
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from audioclf_lib.models.derivation import LayerDerivation, model_totals, signat
 from audioclf_lib.models.formulas import text_shape
 from audioclf_lib.report.gather import Gathered
 from audioclf_lib.report.show import Markdown, escape_markdown
-from audioclf_lib.report.values import key_result, verdict
+from audioclf_lib.report.values import fits_note, key_result, verdict
 from audioclf_lib.runs.store import Run
 from audioclf_lib.suite.ablation import AS_WRITTEN
 
@@ -48,10 +48,10 @@ def percent(mean: float, std: float = float("nan"), interval: Interval | None = 
     return f"{100 * mean:.1f}{spread}{NBSP}%{between}"
 
 
-def points(difference: float, interval: Interval) -> str:
+def points(contrast: Contrast) -> str:
     """A difference of accuracies: ``+3.2 (-1.0 to 7.5)``, in percentage points."""
-    low, high = (f"{100 * end:.1f}".replace("-", "−") for end in interval)
-    return f"{100 * difference:+.1f}".replace("-", "−") + f" ({low}{NBSP}to{NBSP}{high})"
+    low, high = (100 * end for end in contrast.interval)
+    return f"{100 * contrast.difference:+.1f} ({low:.1f}{NBSP}to{NBSP}{high:.1f})".replace("-", "−")
 
 
 def accuracy_latex(scores: Scores) -> str:
@@ -64,12 +64,9 @@ def accuracy_latex(scores: Scores) -> str:
 
 def describe(scores: Scores) -> str:
     """What a confusion matrix shows, for who cannot see it."""
-    table = scores.confusion_table
-    wrong = table.to_numpy() - np.diag(np.diag(table))
-    true, given = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
-    most = (
-        f"; {table.index[true]} is most often taken for {table.columns[given]} ({wrong.max()})" if wrong.any() else ""
-    )
+    wrong = scores.confusion - np.diag(np.diag(scores.confusion))
+    true, answer = (scores.class_names[place] for place in np.unravel_index(wrong.argmax(), wrong.shape))
+    most = f"; {true} is most often taken for {answer} ({wrong.max()})" if wrong.any() else ""
     return f"Confusion matrix: {scores.n_correct} of {scores.n} {scores.level}s on the diagonal{most}"
 
 
@@ -143,13 +140,15 @@ def attribution() -> str:
     return f"The recordings come from freesound.org, by {', '.join(map(escape_markdown, authors))}."
 
 
-def layers_table(layers: Sequence[LayerDerivation], after: int = 0) -> pd.DataFrame:
+def layers_table(layers: Sequence[LayerDerivation], shown: Sequence[LayerDerivation] = ()) -> pd.DataFrame:
     """Every layer with what it makes of one window, how many parameters it has, and by which formula.
 
     Args:
         layers: of a model.
-        after: how many are left out in front, since another architecture shows them; a row sums them up.
+        shown: those of another architecture; what both have in front is left out, and a row sums it up.
     """
+    same = [signature([one]) == signature([other]) for one, other in zip(layers, shown, strict=False)]
+    after = [*same, False].index(False)
     sums = [(f"first {after} steps", "as above", layers[after - 1].output_shape, layers[:after], "")] if after else []
     blocks = [list(group) for _, group in groupby(layers[after:], key=lambda layer: layer.block)]
     for position, block in enumerate(blocks):
@@ -179,16 +178,6 @@ def describe_totals(layers: Sequence[LayerDerivation]) -> str:
     parts |= {"parameters": totals.parameters_mb, "all": totals.total_mb}
     sizes = ", ".join(f"{name} {size:.2f}{NBSP}MB" for name, size in parts.items())
     return f"Trained are {totals.trainable_parameters:,} of {totals.parameters:,} parameters; memory: {sizes}."
-
-
-def shared_steps(layers: Mapping[str, Sequence[LayerDerivation]]) -> dict[str, int]:
-    """How many of each architecture's first steps are those of the first architecture, which has none itself."""
-    first = next(iter(layers.values()))
-    shared = {}
-    for name, steps in layers.items():
-        same = takewhile(lambda pair: signature(pair[:1]) == signature(pair[1:]), zip(steps, first, strict=False))
-        shared[name] = 0 if steps is first else len(list(same))
-    return shared
 
 
 def _formulas(layer: LayerDerivation) -> str:
@@ -278,39 +267,24 @@ def comparison_table(found: Gathered) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for result in found.experiments:
         if result.experiment.protocol == key.experiment.protocol:
-            ends = result.intervals["clip"]._asdict() if result.runs else {}
+            shown = {"accuracy": result.mean("clip"), **result.intervals["clip"]._asdict()} if result.runs else {}
             name = ", ".join([result.architecture, *result.differences])
-            name += f" ({len(result.runs)} of {len(result.configs)} fits)" if result.missing and result.runs else ""
-            rows.append(
-                {"name": name, "group": "this report", "accuracy": result.mean("clip") if ends else None} | ends
-            )
+            name += f" ({fits_note(result)})" if result.missing and result.runs else ""
+            rows.append({"name": name, "group": "this report"} | shown)
     pairs = [(config.val_fold, config.test_fold) for config in key.configs]
-    for baseline, title in TITLES.items():
-        if found.baselines is not None:
+    if found.baselines is not None:
+        for baseline, title in TITLES.items():
             answers = baseline_answers(found.baselines, baseline, pairs)
-            right = answers["right"].to_numpy()
-            ends = bootstrap_interval(right, answers["source"].tolist())._asdict()
-            rows.append({"name": title, "group": "baselines", "accuracy": right.mean()} | ends)
+            ends = bootstrap_interval(answers["right"].to_numpy(), answers["source"].tolist())._asdict()
+            rows.append({"name": title, "group": "baselines", "accuracy": answers["right"].mean()} | ends)
     if found.dataset.name == ORIGINAL_DATASET:
         stated = pd.read_csv(ORIGINAL, index_col="experiment").loc["cnn-kfold", "accuracy"]
-        rows.append({"name": "CNN of the original report (windows)", "group": "stated by others", "accuracy": stated})
-        works = literature_table()
-        shown = (works["Model"] + ", " + works["Work"]).tolist()
-        rows += [
-            {"name": name, "group": "stated by others", "accuracy": accuracy}
-            for name, accuracy in zip(shown, works["Clips"], strict=True)
-        ]
+        works = pd.read_csv(LITERATURE)
+        cited = works["key"].str.replace(r"(\D+)(\d+).*", lambda key: f"{key[1].capitalize()} {key[2]}", regex=True)
+        accuracies = {"CNN of the original report (windows)": stated}
+        accuracies |= dict(zip(works["what"] + ", " + cited, works["accuracy"], strict=True))
+        rows += [{"name": name, "group": "stated by others", "accuracy": each} for name, each in accuracies.items()]
     return pd.DataFrame(rows, columns=["name", "group", "accuracy", "low", "high"]).astype({"accuracy": float})
-
-
-def literature_table() -> pd.DataFrame:
-    """Clip accuracies on ESC-10 that other works state, with the reference and what to know of the protocol."""
-    table = pd.read_csv(LITERATURE, keep_default_na=False)
-    remarks = table["protocol"].where(table["remark"] == "", table["protocol"] + "; " + table["remark"])
-    works = (
-        table["key"].str.extract(r"^([a-z]+)(\d{4})").apply(lambda work: f"{work[0].capitalize()} {work[1]}", axis=1)
-    )
-    return pd.DataFrame({"Model": table["what"], "Clips": table["accuracy"], "Work": works, "Remark": remarks})
 
 
 def contrasts_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
@@ -319,7 +293,7 @@ def contrasts_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
         {
             "First": contrast.names[0],
             "Second": contrast.names[1],
-            "Difference": points(contrast.difference, contrast.interval),
+            "Difference": points(contrast),
             "p": p_value(contrast.p),
             "p (Holm)": p_value(contrast.p_holm),
             "Only one right": f"{contrast.only[0]}{NBSP}:{NBSP}{contrast.only[1]}",
@@ -330,13 +304,10 @@ def contrasts_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:
     )
 
 
-def more_seeds_table(contrasts: Sequence[tuple[int, Contrast]]) -> pd.DataFrame:
+def more_seeds_table(contrasts: Mapping[int, Sequence[Contrast]]) -> pd.DataFrame:
     """The declared contrasts with other seeds: the difference with its interval; they are not tested again."""
-    return pd.DataFrame(
-        {"Seed": seed, "First": names[0], "Second": names[1], "Difference": points(each.difference, each.interval)}
-        for seed, each in contrasts
-        for names in [each.names]
-    )
+    seeds = [contrasts_table(each).assign(Seed=seed) for seed, each in contrasts.items()]
+    return pd.concat(seeds, ignore_index=True)[["Seed", "First", "Second", "Difference"]]
 
 
 def silence_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
@@ -362,29 +333,24 @@ def ablation_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:
         and, of several seeds, *Against as written*: ``higher`` or ``lower`` if all seeds agree on it, else ``seeds
         differ``.
     """
-    by_change: dict[tuple[str, str], dict[int, ExperimentResult]] = {}
-    for result in results:
-        by_change.setdefault((result.architecture, result.mark), {})[result.experiment.seed] = result
-    seeds = sorted({seed for of_seed in by_change.values() for seed in of_seed})
-    rows = []
-    for (architecture, change), of_seed in by_change.items():
-        runs = [run for result in of_seed.values() for run in result.runs]
-        row: dict[str, Any] = {"Architecture": architecture, "Change": change}
-        for split in ("train", "validation"):
-            accuracies = [run.metrics["scores"][split]["clip"]["accuracy"] for run in runs]
-            row[SPLIT_TITLES[split]] = np.mean(accuracies) if runs else None
-        written = by_change.get((architecture, AS_WRITTEN), {})
-        gains = []
-        for seed in seeds:
-            there = [each[seed] for each in (of_seed, written) if seed in each and each[seed].runs]
-            row[f"Test, seed {seed}"] = percent(of_seed[seed].mean("clip")) if of_seed.get(seed) in there else "missing"
-            if len(there) == 2:
-                gains.append(there[0].mean("clip") - there[1].mean("clip"))
-        if len(seeds) > 1:
-            agreed = "higher" if min(gains, default=0) > 0 else "lower" if max(gains, default=0) < 0 else "seeds differ"
-            row["Against as written"] = None if change == AS_WRITTEN or len(gains) < len(seeds) else agreed
-        rows.append(row)
-    return pd.DataFrame(rows)
+    keys, splits = ["Architecture", "Change"], ["train", "validation", "test"]
+    scores = pd.DataFrame(
+        {"Architecture": result.architecture, "Change": result.mark, "Seed": result.experiment.seed}
+        | {split: run.metrics["scores"][split]["clip"]["accuracy"] for run in result.runs for split in splits}
+        for result in results
+    ).reindex(columns=[*keys, "Seed", *splits])
+    table = scores.groupby(keys, sort=False)[splits[:2]].mean().rename(columns=SPLIT_TITLES)
+    tests = scores.pivot(index=keys, columns="Seed", values="test").reindex(table.index).astype(float)
+    for seed in tests:
+        table[f"Test, seed {seed}"] = tests[seed].map(percent, na_action="ignore").fillna("missing")
+    if len(tests.columns) > 1:
+        changes = table.index.get_level_values("Change")
+        written = tests[changes == AS_WRITTEN].droplevel("Change").reindex(table.index.get_level_values("Architecture"))
+        gains = tests - written.to_numpy()
+        agreed = np.where(gains.gt(0).all(axis=1), "higher", np.where(gains.lt(0).all(axis=1), "lower", "seeds differ"))
+        known = gains.notna().all(axis=1) & (changes != AS_WRITTEN)
+        table["Against as written"] = pd.Series(agreed, table.index, dtype=object).where(known, None)
+    return table.reset_index()
 
 
 def original_table(results: Sequence[ExperimentResult]) -> pd.DataFrame:

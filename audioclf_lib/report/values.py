@@ -57,13 +57,19 @@ def report_values(found: Gathered) -> dict[str, Value]:
     values = dict(data_values(found.results[0].best)) | dict(_of_all(found))
     for result in found.experiments:
         values |= _of_experiment(result)
-    for label, each in {result.experiment.label: result for result in found.experiments}.items():
+    of_label = {result.experiment.label: result for result in found.experiments}
+    for label, each in of_label.items():
         values[_call("parameters", label)] = Value(each.n_parameters, ",")
         values[_call("trials", label)] = Value(len(found.trials_of(each)), ",")
-    for name, protocol, clips in _baselines(found):
-        values[_call("accuracy", name, protocol, "clip")] = clips
-    for labels in found.declared:
-        values |= _of_contrast(labels, found.contrast_of(labels))
+    if found.baselines is not None:
+        for result, name in product(found.results, TITLES):
+            pairs = [(config.val_fold, config.test_fold) for config in result.configs]
+            right = baseline_answers(found.baselines, name, pairs)["right"].mean()
+            values[_call("accuracy", name, protocol_of(result), "clip")] = Value(float(right), SHARE)
+    tested = {tuple(map(_without_protocol, contrast.names)): contrast for contrast in found.contrasts}
+    for one, other in found.declared:
+        titles = (of_label[label].architecture if label in of_label else "" for label in (one, other))
+        values |= _of_contrast((one, other), tested.get(tuple(titles)))
     return values
 
 
@@ -108,17 +114,20 @@ def _of_all(found: Gathered) -> Iterator[tuple[str, Value]]:
     best, runs = key_result(results), {run.config.fit_id: run for result in results for run in result.runs}
     scores = best.scores("clip")
     low, high = best.intervals["clip"]
+    epochs = " or ".join(map(str, sorted({result.experiment.epochs for result in results})))
+    counts = {"experiment": str(len(results)), "fit": str(len(runs)), "epoch": epochs}
+    shown = [f"{count} {what}{'s' * (count != '1')}" for what, count in counts.items()]
     yield "n_experiments", Value(len(results))
     yield "n_fits", Value(len(runs))
-    yield "epochs", Value(" or ".join(map(str, sorted({result.experiment.epochs for result in results}))))
+    yield "epochs", Value(epochs)
+    yield "extent", Value("{} with {} of {}".format(*shown))
     yield "n_classes", Value(len(best.class_names))
     yield "n_test_clips", Value(scores.n, ",")
-    yield "clip_share", Value(1 / scores.n, SHARE)
     yield "chance", Value(scores.chance, SHARE)
     yield "best", Value(best.title)
-    yield "best_accuracy", Value(best.mean("clip"), SHARE, _note(best))
-    yield from {"best_low": Value(low, SHARE), "best_high": Value(high, SHARE)}.items()
-    yield "best_windows", Value(best.mean("window"), SHARE)
+    yield "best_accuracy", Value(best.mean("clip"), SHARE, fits_note(best))
+    yield "best_low", Value(low, SHARE)
+    yield "best_high", Value(high, SHARE)
     for split in SPLITS:
         clean = [run.metrics["scores"][split]["clip"]["accuracy"] for run in runs.values()]
         yield f"mean_{split}", Value(float(np.mean(clean)), SHARE)
@@ -135,47 +144,40 @@ def _of_experiment(result: ExperimentResult) -> dict[str, Value]:
         for name, score in names.items():
             number = result.mean(level, score) if interval else None
             spec = ".2f" if name in ("f1", "auc") else SHARE
-            values[_call(name, *key, level)] = Value(number, spec, _note(result))
+            values[_call(name, *key, level)] = Value(number, spec, fits_note(result))
         for name, end in zip(("low", "high"), interval or (None, None), strict=True):
             values[_call(name, *key, level)] = Value(end, SHARE)
         for split in ("train", "validation"):
             shares = [run.metrics["scores"][split][level]["accuracy"] for run in result.runs]
             mean = float(np.mean(shares)) if shares else None
-            values[_call("accuracy", *key, level, split)] = Value(mean, SHARE, _note(result))
+            values[_call("accuracy", *key, level, split)] = Value(mean, SHARE, fits_note(result))
     return values
 
 
 def _of_contrast(labels: tuple[str, str], contrast: Contrast | None) -> dict[str, Value]:
     """Of a declared contrast; differences are in percentage points, the first less the second."""
-    numbers: dict[str, float | str | None] = dict.fromkeys(("difference", "difference_low", "difference_high"))
-    numbers |= dict.fromkeys(("p", "detectable", "verdict"))
+    specs = {"difference": "+.1f", "difference_low": ".1f", "difference_high": ".1f", "detectable": ".1f"}
+    specs |= {"p": "", "verdict": ""}
+    numbers: dict[str, float | str] = {}
     if contrast is not None:
-        ends = (100 * end for end in (contrast.difference, *contrast.interval))
-        numbers = dict(zip(numbers, ends, strict=False))
-        numbers |= {"p": p_value(contrast.p_holm), "detectable": 100 * contrast.detectable}
-        numbers["verdict"] = verdict(contrast)
-    specs = {"difference": "+.1f", "p": "", "verdict": ""}
-    return {_call(name, *labels): Value(number, specs.get(name, ".1f")) for name, number in numbers.items()}
+        points = (100 * each for each in (contrast.difference, *contrast.interval, contrast.detectable))
+        numbers = dict(zip(specs, points, strict=False)) | {"p": p_value(contrast.p_holm), "verdict": verdict(contrast)}
+    return {_call(name, *labels): Value(numbers.get(name), spec) for name, spec in specs.items()}
 
 
 def verdict(contrast: Contrast) -> str:
     """What a contrast's test says, in words."""
-    first, second = (name.rpartition(", ")[0] or name for name in contrast.names)  # without the protocol
     if contrast.is_real:
-        return f"{first if contrast.difference > 0 else second} is better"
+        return f"{_without_protocol(contrast.names[int(contrast.difference < 0)])} is better"
     if np.isnan(contrast.detectable):
         return "no difference found; too few disagree for any"
     return f"no difference found; {100 * contrast.detectable:.1f} points would have been"
 
 
-def _note(result: ExperimentResult) -> str:
+def fits_note(result: ExperimentResult) -> str:
+    """``3 of 5 fits`` of an incomplete experiment, else nothing."""
     return f"{len(result.runs)} of {len(result.configs)} fits" if result.missing else ""
 
 
-def _baselines(found: Gathered) -> Iterator[tuple[str, str, Value]]:
-    if found.baselines is None:
-        return
-    for result, name in product(found.results, TITLES):
-        pairs = [(config.val_fold, config.test_fold) for config in result.configs]
-        right = baseline_answers(found.baselines, name, pairs)["right"]
-        yield name, protocol_of(result), Value(float(right.mean()), SHARE)
+def _without_protocol(name: str) -> str:
+    return name.rpartition(", ")[0] or name

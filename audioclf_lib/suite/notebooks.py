@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -134,6 +135,7 @@ def run_notebook(
     parameters: Mapping[str, Any],
     *,
     on_wait: Callable[[str], None] = lambda who: None,
+    save_cells: bool = True,
 ) -> Path:
     """Execute a notebook with papermill.
 
@@ -143,6 +145,7 @@ def run_notebook(
         parameters: for its cell tagged ``parameters``.
         on_wait: told who else is running a notebook to ``output``. If that is the same notebook with the same
             parameters, this call is done when the other is.
+        save_cells: write the notebook after each cell and not only at its end, which takes long if it has many figures.
 
     Returns:
         ``output``.
@@ -173,7 +176,7 @@ def run_notebook(
         if holders and output.exists() and _has_parameters(output, parameters) and is_made_from(notebook, output):
             return output
         with _recorded(output, sum_of(notebook.read_bytes())):
-            _execute(notebook, part_path(output), parameters, progress_path(output))
+            _execute(notebook, part_path(output), parameters, progress_path(output), save_cells)
             os.replace(part_path(output), output)
             failed_path(output).unlink(missing_ok=True)
     return output
@@ -185,13 +188,14 @@ def _has_parameters(output: Path, parameters: Mapping[str, Any]) -> bool:
     return bool(executed.get("parameters") == json.loads(json.dumps(dict(parameters))))
 
 
-def _execute(notebook: Path, output: Path, parameters: Mapping[str, Any], progress: Path) -> None:
+def _execute(notebook: Path, output: Path, parameters: Mapping[str, Any], progress: Path, save_cells: bool) -> None:
     import papermill
     from traitlets.config import Config
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # its own reader overlooks parameters, and warns of them
     # Not TMPDIR, which may be deep: the path of a Unix socket has at most 107 characters. The folder has mode 0700.
     place = "/tmp" if hasattr(socket, "AF_UNIX") else None  # Windows has no such sockets and keeps TCP
+    shutil.copyfile(notebook, output)  # what is kept if the kernel dies before anything is saved
     with tempfile.TemporaryDirectory(prefix="audioclf-", dir=place, ignore_cleanup_errors=True) as sockets:
         kernel = {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"} if place else {}
         try:
@@ -202,6 +206,7 @@ def _execute(notebook: Path, output: Path, parameters: Mapping[str, Any], progre
                 kernel_name="python3",
                 language="python",
                 progress_bar=False,
+                request_save_on_cell_execute=save_cells,
                 kernel_manager_class=_own_kernel({PROGRESS_FILE: str(progress)}),
                 config=Config(KernelManager=kernel),
             )

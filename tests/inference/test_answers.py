@@ -182,7 +182,7 @@ def test_fits_of_an_experiment_vote_with_the_mean_of_their_probabilities(store: 
     ("given", "words"),
     [
         ([], ["nothing to listen to"]),
-        (np.zeros((500, 2)), ["2 samples", "mean(axis=1)"]),
+        (np.zeros((500, 2)), ["(2,)", "mean(axis=1)"]),
         (np.zeros((2, 2, 500)), ["(2, 500)", "(n_clips, n_samples)"]),
         (np.zeros(500, dtype=np.uint8), ["uint8"]),
         (np.array([np.nan] * 500), ["NaN"]),

@@ -15,7 +15,7 @@ from tiny import make_fit
 
 from audioclf_lib import predict
 from audioclf_lib.data import Dataset
-from audioclf_lib.report import model_card
+from audioclf_lib.report.card import model_card
 from audioclf_lib.runs import Run, RunStore
 
 

@@ -12,7 +12,7 @@ from synthetic import DEMO, write_run
 from audioclf_lib.config import Experiment
 from audioclf_lib.metrics import evaluate
 from audioclf_lib.metrics.results import ExperimentResult
-from audioclf_lib.report import model_card
+from audioclf_lib.report.card import model_card
 from audioclf_lib.report.tables import percent
 from audioclf_lib.runs import Run, RunStore
 

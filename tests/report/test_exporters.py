@@ -123,7 +123,7 @@ def full_notebook(figures_dir: Path) -> NotebookNode:
         return executed_cell(lambda: show(shown[name], caption=caption, label=f"tbl:{name}", **options))
 
     stream = [new_output("stream", name="stderr", text="100%|####| STREAM_TRACE")]
-    front_matter = {"subtitle": HOSTILE[3], "authors": ["Ada Lovelace", HOSTILE[0]], "course": HOSTILE[2]}
+    front_matter = {"motto": HOSTILE[3], "authors": ["Ada Lovelace", HOSTILE[0]], "course": HOSTILE[2]}
     front_matter |= {"date": "23 November 2025", "notice": NOTICE, "abstract": "See [@tbl:layers], **really**."}
     return new_notebook(
         cells=[
@@ -393,6 +393,11 @@ def test_html_is_never_wider_than_the_window(html: str, width: int, tmp_path: Pa
         line = page.evaluate("parseFloat(getComputedStyle(document.body).fontSize)")
         fraction = page.evaluate("document.querySelector('.equation mfrac').getBoundingClientRect().height")
         assert fraction > 1.4 * line, "numerator above denominator"
+        figure = page.locator("figure img").first
+        before = figure.bounding_box()["width"]
+        figure.click()
+        assert figure.bounding_box()["width"] > 1.3 * before, "a tap shows it larger"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
         browser.close()
 
 

@@ -62,7 +62,7 @@ def test_exactly_the_plans_fits_in_its_order(store: RunStore) -> None:
     assert fit_ids(found.experiments) == planned(PLAN)
     assert [len(result.runs) for result in found.experiments] == [4, 1, 4]
     assert all(result.is_complete for result in found.experiments)
-    assert (found.plan, found.dataset.fingerprint, found.problems) == ("small", DEMO.fingerprint, ())
+    assert (found.plan, found.dataset.fingerprint, found.problems) == (PLAN, DEMO.fingerprint, ())
 
 
 def test_the_split_is_the_kfold_fit_that_validates_on_the_next_fold(store: RunStore) -> None:

@@ -64,6 +64,12 @@ def test_a_contrast_is_told_with_its_test(tmp_path: Path) -> None:
     assert values['verdict("cnn", "transformer-h1")'].content
 
 
+def test_one_fit_of_one_experiment_is_no_plural(tmp_path: Path) -> None:
+    plan = Plan(name="one", epochs=1, experiments=({"model": "cnn", "protocol": "split"},))
+    write_runs(RunStore(tmp_path), plan)
+    assert report_values(gather(plan, tmp_path))["extent"].write() == "1 experiment with 1 fit of 1 epoch"
+
+
 def test_data_are_counted(found: Gathered) -> None:
     values = report_values(found)
     sizes = [values[name].content for name in ("n_clips", "n_folds", "n_windows", "n_samples")]
