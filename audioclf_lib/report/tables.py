@@ -64,12 +64,9 @@ def accuracy_latex(scores: Scores) -> str:
 
 def describe(scores: Scores) -> str:
     """What a confusion matrix shows, for who cannot see it."""
-    table = scores.confusion_table
-    wrong = table.to_numpy() - np.diag(np.diag(table))
-    true, given = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
-    most = (
-        f"; {table.index[true]} is most often taken for {table.columns[given]} ({wrong.max()})" if wrong.any() else ""
-    )
+    wrong = scores.confusion - np.diag(np.diag(scores.confusion))
+    true, given = (scores.class_names[label] for label in np.unravel_index(wrong.argmax(), wrong.shape))
+    most = f"; {true} is most often taken for {given} ({wrong.max()})" if wrong.any() else ""
     return f"Confusion matrix: {scores.n_correct} of {scores.n} {scores.level}s on the diagonal{most}"
 
 
