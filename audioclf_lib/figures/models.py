@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from audioclf_lib.models.derivation import LayerDerivation
 
 BOXES_PER_ROW = 10  # of an architecture
-GAP, ROW_HEIGHT = 1.2, 4.2  # between boxes and rows, in the units of the drawing
+GAP, ROW_HEIGHT = 1.2, 5.0  # between boxes and rows, in the units of the drawing
 
 
 def plot_attention(
@@ -111,7 +111,7 @@ def plot_architecture(
     """
     steps = [("", layers[0].input_shape), *architecture_steps(layers)]
     n_rows = math.ceil(len(steps) / BOXES_PER_ROW)
-    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 1.5 * n_rows))
+    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 1.75 * n_rows - 0.25))
     right, widest = 0.0, 0.0
     for number, (name, shape) in enumerate(steps):
         row, column = divmod(number, BOXES_PER_ROW)

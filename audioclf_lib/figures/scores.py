@@ -162,6 +162,7 @@ def plot_reliability(
     strip = ax.inset_axes((0, 1.03, 1, 0.22))
     strip.bar(centres, counts, width=width, color="#b5b5b5")
     strip.set(xlim=(0, 1), ylim=(0, 1.6 * counts.max()), xticks=(), yticks=())
+    strip.spines["left"].set_visible(False)
     centre = float(centres.iloc[int(counts.argmax())])
     strip.text(centre, 1.08 * counts.max(), f"{counts.max():,}", ha="center", size=style.SMALL)
     return ax
