@@ -67,11 +67,8 @@ def plot_variants(
     for title, variants in histories.items():
         drawn = {name: variants.get(name, pd.DataFrame()) for name in names}  # each keeps its look
         rows.append((f"{style.literal(title)}\nwindow accuracy", "accuracy", drawn))
-    panels = draw_splits(rows, size, legend=True, mean=False, **kwargs)
-    highest = max(ax.dataLim.ymax for ax in panels.flat)
-    for ax in panels.flat:
-        ax.set_ylim(0, 1.05 * highest)
-        plt.setp([line for line in ax.lines if line.get_label() == names[0]], color=style.INK, linewidth=1.8, zorder=3)
+    panels = draw_splits(rows, size, legend=True, mean=False, leading=names[0], **kwargs)
+    plt.setp(panels.ravel().tolist(), ylim=(0, 1.05 * max(ax.dataLim.ymax for ax in panels.flat)))
     return panels
 
 
@@ -106,6 +103,7 @@ def draw_curves(
     chosen_epochs: Mapping[str, int] | None = None,
     chance: float | None = None,
     mean: bool = True,
+    leading: str = "",
     **kwargs: Any,
 ) -> None:
     """One curve per fit and, for several fits, their mean over the epochs that all of them have.
@@ -115,6 +113,7 @@ def draw_curves(
         chosen_epochs: label of a fit -> the epoch whose weights were kept, marked by a dot.
         chance: accuracy of guessing, drawn as a line; for the loss, the line is at -ln(chance).
         mean: draw the mean.
+        leading: label of a curve that is drawn thick and dark.
         kwargs: of :meth:`matplotlib.axes.Axes.plot`, for the fits' curves.
     """
     column = f"{split}_{metric}"
@@ -124,6 +123,8 @@ def draw_curves(
             continue
         curve = history.set_index("epoch")[column].dropna()
         look |= {"marker": "o" if len(curve) == 1 else None, "alpha": 0.8}  # one epoch is a dot
+        if label == leading:
+            look |= {"color": style.INK, "linewidth": 1.8, "alpha": 1, "zorder": 3}
         ax.plot(curve, **look | {"label": style.literal(label)} | kwargs)
         epoch = (chosen_epochs or {}).get(label, 0)  # 0: none, they count from 1
         if epoch in curve.index:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from audioclf_lib import figures
 from audioclf_lib.figures.curves import draw_curves
+from audioclf_lib.figures.style import INK
 
 
 def curves(*given: object, **options: object) -> Axes:
@@ -117,3 +118,10 @@ def test_a_variant_keeps_its_look_whether_or_not_others_are_there():
     before, after = (next(line for line in ax.lines if line.get_label() == "all") for ax in (whole, part))
     assert (before.get_color(), before.get_linestyle()) == (after.get_color(), after.get_linestyle())
     assert [text.get_text() for text in part.figure.legends[0].get_texts()] == ["all"]
+
+
+def test_the_first_variant_is_dark_and_thick_in_the_panels_and_in_the_legend():
+    panels = figures.plot_variants({"CNN": {name: history(3) for name in VARIANTS}}, names=VARIANTS)
+    (legend,) = panels[0, 0].figure.legends
+    for line in (*(ax.lines[0] for ax in panels.flat), legend.get_lines()[0]):
+        assert (line.get_color(), line.get_linewidth()) == (INK, 1.8)
