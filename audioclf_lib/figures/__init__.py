@@ -14,7 +14,6 @@ maps are meshes, not images), so that PDF and SVG stay sharp, and can be read in
 from audioclf_lib.figures.answers import plot_answers as plot_answers
 from audioclf_lib.figures.answers import plot_clip_map as plot_clip_map
 from audioclf_lib.figures.answers import plot_occlusion as plot_occlusion
-from audioclf_lib.figures.curves import plot_learning_curve as plot_learning_curve
 from audioclf_lib.figures.curves import plot_learning_curves as plot_learning_curves
 from audioclf_lib.figures.curves import plot_variants as plot_variants
 from audioclf_lib.figures.errors import plot_hard_clips as plot_hard_clips
@@ -28,7 +27,6 @@ from audioclf_lib.figures.scores import plot_confusion as plot_confusion
 from audioclf_lib.figures.scores import plot_confusion_with_f1 as plot_confusion_with_f1
 from audioclf_lib.figures.scores import plot_f1_bars as plot_f1_bars
 from audioclf_lib.figures.scores import plot_reliability as plot_reliability
-from audioclf_lib.figures.scores import plot_roc as plot_roc
 from audioclf_lib.figures.scores import plot_roc_panels as plot_roc_panels
 from audioclf_lib.figures.sounds import plot_classes as plot_classes
 from audioclf_lib.figures.sounds import plot_clips as plot_clips

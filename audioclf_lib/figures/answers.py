@@ -27,13 +27,11 @@ def plot_answers(
     ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 0.6 + 0.15 * len(names)))
     starts, hop = probabilities.index.to_numpy(dtype=float), HOP_SIZE / SAMPLE_RATE
     edges = np.append(starts, starts[-1] + hop) + (WINDOW_SIZE / SAMPLE_RATE - hop) / 2
-    look = style.Look(cmap="Blues", vmin=0, vmax=1) | kwargs
-    mesh = ax.pcolormesh(edges, np.arange(len(names) + 1), probabilities.to_numpy(dtype=float).T, **look)
-    style.draw_colour_bar(ax, mesh, "probability")
-    ax.set_yticks(np.arange(len(names)) + 0.5, names)
-    ax.tick_params(axis="y", length=0)
-    ax.set(xlim=(0, starts[-1] + WINDOW_SIZE / SAMPLE_RATE), ylim=(len(names), 0), xlabel="time (s)")
-    ax.grid(False)
+    look = style.Look(vmin=0, vmax=1) | kwargs
+    values = probabilities.to_numpy(dtype=float).T
+    style.draw_mesh(ax, edges, np.arange(len(names) + 1) - 0.5, values, "probability", **look)
+    style.name_rows(ax, names)
+    ax.set(xlim=(0, starts[-1] + WINDOW_SIZE / SAMPLE_RATE), xlabel="time (s)")
     return ax
 
 
@@ -51,11 +49,9 @@ def plot_occlusion(
     hertz, times = ([*each.left, each.right[-1]] for each in axes)
     most = max(float(falls.abs().max().max()), 0.01)
     look = style.Look(cmap="RdBu_r", vmin=-most, vmax=most) | kwargs
-    mesh = ax.pcolormesh(times, np.arange(len(hertz)), falls.to_numpy(), **look)
-    style.draw_colour_bar(ax, mesh, "fall")
+    style.draw_mesh(ax, times, range(len(hertz)), falls, "fall", **look)
     ax.set_yticks(range(len(hertz)), [f"{edge:,.0f}" for edge in hertz])
     ax.set(xlim=(0, times[-1]), xlabel="time (s)", ylabel="frequency (Hz)")
-    ax.grid(False)
     return ax
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from audioclf_lib._support.errors import InputError
 from audioclf_lib.data import Dataset
 from audioclf_lib.figures import style
 from audioclf_lib.figures.sounds import plot_clips
 
 COLUMNS = 3  # clips side by side
-TITLE_WIDTH = 32  # characters in a line of a clip's title
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -32,49 +28,30 @@ def plot_hard_clips(
         data: the data set that the fits were trained on; its ``clip_ids`` and ``waveforms`` are read.
         hard: the clips to draw, three in a row: index clip_id, columns ``class``, ``wrong_answer``, ``fits`` and
             ``right`` (:func:`audioclf_lib.metrics.errors.hard_clips`). ``hard.drop_duplicates("source")`` leaves one
-            clip of each recording. Without rows the figure says that there is none.
+            clip of each recording.
         kwargs: of :func:`audioclf_lib.figures.plot_mel_spectrogram`, such as ``n_mels`` and ``cmap``.
 
     Returns:
         (clips, 2) axes, of the waveform and of the spectrogram.
-
-    Raises:
-        InputError: a clip that the data set does not have.
     """
-    if unknown := [clip for clip in hard.index if clip not in data.clip_ids]:
-        raise InputError(
-            f"data set {data.name!r} has no clip {unknown[0]!r}; give the data set that the fits were trained on"
-        )
-    if hard.empty:
-        ax = style.new_axes(None, figsize or (style.TEXT_WIDTH, 0.6))
-        ax.text(0.5, 0.5, "no clip is wrong in most fits", ha="center", va="center", color=style.GREY)
-        ax.set_axis_off()
-        return np.empty((0, 2), dtype=object)
-    clips = [data.clip_ids.index(clip) for clip in hard.index]
-    titles = [
-        _title(row, float(np.abs(data.waveforms[clip]).max()))
-        for row, clip in zip(hard.to_dict("records"), clips, strict=True)
-    ]
+    clips, titles = [data.clip_ids.index(clip) for clip in hard.index], []
+    for clip, what in zip(clips, hard.to_dict("records"), strict=True):
+        counts = f"{round(what['right'] * what['fits'])} of {what['fits']} fits right"
+        names = f"{style.on_axis(what['class'])}\n→ {style.on_axis(what['wrong_answer'])}"
+        titles.append(f"{names}\n{counts}, peak {np.abs(data.waveforms[clip]).max():.2g}")
     return plot_clips(data, clips, titles, columns=COLUMNS, figsize=figsize, **kwargs)
 
 
-def _title(clip: dict[Hashable, Any], peak: float) -> str:
-    counts = f"{round(clip['right'] * clip['fits'])} of {clip['fits']} fits right, peak {peak:.2g}"
-    lines = (str(clip["class"]), f"→ {clip['wrong_answer']}", counts)
-    return "\n".join(textwrap.fill(style.literal(line), TITLE_WIDTH, subsequent_indent="  ") for line in lines)
-
-
 def plot_recall_by_class(
-    table: pd.DataFrame, *, ax: Axes | None = None, figsize: style.Size | None = None, **kwargs: Any
+    recalls: pd.DataFrame, *, ax: Axes | None = None, figsize: style.Size | None = None, **kwargs: Any
 ) -> Axes:
     """Recall of every class: a mark per architecture, and a line from the worst to the best of them.
 
     Args:
-        table: index class names, a column per architecture (NaN: no clip of the class), and ``difference``, which is
-            not drawn (:func:`audioclf_lib.metrics.errors.recall_by_class`); the classes are drawn in its order.
+        recalls: index class names, a column per architecture (NaN: no clip of the class), as of
+            :func:`audioclf_lib.metrics.errors.recall_by_class`; the classes are drawn in its order.
         kwargs: of :meth:`matplotlib.axes.Axes.plot`, for the marks.
     """
-    recalls = table.drop(columns="difference", errors="ignore")
     many, rows, n = len(recalls) > style.MANY_CLASSES, np.arange(len(recalls)), recalls.shape[1]
     ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 0.9 + (0.14 if many else 0.1 + 0.06 * n) * len(recalls)))
     ax.hlines(rows, recalls.min(axis=1), recalls.max(axis=1), color=style.GREY, linewidth=0.8, zorder=1.5)
@@ -83,9 +60,8 @@ def plot_recall_by_class(
         look = style.Look(marker=marker, linestyle="", color=f"C{number}", markersize=2.6 if many else 3.8)
         look |= {"markeredgecolor": style.INK, "markeredgewidth": 0.6, "clip_on": False}
         ax.plot(values, rows + 0.7 * ((number + 0.5) / n - 0.5), label=style.literal(str(name)), **look | kwargs)
-    ax.set_yticks(rows, [style.on_axis(str(name)) for name in recalls.index], fontsize=style.SMALL)
-    ax.tick_params(axis="y", length=0)
-    ax.set(xlim=(0, 1), ylim=(len(recalls) - 0.4, -0.6), xlabel="recall (clips)")
+    style.name_rows(ax, [style.on_axis(name) for name in recalls.index])
+    ax.set(xlim=(0, 1), xlabel="recall (clips)")
     style.show_percent(ax.xaxis)
     longest = max(map(len, map(str, recalls)), default=0)
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=max(1, 120 // (longest + 8)), handletextpad=0.2)

@@ -69,10 +69,7 @@ def describe_missing_letters(letters: str) -> str:
     )
 
 
-def use_face() -> None:
-    """Let matplotlib take the typeface for all text."""
-    mpl.rcParams["font.family"] = [FACE]
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a weight that a font lacks is no news
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a weight that a font lacks is no news
 
 
 @cache

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import FancyBboxPatch
 
 from audioclf_lib.figures import style
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from audioclf_lib.models.derivation import LayerDerivation
 
 BOXES_PER_ROW = 10  # of an architecture
-GAP, ROW_HEIGHT = 1.2, 4.2  # between boxes and rows, in the units of the drawing
+GAP, ROW_HEIGHT = 1.2, 5.0  # between boxes and rows, in the units of the drawing
 
 
 def plot_attention(
@@ -41,11 +42,10 @@ def plot_attention(
         names = [f"layer {layer + 1}, head {name}" for layer in range(layers[0]) for name in names]
     ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 1.0 + 0.25 * len(names)))
     table = pd.DataFrame(values.reshape(-1, tokens), names, ["CLS", *map(str, range(1, tokens))])
-    sns.heatmap(table, xticklabels=8, ax=ax, **{"cbar": False, "cmap": "Blues", "vmin": 0} | kwargs)
+    sns.heatmap(table, xticklabels=8, ax=ax, **style.Look(cbar=False, cmap="Blues", vmin=0) | kwargs)
     style.draw_colour_bar(ax, ax.collections[0], "weight")
     ax.set(xlabel="attends to token", ylabel="" if layers else "head")
     ax.tick_params(rotation=0)
-    ax.grid(False)
     return ax
 
 
@@ -63,13 +63,11 @@ def plot_filters(
     response /= np.maximum(response.max(axis=1, keepdims=True), 1e-12)
     kilohertz, numbers = np.linspace(0, 8, response.shape[1]), np.arange(len(response)) + 1
     centres = (response**2 @ kilohertz) / np.maximum((response**2).sum(axis=1), 1e-12)
-    look = style.Look(cmap="Blues", vmin=0, vmax=1, shading="nearest") | kwargs
-    mesh = ax.pcolormesh(numbers, kilohertz, response[np.argsort(centres)].T, **look)
-    style.draw_colour_bar(ax, mesh, "gain, of its largest")
+    look = style.Look(vmin=0, vmax=1) | kwargs
+    style.draw_mesh(ax, numbers, kilohertz, response[np.argsort(centres)].T, "gain, of its largest", **look)
     ax.plot(numbers, np.sort(centres), color="C4", label="centre")
     ax.set(xlabel="filter, sorted by its centre", ylabel="frequency (kHz)", ylim=(0, 8))
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1))
-    ax.grid(False)
     return ax
 
 
@@ -84,23 +82,18 @@ def plot_folds(protocols: Mapping[str, Sequence[tuple[int, int]]], folds: Sequen
     Returns:
         (protocols,) axes.
     """
-    rows = max(map(len, protocols.values()))
-    size = (style.TEXT_WIDTH, 0.55 + 0.2 * rows)
+    size = (style.TEXT_WIDTH, 0.55 + 0.2 * max(map(len, protocols.values())))
     panels = plt.subplots(1, len(protocols), figsize=size, squeeze=False, sharey=True)[1].ravel()
     for ax, (title, pairs) in zip(panels, protocols.items(), strict=True):
-        for row, (val_fold, test_fold) in enumerate(pairs):
-            for column, fold in enumerate(folds):
-                letter = "T" if fold == test_fold else "V" if fold == val_fold else ""
-                colour = {"T": "C4", "V": "C1", "": style.LIGHT_GREY}[letter]
-                ax.add_patch(Rectangle((column + 0.04, row + 0.08), 0.92, 0.84, color=colour, linewidth=0))
-                look = style.Look(ha="center", va="center", color=style.INK, weight="bold")
-                ax.text(column + 0.5, row + 0.5, letter, **look | kwargs)
-        ax.set(xlim=(0, len(folds)), ylim=(rows, 0), xticks=np.arange(len(folds)) + 0.5, xticklabels=folds, yticks=())
-        ax.set(title=title, xlabel="fold")
+        validated, tested = (np.equal.outer(numbers, folds) for numbers in zip(*pairs, strict=True))
+        letters = np.select([tested, validated], ["T", "V"], "")
+        look = style.Look(cmap=ListedColormap([style.LIGHT_GREY, "C1", "C4"]), vmin=0, vmax=2, cbar=False, linewidths=2)
+        text = style.Look(color=style.INK, weight="bold") | kwargs
+        sns.heatmap(validated + 2 * tested, annot=letters, fmt="", annot_kws=text, ax=ax, xticklabels=folds, **look)
+        ax.set(title=title, xlabel="fold", yticks=())
         ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
         ax.grid(False)
-    panels[0].set_ylabel("fit")
+    panels[0].set(ylabel="fit", ylim=(max(map(len, protocols.values())), 0))
     return panels
 
 
@@ -118,17 +111,16 @@ def plot_architecture(
     """
     steps = [("", layers[0].input_shape), *architecture_steps(layers)]
     n_rows = math.ceil(len(steps) / BOXES_PER_ROW)
-    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 1.5 * n_rows))
+    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 1.75 * n_rows - 0.25))
     right, widest = 0.0, 0.0
     for number, (name, shape) in enumerate(steps):
         row, column = divmod(number, BOXES_PER_ROW)
-        right = right if column else 0.0
+        right = right if column else 0.0 if row else -GAP
         if number:
             draw_step(ax, right, -row * ROW_HEIGHT, name)
         right = draw_tensor(ax, right + GAP, -row * ROW_HEIGHT, shape, **kwargs)
         widest = max(widest, right)
-    first = 0.0 if n_rows > 1 else GAP
-    ax.set(xlim=(first - 0.2, widest + 0.3), ylim=(-(n_rows - 1) * ROW_HEIGHT - 2.2, 2.2))
+    ax.set(xlim=(-0.2, widest + 0.3), ylim=(-(n_rows - 1) * ROW_HEIGHT - 2.2, 2.2))
     ax.set_axis_off()
     return ax
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 Roc = Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]
 
-NAMED_EXTREMES = 2  # of the ROC curves, best and worst each
+LONGEST_TITLE = 16  # letters above a small panel
 
 
 def plot_confusion(
-    matrix: pd.DataFrame | npt.ArrayLike,
-    class_names: Sequence[str] | None = None,
+    matrix: pd.DataFrame,
     *,
     normalise: bool = False,
     ax: Axes | None = None,
@@ -37,14 +36,11 @@ def plot_confusion(
     Of more than 20 classes, rows have numbers in place of names, and shades stand for counts.
 
     Args:
-        matrix: (C, C) counts, rows true, columns predicted.
-        class_names: C names; a data frame brings its own.
+        matrix: (C, C) counts under the names of the classes, rows true, columns predicted.
         normalise: write each row in per cent of its sum instead of counts; a row without counts stays empty.
         kwargs: of :func:`seaborn.heatmap`, such as ``cmap``.
     """
-    counts = np.asarray(matrix)
-    own = matrix.index if isinstance(matrix, pd.DataFrame) else range(len(counts))
-    names = [style.on_axis(str(name)) for name in (own if class_names is None else class_names)]
+    counts, names = matrix.to_numpy(), [style.on_axis(name) for name in matrix.index]
     many = len(names) > style.MANY_CLASSES
     ax = style.new_axes(
         ax, figsize or (min(1.5 + 0.21 * len(names), style.TEXT_WIDTH), min(0.5 + 0.18 * len(names), 5))
@@ -61,7 +57,6 @@ def plot_confusion(
     ax.set_yticks(shown + 0.5, [str(n + 1) if many else f"{names[n]}  {n + 1}" for n in shown], rotation=0)
     ax.set(xlabel="predicted class", ylabel="true class")
     ax.tick_params(labelsize=style.SMALL if many else 8, length=0, pad=2)
-    ax.grid(False)
     return ax
 
 
@@ -85,50 +80,15 @@ def plot_confusion_with_f1(matrix: pd.DataFrame, per_class: pd.DataFrame, **kwar
     return panels
 
 
-def plot_roc(
-    roc: Roc, auc: Mapping[str, float], *, ax: Axes | None = None, figsize: style.Size = (6.3, 3.4), **kwargs: Any
-) -> Axes:
-    """ROC curves: one per class, and the averages ``micro`` and ``macro``; the legend gives the areas.
-
-    More than four classes are thin grey curves, apart from the two with the largest and the two with the smallest area.
-
-    Args:
-        roc: name -> (false positive rates, true positive rates); class names, ``"micro"``, ``"macro"``.
-        auc: name -> area under the curve.
-        kwargs: of :meth:`matplotlib.axes.Axes.plot`, for the named classes' curves.
-    """
-    ax = style.new_axes(ax, figsize)
-    classes = [name for name in roc if name not in ("micro", "macro")]
-    named = classes
-    if len(classes) > 2 * NAMED_EXTREMES:
-        ranked = sorted((name for name in classes if not math.isnan(auc[name])), key=lambda name: -auc[name])
-        named = list(dict.fromkeys(ranked[:NAMED_EXTREMES] + ranked[-NAMED_EXTREMES:]))
-    others = [name for name in classes if name not in named]
-    for name, look in zip(named, style.line_looks(len(named)), strict=True):
-        look |= {"label": f"{area(auc[name])}  {style.literal(name)}", "linewidth": 1.3}
-        ax.plot(*roc[name], **look | kwargs)
-    for number, name in enumerate(others):
-        areas = [auc[name] for name in others]
-        text = f"{area(np.nanmin(areas))} to {area(np.nanmax(areas))}  {len(others)} other classes"
-        ax.plot(*roc[name], color=style.GREY, linewidth=0.5, alpha=0.5, zorder=1.5, label="" if number else text)
-    for name, dashes in (("macro", "-"), ("micro", ":")):
-        if name in roc:
-            text = f"{area(auc[name])}  {name} average"
-            ax.plot(*roc[name], color=style.INK, linewidth=2.2, linestyle=dashes, label=text)
-    ax.plot([0, 1], [0, 1], **style.REFERENCE, label="0.50  chance", zorder=1)
-    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    ax.set(xlabel="false positive rate", ylabel="true positive rate")
-    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), title="AUC", alignment="left", handlelength=3)
-    return ax
-
-
 def plot_roc_panels(
     roc: Roc, auc: Mapping[str, float], *, figsize: style.Size | None = None, **kwargs: Any
 ) -> style.Panels:
     """A small ROC curve for each class with its area, and the macro average in each for comparison.
 
     Args:
-        roc, auc: see :func:`plot_roc`. Of more than 20 classes, the ten with the smallest areas are drawn.
+        roc: name -> (false positive rates, true positive rates); class names and ``"macro"``. Of more than 20 classes,
+            the ten with the smallest areas are drawn.
+        auc: name -> area under the curve; NaN: none.
         kwargs: of :meth:`matplotlib.axes.Axes.plot`, for the classes' curves.
 
     Returns:
@@ -137,30 +97,22 @@ def plot_roc_panels(
     names = [name for name in roc if name not in ("micro", "macro")]
     if len(names) > style.MANY_CLASSES:
         names = sorted(names, key=lambda name: np.nan_to_num(auc[name], nan=2.0))[:10]
-    titles = [style.on_axis(name) for name in names]  # first, so that the panels' titles have the fonts for them
+    titles = [style.on_axis(name, LONGEST_TITLE) for name in names]  # before the axes, for the fonts that they need
     columns = min(5, len(names))
-    rows = math.ceil(len(names) / columns)
-    size = figsize or (style.TEXT_WIDTH, 0.1 + 0.98 * rows)
-    grid = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)[1]
-    for number, (ax, name) in enumerate(zip(grid.flat, names, strict=False)):
+    panels = style.small_multiples(len(names), columns, 1.0, figsize)
+    for ax, name, title in zip(panels[:, 0], names, titles, strict=True):
         ax.plot([0, 1], [0, 1], **style.REFERENCE | {"linewidth": 0.6})
-        if "macro" in roc:
-            ax.plot(*roc["macro"], color=style.GREY, linewidth=0.8)
+        ax.plot(*roc["macro"], color=style.GREY, linewidth=0.8)
         ax.fill_between(*roc[name], color=style.LIGHT_BLUE, alpha=0.5, linewidth=0)
         ax.plot(*roc[name], **style.Look(color="C0", linewidth=1.4, label=style.literal(name)) | kwargs)
-        ax.text(0.97, 0.06, area(auc[name]), transform=ax.transAxes, ha="right", size=9)
-        ax.set_title(titles[number], fontsize=8)
+        area = "–" if math.isnan(auc[name]) else f"{auc[name]:.2f}"
+        ax.text(0.97, 0.06, area, transform=ax.transAxes, ha="right", size=9)
+        ax.set_title(title, fontsize=8)
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 1), yticks=(0, 1))
-        ax.set_xlabel("false positive rate" if number == (rows - 1) * columns else "")
-        ax.set_ylabel("true positive rate" if number == 0 else "")
         ax.grid(False)
-    for ax in grid.flat[len(names) :]:
-        ax.remove()
-    return grid.ravel()[: len(names)]
-
-
-def area(value: float) -> str:
-    return "  –  " if math.isnan(value) else f"{value:.2f}"
+    ax.figure.supxlabel("false positive rate", size=9)  # for all: it is longer than a panel
+    ax.figure.supylabel("true positive rate", size=9)
+    return panels[:, 0]
 
 
 def plot_f1_bars(
@@ -173,8 +125,8 @@ def plot_f1_bars(
         kwargs: of :meth:`matplotlib.axes.Axes.barh`.
     """
     scores = per_class["f1"].to_numpy(dtype=float)
-    names, labels = list(map(str, per_class.index)), [f"{score:.2f}" for score in scores]
-    ax = style.draw_bars(names, scores, labels, ax=ax, figsize=figsize, **kwargs)
+    labels = [f"{score:.2f}" for score in scores]
+    ax = style.draw_bars(list(per_class.index), scores, labels, ax=ax, figsize=figsize, **kwargs)
     macro, above = per_class["f1"].mean(), ax.get_xaxis_transform()
     ax.axvline(macro, color="C4", linewidth=1.2, linestyle=(0, (4, 3)))
     ax.text(macro, 1.01, f"macro F1 {macro:.2f}", transform=above, ha="center", va="bottom", color="C4")
@@ -233,38 +185,26 @@ def plot_comparison(
         kwargs: of :meth:`matplotlib.axes.Axes.errorbar`.
     """
     results = results.astype({"accuracy": float, "low": float, "high": float})
-    groups = list(dict.fromkeys(results["group"]))
-    rows = np.arange(len(results)) + 0.5 * results["group"].map(groups.index).to_numpy()
-    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 0.45 + 0.15 * (len(results) + 0.5 * len(groups))))
-    for number, group in enumerate(groups):
-        inside = (results["group"] == group).to_numpy()
-        shown = results[inside]
-        spread = np.abs(shown[["low", "high"]].sub(shown["accuracy"], axis=0)).fillna(0).to_numpy().T
-        look: style.Look = {
-            "fmt": "osD^"[number % 4],
-            "color": f"C{number}",
-            "elinewidth": 1.4,
-            "markersize": 4.5,
-            "capsize": 0,
-        }
-        look |= {
-            "markerfacecolor": "white" if shown["low"].isna().all() else f"C{number}",
-            "label": style.literal(group),
-        }
-        ax.errorbar(shown["accuracy"], rows[inside], xerr=spread, **look | kwargs)
-    for row, (accuracy, high) in zip(rows, results[["accuracy", "high"]].to_numpy(dtype=float), strict=True):
-        end = accuracy if math.isnan(high) else high
+    group, names = pd.factorize(results["group"])
+    results["row"] = np.arange(len(results)) + 0.5 * group
+    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 0.45 + 0.15 * (len(results) + 0.5 * len(names))))
+    for number, (name, shown) in enumerate(results.groupby("group", sort=False)):
+        spread = shown[["low", "high"]].sub(shown["accuracy"], axis=0).abs().fillna(0).T
+        look = style.Look(fmt="osD^"[number % 4], color=f"C{number}", elinewidth=1.4, markersize=4.5, capsize=0)
+        look["markerfacecolor"] = "white" if shown["low"].isna().all() else f"C{number}"
+        ax.errorbar(shown["accuracy"], shown["row"], xerr=spread, label=style.literal(str(name)), **look | kwargs)
+    ends = results["high"].fillna(results["accuracy"]).fillna(0)
+    for row, accuracy, end in zip(results["row"], results["accuracy"], ends, strict=True):
         text = "missing" if math.isnan(accuracy) else f"{100 * accuracy:.1f}"
-        ax.text(0.01 if math.isnan(accuracy) else end + 0.018, row, text, va="center", size=style.SMALL)
+        ax.text(end + 0.018, row, text, va="center", size=style.SMALL)
     if chance:
         ax.axvline(chance, **style.REFERENCE, zorder=1)
         ax.text(chance, -0.8, "chance", ha="center", va="bottom", size=style.SMALL, color=style.GREY)
-    ax.set_yticks(rows, [style.literal(name) for name in results["name"]], fontsize=8)
+    ax.set_yticks(results["row"], [style.literal(name) for name in results["name"]])
     ax.tick_params(axis="y", length=0)
-    ax.set(xlim=(0, 1.05), ylim=(rows[-1] + 0.7, -0.7), xticks=np.linspace(0, 1, 6), xlabel="clip accuracy")
+    ax.set(xlim=(0, 1.05), ylim=(results["row"].max() + 0.7, -0.7), xticks=np.linspace(0, 1, 6), xlabel="clip accuracy")
     ax.grid(False, axis="y")
     style.show_percent(ax.xaxis)
-    if len(groups) > 1:
-        above: style.Look = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": len(groups)}  # beside no dot
-        ax.legend(**above, fontsize=style.SMALL, handletextpad=0.3)
+    if len(names) > 1:
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(names), handletextpad=0.3)  # beside no dot
     return ax

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.axes import Axes
 
 from audioclf_lib._support.extras import load_torchaudio
@@ -80,7 +80,7 @@ def plot_mel_spectrogram(
     mels = np.arange(1, n_mels + 1) * highest / (n_mels + 1)  # the bands' centres
     areas = ax.contourf(times, mels, decibels, **style.Look(levels=np.arange(-80, 1, 5), cmap="magma") | kwargs)
     style.draw_colour_bar(ax, areas, "dB" if bar else "")
-    ticks = [f for f in (250, 500, 1000, 2000, 4000, 8000, 16000) if f <= sample_rate / 2]
+    ticks = [f for f in (500, 1000, 2000, 4000, 8000, 16000) if f <= sample_rate / 2]
     ax.set_yticks([hertz_to_mel(f) for f in ticks], [f"{f:,}" for f in ticks])
     ax.set(xlim=(0, len(samples) / sample_rate), xlabel="time (s)", ylabel="frequency (Hz)", ylim=mels[[0, -1]])
     ax.grid(False)
@@ -108,26 +108,18 @@ def plot_clips(
         (clips, 2) axes, of the waveform and of the spectrogram.
     """
     columns = min(columns, len(clips))
-    rows, lines = math.ceil(len(clips) / columns), 1 + max(title.count("\n") for title in titles)
-    height = 0.35 + 2.6 / columns**0.6 + 0.13 * lines
-    shape = {"height_ratios": [1, 2.4] * rows}
-    size = figsize or (style.TEXT_WIDTH, rows * height + 0.2)
-    grid = plt.subplots(2 * rows, columns, figsize=size, squeeze=False, sharex=True, gridspec_kw=shape)[1]
-    panels = grid.reshape(rows, 2, columns).swapaxes(1, 2).reshape(-1, 2)
-    for number, (clip, title) in enumerate(zip(clips, titles, strict=True)):
-        above, below = panels[number]
+    height = 0.35 + 2.6 / columns**0.6 + 0.13 * (1 + max(title.count("\n") for title in titles))
+    panels = style.small_multiples(len(clips), columns, height, figsize, shares=(1, 2.4))
+    for (above, below), clip, title in zip(panels, clips, titles, strict=True):
         plot_waveform(data.waveforms[clip], data.sample_rate, ax=above)
         above.set(yticks=(), xlabel="", ylabel="")
         above.set_title(title, fontsize=8)
         look = style.Look(n_mels=32, max_frames=40, bar=False) | kwargs
         plot_mel_spectrogram(data.waveforms[clip], data.sample_rate, ax=below, **look)
-        is_first, is_lowest = number % columns == 0, number + columns >= len(clips)
-        below.set(xlabel="time (s)" if is_lowest else "", ylabel=below.get_ylabel() if is_first else "")
-        below.set_yticks(below.get_yticks()[::2], [label.get_text() for label in below.get_yticklabels()[::2]])
-        below.tick_params(labelbottom=is_lowest, labelleft=is_first)
-    for ax in panels[len(clips) :].ravel():
-        ax.remove()
-    return panels[: len(clips)]
+        below.set(xlabel="", ylabel="")
+    below.figure.supxlabel("time (s)", size=9)
+    below.figure.supylabel("frequency (Hz)", size=9)
+    return panels
 
 
 def plot_classes(data: Dataset, **kwargs: Any) -> style.Panels:
@@ -151,7 +143,7 @@ def plot_windows(
     figsize: style.Size = (6.3, 2.0),
     **kwargs: Any,
 ) -> Axes:
-    """A clip with its overlapping windows beneath, the silent ones hatched.
+    """A clip with its overlapping windows beneath, the silent ones grey.
 
     Args:
         waveform: (n_samples,) amplitudes.
@@ -167,35 +159,30 @@ def plot_windows(
         WINDOW_SIZE / sample_rate,
         height=0.36 * peak,
         left=numbers * HOP_SIZE / sample_rate,
-        color=np.where(is_silent, "white", "C0"),
-        edgecolor=np.where(is_silent, style.GREY, "white"),
-        hatch=np.where(is_silent, "/////", ""),
-        linewidth=0.6,
+        color=np.where(is_silent, style.LIGHT_GREY, style.LIGHT_BLUE),
+        edgecolor="white",
     )
     labels = [f"{number + 1} silent" if is_silent[number] else f"{number + 1}" for number in numbers]
-    background = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    ax.bar_label(bars, labels, label_type="center", size=style.SMALL, bbox=background)
-    ax.set(ylim=(-2.0 * peak, 1.1 * peak))
-    ax.set_yticks([-peak, 0, peak], [f"{-peak:.1g}".replace("-", "−"), "0", f"{peak:.1g}"])
+    ax.bar_label(bars, labels, label_type="center", size=style.SMALL)
+    ax.set(ylim=(-2.0 * peak, 1.1 * peak), yticks=[-peak, 0, peak])
+    ax.yaxis.set_major_formatter("{x:.1g}")
     ax.yaxis.set_label_coords(-0.06, 0.65)
     return ax
 
 
 def plot_silence_per_class(
-    dataset: Dataset, *, ax: Axes | None = None, figsize: style.Size | None = None, **kwargs: Any
+    table: pd.DataFrame, *, ax: Axes | None = None, figsize: style.Size | None = None, **kwargs: Any
 ) -> Axes:
     """Share of each class's windows that are silent, most silent class first, with the counts behind the bars.
 
     Args:
-        dataset: its ``labels`` (n_clips,), ``silent`` (n_clips, n_windows) and ``class_names`` are read.
+        table: a row per class: ``Class``, ``Windows``, ``Silent windows`` (``class_table()`` of a data set).
         kwargs: of :meth:`matplotlib.axes.Axes.barh`.
     """
-    names = dataset.class_names
-    silent = [dataset.silent[dataset.labels == label] for label in range(len(names))]
-    shares = np.array([windows.sum() / max(windows.size, 1) for windows in silent])
-    order = np.argsort(-shares, kind="stable")
-    labels = [f"{silent[i].sum()} of {silent[i].size}" for i in order]
-    ax = style.draw_bars([names[i] for i in order], shares[order], labels, ax=ax, figsize=figsize, **kwargs)
-    ax.set(xlim=(0, max(shares.max() * 1.15, 0.01)), xlabel="silent windows")
+    table = table.assign(share=table["Silent windows"] / table["Windows"])
+    table = table.sort_values("share", ascending=False, kind="stable")
+    labels = [f"{silent} of {windows}" for silent, windows in table[["Silent windows", "Windows"]].to_numpy()]
+    ax = style.draw_bars(table["Class"].tolist(), table["share"].to_numpy(), labels, ax=ax, figsize=figsize, **kwargs)
+    ax.set(xlim=(0, max(table["share"].max() * 1.15, 0.01)), xlabel="silent windows")
     style.show_percent(ax.xaxis)
     return ax

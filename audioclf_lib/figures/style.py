@@ -1,7 +1,9 @@
-"""What all figures share: the style sheet, axes of the right size, line looks, bars, reference lines, colour bars."""
+"""What all figures share: the style sheet, axes of the right size, small multiples, rows with names, heat maps."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ from matplotlib.axis import Axis
 from matplotlib.collections import Collection
 from matplotlib.ticker import PercentFormatter
 
-from audioclf_lib.figures.fonts import use_face, use_letters
+from audioclf_lib.figures.fonts import FACE, use_letters
 
 STYLE = Path(__file__).with_name("audioclf.mplstyle")
 plt.style.use(STYLE)
-use_face()
+plt.rcParams["font.family"] = FACE
 
 Size = tuple[float, float]  # of a figure: width and height in inches
 Look = dict[str, Any]  # keywords of seaborn or matplotlib
@@ -38,6 +40,29 @@ def new_axes(ax: Axes | None, figsize: Size) -> Axes:
     return ax if ax is not None else plt.subplots(figsize=figsize)[1]
 
 
+def small_multiples(
+    n: int, columns: int, height: float, figsize: Size | None, shares: Sequence[float] = (1,)
+) -> Panels:
+    """(n, panels) axes: n drawings in rows of so many columns, each of one panel or of several above one another.
+
+    Of the lowest panels, those of the first column and of the last row have labels at their ticks.
+
+    Args:
+        height: of a row, in inches.
+        shares: of the panels of a drawing in its height.
+    """
+    rows = math.ceil(n / columns)
+    figure = plt.figure(figsize=figsize or (TEXT_WIDTH, rows * height + 0.2))
+    shape = {"height_ratios": [*shares] * rows}
+    grid = figure.subplots(len(shares) * rows, columns, squeeze=False, sharex=True, gridspec_kw=shape)
+    panels: Panels = grid.reshape(rows, len(shares), columns).swapaxes(1, 2).reshape(-1, len(shares))
+    for ax in panels[n:].ravel():
+        ax.remove()
+    for number, drawing in enumerate(panels[:n]):
+        drawing[-1].tick_params(labelleft=number % columns == 0, labelbottom=number + columns >= n)
+    return panels[:n]
+
+
 def line_looks(n: int) -> list[Look]:
     """n combinations of colour and line style, which tell lines apart in grey print too; all differ up to 35."""
     return [{"color": f"C{i}", "linestyle": _LINE_STYLES[i % len(_LINE_STYLES)]} for i in range(n)]
@@ -49,21 +74,22 @@ def literal(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def on_axis(name: str) -> str:
+def on_axis(name: object, longest: int = LONGEST_NAME) -> str:
     """A class name as it is, or its beginning and its end if it would take the room of the drawing."""
-    half = LONGEST_NAME // 2
-    return literal(name if len(name) <= LONGEST_NAME else f"{name[:half].rstrip()}…{name[1 - half :].lstrip()}")
+    text, half = str(name), longest // 2
+    return literal(text if len(text) <= longest else f"{text[:half].rstrip()}…{text[1 - half :].lstrip()}")
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Names beside rows at 0, 1, 2, ..., the first on top."""
+    ax.set_yticks(range(len(names)), names, fontsize=SMALL)
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(names) - 0.4, -0.6)
 
 
 def show_percent(*axes: Axis) -> None:
     for axis in axes:
         axis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
-
-
-def draw_level(ax: Axes, level: float, text: str) -> None:
-    """A dashed horizontal line with its meaning above it."""
-    ax.axhline(level, **REFERENCE, zorder=1)
-    ax.text(0.99, level, text, transform=ax.get_yaxis_transform(), ha="right", va="bottom", size=SMALL, color=GREY)
 
 
 def draw_bars(
@@ -72,15 +98,18 @@ def draw_bars(
     """Horizontal bars from top to bottom, each with a label at its end."""
     pitch = 0.135 if len(names) > MANY_CLASSES else 0.19
     ax = new_axes(ax, figsize or (TEXT_WIDTH, 0.7 + pitch * len(names)))
-    rows = np.arange(len(names))
-    bars = ax.barh(rows, values, **Look(height=0.72, color="C0") | kwargs)
+    bars = ax.barh(range(len(names)), values, **Look(height=0.72, color="C0") | kwargs)
     background = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # hides a line that would cross the label
     ax.bar_label(bars, labels, padding=3, fontsize=SMALL, bbox=background, zorder=3)
-    ax.set_yticks(rows, [on_axis(name) for name in names], fontsize=SMALL)
-    ax.tick_params(axis="y", length=0)
-    ax.set_ylim(len(names) - 0.4, -0.6)
+    name_rows(ax, [on_axis(name) for name in names])
     ax.grid(False, axis="y")
     return ax
+
+
+def draw_mesh(ax: Axes, x: npt.ArrayLike, y: npt.ArrayLike, values: npt.ArrayLike, label: str, **kwargs: Any) -> None:
+    """A heat map (len(y), len(x)) of cells, or of one less each where x and y are their edges, with a colour bar."""
+    draw_colour_bar(ax, ax.pcolormesh(x, y, values, **kwargs), label)
+    ax.grid(False)
 
 
 def draw_colour_bar(ax: Axes, mesh: Collection, label: str) -> None:

@@ -18,7 +18,7 @@ from audioclf_lib.metrics.uncertainty import (
     Contrast,
     Interval,
     bootstrap_interval,
-    calibrate_clips,
+    calibrate,
     calibrate_windows,
     compare_pairs,
     gather_answers,
@@ -133,7 +133,8 @@ class ExperimentResult:
 
     def confusion(self, level: Level = "window") -> pd.DataFrame:
         """Confusion matrix of ``scores``: rows are true classes, columns the answers."""
-        return self.scores(level).confusion_table
+        names = list(self.class_names)
+        return pd.DataFrame(self.scores(level).confusion, pd.Index(names, name="true"), pd.Index(names, name="answer"))
 
     def fits_table(self, level: Level = "clip") -> pd.DataFrame:
         """A row per fit and, for several fits, their mean and sample standard deviation.
@@ -191,11 +192,6 @@ class ExperimentResult:
         shares: dict[Level, FloatArray] = {"window": answers.window_shares, "clip": answers.clip_shares}
         return {level: bootstrap_interval(each, answers.sources) for level, each in shares.items()}
 
-    @property
-    def is_averaged(self) -> bool:
-        """True if the fits' probabilities are averaged per clip: in a k-fold experiment with all of its fits."""
-        return self.experiment.protocol == "kfold" and self.is_complete and len(self.runs) > 1
-
     @cached_property
     def calibration(self) -> Calibration:
         """Of the answers of all fits to the heard test windows."""
@@ -204,7 +200,7 @@ class ExperimentResult:
     @cached_property
     def clip_calibration(self) -> Calibration:
         """Of the answers to test clips, the fits' probabilities averaged."""
-        return calibrate_clips(self.answers)
+        return calibrate(self.answers.y_true, self.answers.averaged)
 
     def histories(self) -> dict[str, pd.DataFrame]:
         """History of every fit under a label for legends."""
@@ -234,10 +230,8 @@ def compare_declared(
     """
     pairs = {}
     for labels in declared:
-        found = next(_pairs_of(results, labels, seed), None)
-        if found:
-            one, other = found
-            pairs[one.short_title, other.short_title] = (one.answers, other.answers)
+        if found := next(_pairs_of(results, labels, seed), None):
+            pairs[found[0].short_title, found[1].short_title] = (found[0].answers, found[1].answers)
     return compare_pairs(pairs)
 
 
@@ -245,17 +239,10 @@ def _pairs_of(
     results: Sequence[ExperimentResult], labels: tuple[str, str], seed: int
 ) -> Iterator[tuple[ExperimentResult, ExperimentResult]]:
     """Pairs of complete experiments of two architectures that differ in nothing else, rotations first."""
-    for protocol in ("rotation", "kfold"):
-        of_label = [
-            [
-                each
-                for each in results
-                if each.is_complete and (each.experiment.label, each.experiment.protocol) == (label, protocol)
-            ]
-            for label in labels
-        ]
-        for one, other in product(*of_label):
-            alike = {"seed", "test_fold", "test_folds", "val_folds", "recipe", "recipe_changes", "epochs"}
-            same = [each.experiment.model_dump(include=alike) for each in (one, other)]
-            if one.experiment.seed == seed and same[0] == same[1]:
-                yield one, other
+    alike = {"test_fold", "test_folds", "val_folds", "recipe", "recipe_changes", "epochs"}
+    complete = [each for each in results if each.is_complete and each.experiment.seed == seed]
+    for protocol, one, other in product(("rotation", "kfold"), complete, complete):
+        found = [(each.experiment.label, each.experiment.protocol) for each in (one, other)]
+        same = [each.experiment.model_dump(include=alike) for each in (one, other)]
+        if found == [(label, protocol) for label in labels] and same[0] == same[1]:
+            yield one, other

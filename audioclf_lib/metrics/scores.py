@@ -114,12 +114,6 @@ class Scores:
         return float(self.per_class["support"].max()) / self.n
 
     @property
-    def confusion_table(self) -> pd.DataFrame:
-        """The confusion matrix under its class names: rows are true classes, columns the answers."""
-        names = list(self.class_names)
-        return pd.DataFrame(self.confusion, pd.Index(names, name="true"), pd.Index(names, name="answer"))
-
-    @property
     def macro_f1(self) -> float:
         """Unweighted mean of the classes' F1 scores."""
         return float(self.per_class["f1"].mean())
@@ -164,7 +158,7 @@ def evaluate(
         raise InputError(f"the predictions hold no {split!r} rows; choose one of {sorted(set(predictions['split']))}")
     without_silence = None
     if level == "window":
-        y_true, probabilities = rows["y_true"].to_numpy(np.int64), class_probabilities(rows, len(class_names))
+        y_true, probabilities = rows["y_true"].to_numpy(np.int64), class_probabilities(rows)
         heard = ~rows["silent"].to_numpy(bool)
         if heard.any():
             without_silence = float((probabilities.argmax(1) == y_true)[heard].mean())
@@ -191,7 +185,7 @@ def to_clips(rows: pd.DataFrame, n_classes: int) -> tuple[IntArray, FloatArray]:
     """
     rows = rows.sort_values(["clip_id", "window_index"])
     n_clips = rows["clip_id"].nunique()
-    votes = class_probabilities(rows, n_classes).reshape(n_clips, -1, n_classes)
+    votes = class_probabilities(rows).reshape(n_clips, -1, n_classes)
     silent = rows["silent"].to_numpy(bool, copy=True).reshape(n_clips, -1)
     y_true = rows["y_true"].to_numpy(np.int64).reshape(n_clips, -1)[:, 0]
     return y_true, clip_probabilities(votes, silent).numpy()
@@ -226,15 +220,9 @@ def rows_of_test(run: Run) -> pd.DataFrame:
     return rows.sort_values(["clip_id", "window_index"], ignore_index=True)
 
 
-def class_probabilities(rows: pd.DataFrame, n_classes: int) -> FloatArray:
-    """The columns p_0 ... p_(classes-1) as an array (n, n_classes)."""
-    return rows[[f"p_{index}" for index in range(n_classes)]].to_numpy(np.float64, copy=True)
-
-
-def answers_to_windows(rows: pd.DataFrame) -> IntArray:
-    """The likeliest class (n,) of each window's prediction."""
-    answers: IntArray = rows.filter(regex=r"^p_\d+$").to_numpy().argmax(1)
-    return answers
+def class_probabilities(rows: pd.DataFrame) -> FloatArray:
+    """The columns p_0 ... p_(classes-1) as an array (n, classes)."""
+    return rows.filter(regex=r"^p_\d+$").to_numpy(np.float64, copy=True)
 
 
 def _json_number(value: float) -> float | None:

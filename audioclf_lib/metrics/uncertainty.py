@@ -57,10 +57,6 @@ class Answers:
     windows: FloatArray
     clips: FloatArray
 
-    @property
-    def n_clips(self) -> int:
-        return len(self.clip_ids)
-
     @cached_property
     def window_shares(self) -> FloatArray:
         """(n_clips,) share of right answers among a clip's windows in all fits; their mean is the window accuracy."""
@@ -76,36 +72,22 @@ class Answers:
         """(n_clips, n_classes) mean of the fits' probabilities."""
         return np.asarray(self.clips.mean(axis=0))
 
-    @cached_property
-    def averaged_right(self) -> BoolArray:
-        """(n_clips,) whether a clip is classified correctly by the mean of the fits' probabilities."""
-        return np.asarray(self.averaged.argmax(1) == self.y_true)
-
 
 def gather_answers(runs: Sequence[Run]) -> Answers:
     """The answers of an experiment's fits to their test clips; those of fits with other test folds are put together.
 
     Raises:
-        InputError: no fit, a fit without test predictions, or fits of one test fold that were scored on other clips.
+        InputError: a fit without test predictions, or fits of one test fold that were scored on other clips.
     """
-    if not runs:
-        raise InputError("there is no fit to take answers from; train one with `audioclf suite`")
-    names, n_classes = runs[0].config.class_names, len(runs[0].config.class_names)
+    n_classes = len(runs[0].config.class_names)
     by_fold: dict[int, list[pd.DataFrame]] = {}
     for run in runs:
-        rows = by_fold.setdefault(run.config.test_fold, [])
-        rows.append(rows_of_test(run))
-        if run.config.class_names != names or not _same_clips(rows[0], rows[-1]):
-            raise InputError(
-                f"fits {runs[0].config.fit_id} and {run.config.fit_id} were scored on different test clips; "
-                "compare fits of one data set and one test fold"
-            )
-    n_fits = len(next(iter(by_fold.values())))
-    if any(len(rows) != n_fits for rows in by_fold.values()):
-        counts = ", ".join(f"{len(rows)} on fold {fold}" for fold, rows in by_fold.items())
-        raise InputError(f"the fits were scored on different test clips ({counts}); give as many of each test fold")
-    pooled = [pd.concat([rows[index] for rows in by_fold.values()]) for index in range(n_fits)]
+        by_fold.setdefault(run.config.test_fold, []).append(rows_of_test(run))
+    pooled = [pd.concat(rows) for rows in zip(*by_fold.values(), strict=True)]
     tables = [table.sort_values(["clip_id", "window_index"], ignore_index=True) for table in pooled]
+    if any(not _same_clips(tables[0], table) for table in tables):
+        fits = " and ".join(run.config.fit_id for run in runs)
+        raise InputError(f"fits {fits} were scored on different test clips; compare fits of one data set")
     clips = tables[0].drop_duplicates("clip_id")
     shape = (len(clips), -1, n_classes)
     return Answers(
@@ -113,7 +95,7 @@ def gather_answers(runs: Sequence[Run]) -> Answers:
         sources=tuple(map(str, clips["source"])),
         y_true=clips["y_true"].to_numpy(np.int64),
         silent=tables[0]["silent"].to_numpy(bool).reshape(len(clips), -1),
-        windows=np.stack([class_probabilities(rows, n_classes).reshape(shape) for rows in tables]),
+        windows=np.stack([class_probabilities(rows).reshape(shape) for rows in tables]),
         clips=np.stack([to_clips(rows, n_classes)[1] for rows in tables]),
     )
 
@@ -181,11 +163,9 @@ class Contrast:
 
     Attributes:
         names: of both.
-        n_clips, n_sources: test clips, and recordings that they were cut from.
         difference: clip accuracy of the first minus that of the second; of several fits the mean over them.
         interval: 95 %, by resampling recordings.
-        right: clips that each classifies correctly, the fits' probabilities averaged.
-        only: of these, the clips that the other one gets wrong.
+        only: clips that one classifies correctly, the fits' probabilities averaged, and the other does not.
         p_mcnemar: of McNemar's exact test of ``only``, which takes clips for independent.
         p: of the sign-flip test by recording, two-sided, of this contrast alone.
         p_holm: corrected for all contrasts that are declared together.
@@ -194,11 +174,8 @@ class Contrast:
     """
 
     names: tuple[str, str]
-    n_clips: int
-    n_sources: int
     difference: float
     interval: Interval
-    right: tuple[int, int]
     only: tuple[int, int]
     p_mcnemar: float
     p: float
@@ -207,18 +184,13 @@ class Contrast:
 
     @property
     def is_real(self) -> bool:
-        """True if the corrected p, as it is printed, is below 0.05."""
-        return is_significant(self.p_holm)
+        """True if the corrected p, as ``p_value`` prints it, is below 0.05: 0.0496 prints as 0.050 and is not."""
+        return float(f"{self.p_holm:.2g}") < ALPHA
 
 
 def p_value(p: float) -> str:
     """Two significant digits: ``0.046``, ``<0.001``."""
     return f"{p:#.2g}" if p >= 0.001 else "<0.001"
-
-
-def is_significant(p: float) -> bool:
-    """True if p, rounded as ``p_value`` prints it, is below 0.05: 0.0496 prints as 0.050 and is not."""
-    return float(f"{p:.2g}") < ALPHA
 
 
 def compare_pairs(pairs: Mapping[tuple[str, str], tuple[Answers, Answers]]) -> list[Contrast]:
@@ -243,21 +215,19 @@ def compare_pairs(pairs: Mapping[tuple[str, str], tuple[Answers, Answers]]) -> l
     corrected = multipletests(p_values, alpha=ALPHA, method="holm")[1]
     contrasts = []
     for (names, (one, other)), sums, p, p_holm in zip(pairs.items(), per_source, p_values, corrected, strict=True):
-        table: IntArray = confusion_matrix(one.averaged_right, other.averaged_right, labels=[True, False])
+        right = [each.averaged.argmax(1) == each.y_true for each in (one, other)]
+        table: IntArray = confusion_matrix(*right, labels=[True, False])
         shares = one.clip_shares - other.clip_shares
         contrasts.append(
             Contrast(
                 names=names,
-                n_clips=one.n_clips,
-                n_sources=len(sums),
                 difference=float(shares.mean()),
                 interval=bootstrap_interval(shares, one.sources, lowest=-1.0),
-                right=(int(table[0].sum()), int(table[:, 0].sum())),
                 only=(int(table[0, 1]), int(table[1, 0])),
                 p_mcnemar=float(mcnemar(table, exact=True).pvalue),
                 p=p,
                 p_holm=float(p_holm),
-                detectable=detectable_difference(sums, one.n_clips, ALPHA / len(pairs)),
+                detectable=detectable_difference(sums, len(shares), ALPHA / len(pairs)),
             )
         )
     return contrasts
@@ -354,15 +324,14 @@ def calibrate(y_true: IntArray, probabilities: FloatArray, n_bins: int = N_BINS)
         n_bins: M.
     """
     confidence = probabilities.max(1).clip(0, 1)  # sums of single precision may exceed 1 by a hair
-    right = probabilities.argmax(1) == y_true
     edges = np.linspace(0, 1, n_bins + 1)
-    bin_of = np.digitize(confidence, edges[1:-1], right=True)
-    answers = pd.DataFrame({"confidence": confidence, "accuracy": right.astype(float)}).groupby(bin_of)
-    means = answers.mean().reindex(range(n_bins))
-    counts = answers.size().reindex(range(n_bins), fill_value=0)
-    bins = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "count": counts, **means})
+    answers = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(1) == y_true})
+    of_bins = answers.groupby(np.digitize(confidence, edges[1:-1], right=True))
+    means = of_bins.mean().reindex(range(n_bins))
+    bins = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "count": of_bins.size(), **means}, means.index)
+    bins = bins.fillna({"count": 0}).astype({"count": int})
     gaps = (bins["accuracy"] - bins["confidence"]).abs()
-    return Calibration(float((gaps * counts).sum() / counts.sum()), bins)
+    return Calibration(float((gaps * bins["count"]).sum() / len(confidence)), bins)
 
 
 def calibrate_windows(answers: Answers) -> Calibration:
@@ -374,8 +343,3 @@ def calibrate_windows(answers: Answers) -> Calibration:
     y_true = np.broadcast_to(answers.y_true[:, None], answers.silent.shape)[heard]
     n_fits = len(answers.windows)
     return calibrate(np.tile(y_true, n_fits), np.concatenate([each[heard] for each in answers.windows]))
-
-
-def calibrate_clips(answers: Answers) -> Calibration:
-    """Calibration of the answers to clips, the fits' probabilities averaged."""
-    return calibrate(answers.y_true, answers.averaged)

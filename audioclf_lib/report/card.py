@@ -7,7 +7,7 @@ import re
 import pandas as pd
 
 from audioclf_lib.metrics.results import SPLIT_TITLES
-from audioclf_lib.metrics.scores import SPLITS, answers_to_windows, evaluate, to_clips
+from audioclf_lib.metrics.scores import SPLITS, class_probabilities, evaluate, to_clips
 from audioclf_lib.metrics.uncertainty import bootstrap_interval, calibrate
 from audioclf_lib.report.prose import Prose
 from audioclf_lib.report.show import pipe_table
@@ -59,7 +59,7 @@ def _scores(run: Run, split: str) -> dict[str, object]:
     """A row of the table of scores."""
     rows = run.predictions[run.predictions["split"] == split].sort_values(["clip_id", "window_index"])
     y_true, probabilities = to_clips(rows, len(run.config.class_names))
-    right = pd.Series(answers_to_windows(rows) == rows["y_true"], rows.index)
+    right = pd.Series(class_probabilities(rows).argmax(1) == rows["y_true"], rows.index)
     sources = rows.drop_duplicates("clip_id")["source"].tolist()
     shares = {"Windows right": right.groupby(rows["clip_id"]).mean(), "Clips right": probabilities.argmax(1) == y_true}
     counts = {"Split": SPLIT_TITLES[split], "Recordings": len(set(sources)), "Clips": len(sources)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +10,14 @@ from figure_data import SPLITS, VARIANTS, histories, history, texts
 from matplotlib.axes import Axes
 
 from audioclf_lib import figures
+from audioclf_lib.figures.curves import draw_curves
+from audioclf_lib.figures.style import INK
+
+
+def curves(*given: object, **options: object) -> Axes:
+    ax = plt.subplots()[1]
+    draw_curves(ax, *given, **options)
+    return ax
 
 
 def lines_by_label(ax: Axes) -> dict[str, np.ndarray]:
@@ -17,7 +26,7 @@ def lines_by_label(ax: Axes) -> dict[str, np.ndarray]:
 
 def test_learning_curves_are_the_histories_and_their_mean():
     data = histories(3)
-    lines = lines_by_label(figures.plot_learning_curve(data, "accuracy", "test"))
+    lines = lines_by_label(curves(data, "accuracy", "test"))
     for label, frame in data.items():
         np.testing.assert_array_equal(lines[label], frame[["epoch", "test_accuracy"]])
     mean = np.mean([frame["test_accuracy"] for frame in data.values()], axis=0)
@@ -26,16 +35,16 @@ def test_learning_curves_are_the_histories_and_their_mean():
 
 def test_the_mean_covers_the_epochs_that_all_fits_have():
     data = {"long": history(8), "short": history(5)}
-    assert len(lines_by_label(figures.plot_learning_curve(data))["mean"]) == 5
+    assert len(lines_by_label(curves(data, "loss", "validation"))["mean"]) == 5
 
 
 def test_one_fit_has_no_mean():
-    assert list(lines_by_label(figures.plot_learning_curve(histories(1)))) == ["validation fold 2"]
+    assert list(lines_by_label(curves(histories(1), "loss", "validation"))) == ["validation fold 2"]
 
 
 def test_the_chosen_epoch_is_marked_on_its_curve():
     data = histories(2)
-    ax = figures.plot_learning_curve(data, "loss", "train", chosen_epochs={"validation fold 3": 4})
+    ax = curves(data, "loss", "train", chosen_epochs={"validation fold 3": 4})
     marks = [line.get_xydata() for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata())]
     np.testing.assert_array_equal(marks, [[[4, data["validation fold 3"]["train_loss"][3]]]])
 
@@ -44,16 +53,10 @@ def test_the_chosen_epoch_is_marked_on_its_curve():
     ("metric", "level", "text"), [("loss", np.log(10), "chance 2.30"), ("accuracy", 0.1, "chance 10 %")]
 )
 def test_the_level_of_guessing_is_drawn(metric, level, text):
-    ax = figures.plot_learning_curve(histories(), metric, chance=0.1)
+    ax = curves(histories(), metric, "validation", chance=0.1)
     assert any(line.get_ydata() == pytest.approx([level, level]) for line in ax.lines if len(line.get_ydata()) == 2)
     assert texts(ax) == [text]
     assert ax.get_ylim()[0] <= level <= ax.get_ylim()[1]
-
-
-def test_a_split_that_was_never_scored_says_so():
-    frame = history(3)
-    frame["test_loss"] = np.nan
-    assert texts(figures.plot_learning_curve({"fit": frame}, "loss", "test")) == ["not scored"]
 
 
 @pytest.mark.parametrize(("fits", "epochs"), [(4, 6), (1, 6), (4, 1), (1, 1)])
@@ -87,7 +90,7 @@ def test_the_largest_loss_of_any_panel_is_within_the_shared_axis():
 def test_an_early_loss_of_many_times_guessing_does_not_flatten_the_rest():
     frame = history(5)
     frame.loc[0, "train_loss"] = 1000
-    ax = figures.plot_learning_curve({"fit": frame}, "loss", "train", chance=0.1)
+    ax = curves({"fit": frame}, "loss", "train", chance=0.1)
     assert ax.get_ylim()[1] == pytest.approx(3 * np.log(10))
 
 
@@ -110,8 +113,15 @@ def test_variants_are_drawn_as_their_histories_say_with_a_row_per_architecture(e
 
 
 def test_a_variant_keeps_its_look_whether_or_not_others_are_there():
-    whole = figures.plot_variants({"CNN": {name: history(3) for name in VARIANTS}})[0, 0]
+    whole = figures.plot_variants({"CNN": {name: history(3) for name in VARIANTS}}, names=VARIANTS)[0, 0]
     part = figures.plot_variants({"CNN": {"all": history(3)}}, names=VARIANTS)[0, 0]
     before, after = (next(line for line in ax.lines if line.get_label() == "all") for ax in (whole, part))
     assert (before.get_color(), before.get_linestyle()) == (after.get_color(), after.get_linestyle())
     assert [text.get_text() for text in part.figure.legends[0].get_texts()] == ["all"]
+
+
+def test_the_first_variant_is_dark_and_thick_in_the_panels_and_in_the_legend():
+    panels = figures.plot_variants({"CNN": {name: history(3) for name in VARIANTS}}, names=VARIANTS)
+    (legend,) = panels[0, 0].figure.legends
+    for line in (*(ax.lines[0] for ax in panels.flat), legend.get_lines()[0]):
+        assert (line.get_color(), line.get_linewidth()) == (INK, 1.8)

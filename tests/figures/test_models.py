@@ -72,7 +72,7 @@ def test_a_deep_architecture_goes_on_in_further_rows():
     heights = {round(box.get_y() + box.get_height() / 2, 3) for box in ax.patches if hasattr(box, "get_boxstyle")}
     assert len([box for box in ax.patches if hasattr(box, "get_boxstyle")]) == 40
     assert len(heights) == 4
-    assert ax.figure.get_figheight() == pytest.approx(6)
+    assert ax.figure.get_figheight() == pytest.approx(6.75)
 
 
 def test_folds_are_lettered_by_what_each_fit_does_with_them():

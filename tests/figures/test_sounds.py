@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from figure_data import TEN, silent_dataset, texts, waveform
+from figure_data import TEN, silence_table, texts, waveform
+from matplotlib.colors import to_hex
 
 from audioclf_lib import figures
 from audioclf_lib.figures.sounds import hertz_to_mel
+from audioclf_lib.figures.style import LIGHT_BLUE, LIGHT_GREY
 
 
 def test_the_waveform_band_reaches_the_extremes_at_their_time():
@@ -45,12 +47,12 @@ def test_windows_lie_where_they_are_cut_and_silent_ones_are_named():
     boxes = list(ax.patches)
     assert [box.get_x() for box in boxes] == [0.5 * i for i in range(9)]
     assert {box.get_width() for box in boxes} == {1.0}
-    assert [bool(box.get_hatch()) for box in boxes] == [False] * 7 + [True] * 2
+    assert [to_hex(box.get_facecolor()) for box in boxes] == [LIGHT_BLUE] * 7 + [LIGHT_GREY] * 2
     assert texts(ax) == ["1", "2", "3", "4", "5", "6", "7", "8 silent", "9 silent"]
 
 
 def test_silence_is_counted_per_class_and_sorted():
-    ax = figures.plot_silence_per_class(silent_dataset(TEN))
+    ax = figures.plot_silence_per_class(silence_table(TEN))
     assert ax.get_yticklabels()[0].get_text() == "class_1"
     assert [bar.get_width() for bar in ax.patches] == pytest.approx([12 / 27] + [0] * 9)
     assert texts(ax) == ["12 of 27"] + ["0 of 27"] * 9

@@ -167,12 +167,12 @@ def test_a_rotation_scores_all_test_folds_together(tmp_path: Path) -> None:
         assert result.confusion(level).to_numpy().sum() == (15 if level == "clip" else 15 * 9)
         interval = result.intervals[level]
         assert interval.low <= result.mean(level) <= interval.high
+    assert result.clip_calibration.bins["count"].sum() == 15
     table = result.fits_table("clip")
     assert table.index.name == "Tested on"
     assert list(table.index) == ["fold 1", "fold 2", "fold 3", "fold 4", "fold 5", "mean", "deviation"]
     assert list(result.histories()) == list(result.chosen_epochs()) == [f"test fold {fold}" for fold in range(1, 6)]
     assert (result.title, result.short_title) == ("CNN: rotation over 5 test folds", "CNN, rotation")
-    assert not result.is_averaged
 
 
 def test_a_rotations_fits_are_those_of_the_splits(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ FIGURES = {
     "curves": 1.0,
     "confusion-clips": 0.57,
     "confusion-windows": 0.57,
-    "roc": 0.8,
+    "roc": 1.0,
     "f1": 0.99,
     "reliability": 0.48,
 }

@@ -151,7 +151,7 @@ def test_a_reader_sees_what_is_computed_and_drawn(name: str) -> None:
         assert calls >= {"cut_windows", "fit_baselines", "baseline_table"}
         return
     assert calls >= {"derive_layers", "derivation.layer_table", "fit_all", "ExperimentResult", "result.scores"}
-    assert calls >= {f"figures.plot_{what}" for what in ("learning_curves", "confusion", "roc", "f1_bars")}
+    assert calls >= {f"figures.plot_{what}" for what in ("learning_curves", "confusion", "roc_panels", "f1_bars")}
     assert calls >= {"balanced_accuracy_score", "cohen_kappa_score"}
 
 

@@ -33,7 +33,7 @@ from synthetic import write_run
 from audioclf_lib._support.errors import InputError
 from audioclf_lib.config import Experiment, KnownDataset
 from audioclf_lib.data import Dataset
-from audioclf_lib.figures import plot_confusion, plot_f1_bars, plot_roc, plot_waveform
+from audioclf_lib.figures import plot_confusion, plot_f1_bars, plot_roc_panels, plot_waveform
 from audioclf_lib.metrics import ExperimentResult
 from audioclf_lib.report import escape_markdown, show, show_text, show_title_page, tables
 from audioclf_lib.report.exporters import ReportHTMLExporter, TypstPDFExporter
@@ -111,7 +111,7 @@ def report_with(names: Sequence[str], folder: Path) -> NotebookNode:
             for clip in range(len(DRAWN))
         ],
         lambda: show(plot_confusion(result.confusion("clip")), caption="Clips.", label="fig:confusion"),
-        lambda: show(plot_roc(scores.roc, scores.auc), caption="Curves.", label="fig:roc"),
+        lambda: show(plot_roc_panels(scores.roc, scores.auc), caption="Curves.", label="fig:roc"),
         lambda: show(plot_f1_bars(scores.per_class), caption="F1.", label="fig:f1"),
         lambda: show(scores.per_class, caption="Scores.", label="tbl:scores"),
         lambda: show(table, caption=caption, label="tbl:hostile"),
