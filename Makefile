@@ -51,7 +51,7 @@ check: setup ## check style, types, import direction and notebooks, and run the 
 
 test: setup ## what `make check` does, and all other tests but those of `make faults`
 	$(style)
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "not faults"
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not faults"
 
 faults: setup ## kill, fill, damage and interrupt suites at many moments, half an hour; as root, nothing is skipped
 	$(BIN)/pytest -q -n 2 --dist worksteal -m "nothing_lost or faults"

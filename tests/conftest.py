@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nothing_lost import Workplace
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before anybody imports matplotlib
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads of tests side by side would wait for each other
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # before jsonschema, as suite.notebooks does
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -22,15 +23,20 @@ WHOLE_PROGRAMS = ("notebooks", "robustness", "cli/test_cli.py", "data/test_downl
 WHOLE_PROGRAMS += ("report/test_build.py", "report/test_report.py", "report/test_exporters.py", "suite/test_engine.py")
 WHOLE_PROGRAMS += ("suite/test_notebooks.py", "suite/test_search.py", "test_gallery.py", "test_publish.py")
 WHOLE_PROGRAMS += ("test_wheel.py",)
-WHOLE_PROGRAMS += ("training/test_parallel.py", "training/test_resume.py")
+WHOLE_PROGRAMS += ("inference", "training/test_accelerate.py", "training/test_parallel.py", "training/test_resume.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what starts notebooks, suites and other whole programs, or trains for seconds."""
-    slow = [PROJECT_ROOT / "tests" / place for place in WHOLE_PROGRAMS]
+    """Mark as slow what starts notebooks, suites and other whole programs, or trains for seconds, and let it run first.
+
+    What is short comes last, so that no worker is left alone with a long file at the end.
+    """
+    places = [PROJECT_ROOT / "tests" / place for place in WHOLE_PROGRAMS]
+    long = {item.path for item in items if any(item.path.is_relative_to(place) for place in places)}
     for item in items:
-        if any(item.path.is_relative_to(place) for place in slow):
+        if item.path in long:
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(autouse=True)

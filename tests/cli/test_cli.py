@@ -150,10 +150,9 @@ def test_run_takes_the_name_of_an_experiment_or_the_file_of_a_model_and_prints_t
 
 def test_a_terminal_of_few_characters_shows_the_tables_all_the_same(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "audioclf_lib.cli", "suite", "--dry-run", "--runs-dir", str(tmp_path / "runs")]
-    for encoding in ("ascii", "latin-1"):
-        done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True)
-        assert (done.returncode, done.stderr) == (0, b"")
-        assert b"transformer-h4-split" in done.stdout
+    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"transformer-h4-split" in done.stdout
     assert not (tmp_path / "runs").exists()
 
 

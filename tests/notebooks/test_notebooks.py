@@ -18,7 +18,6 @@ from own_models import write_model
 from small_suite import CLASSES, SmallSuite, make_sounds, notebook_path, run_program, small_suite
 
 from audioclf_lib import Experiment, evaluate, fit, load_dataset, predict
-from audioclf_lib._support.errors import InputError
 from audioclf_lib.models import find_model
 from audioclf_lib.report import escape_markdown
 from audioclf_lib.runs.store import WEIGHTS, RunStore
@@ -466,10 +465,3 @@ def test_plain_papermill_stops_at_an_unknown_parameter(tmp_path: Path) -> None:
     known = ", ".join(known_parameters(notebook_path("11_cnn_split")))
     assert f"InputError: unknown parameter 'epoch': this notebook knows {known}; correct its name" in errors
     assert not (tmp_path / "figures").exists(), "it stopped before it showed anything"
-
-
-def test_a_split_chooses_its_own_validation_fold(tmp_path: Path) -> None:
-    parameters = {"protocol": "split", "val_folds": [2], "runs_dir": str(tmp_path / "runs")}
-    with pytest.raises(InputError, match="val_folds belongs to the kfold protocol"):
-        run_notebook(notebook_path("30_own_model"), tmp_path / "out.ipynb", parameters)
-    assert not (tmp_path / "out.ipynb").exists()

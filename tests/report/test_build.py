@@ -40,19 +40,42 @@ def build(folder: Path, notebook: Path, *, runs: str = "runs", **options: str) -
     return path.read_text(encoding="utf-8")
 
 
-def test_any_notebook_can_be_the_report(mine: Path, tmp_path: Path) -> None:
-    html = build(tmp_path / "out", mine)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder with a notebook, and in ``out`` what was made of it, in all formats but PDF."""
+    folder = tmp_path_factory.mktemp("home")
+    draws = (
+        "import matplotlib.pyplot as plt\nfrom audioclf_lib.report import show\nshow(plt.subplots()[1], folder=None)"
+    )
+    write_notebook(folder / "mine.ipynb", SHOWS_TITLE, draws)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        formats, notebook = ["html", "docx", "md"], "~/mine.ipynb"
+        made = build_report("demo", runs_dir="~/runs", output_dir="~/out", formats=formats, notebook=notebook)
+    assert made == [folder / "out" / f"report.{name}" for name in formats], "home is replaced in paths"
+    return folder
+
+
+def test_any_notebook_can_be_the_report(home: Path) -> None:
+    html = (home / "out" / "report.html").read_text(encoding="utf-8")
     assert "<h1>Mine</h1>" in html
     assert "What I found" in html
-    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["report.ipynb"]
+    assert [path.name for path in (home / "runs").iterdir()] == ["report.ipynb"]
 
 
-def test_two_builds_at_once_get_each_their_own_report(mine: Path, tmp_path: Path) -> None:
+def test_word_and_markdown_are_written_with_the_figures_beside_the_markdown(home: Path) -> None:
+    (figure,) = (home / "out" / "report_files").iterdir()
+    assert f"](report_files/{figure.name})" in (home / "out" / "report.md").read_text(encoding="utf-8")
+    assert (home / "out" / "report.docx").read_bytes().startswith(b"PK")
+
+
+def test_two_builds_at_once_get_each_their_own_report(tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "mine.ipynb", "title")  # imports nothing, which takes kernels seconds
     titles = ["The first", "The second"]
     with ThreadPoolExecutor(2) as pool:
-        made = list(pool.map(lambda title: build(tmp_path / title, mine, title=title), titles))
-    for title, html in zip(titles, made, strict=True):
-        assert f"<h1>{title}</h1>" in html
+        made = list(pool.map(lambda title: build(tmp_path / title, notebook, title=title), titles))
+    for html, shown, other in zip(made, titles, reversed(titles), strict=True):
+        assert shown in html and other not in html
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["report.ipynb"]
 
 
@@ -64,13 +87,6 @@ def test_a_failed_cell_leaves_the_notebook_with_its_traceback_and_nothing_else(t
     assert "ZeroDivisionError" in caught.value.notebook.read_text(encoding="utf-8")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["report.failed.ipynb"]
     assert not (tmp_path / "out").exists()
-
-
-def test_home_is_replaced_in_paths(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (path,) = build_report("demo", runs_dir="~/runs", output_dir="~/out", formats=["html"], notebook="~/mine.ipynb")
-    assert path == tmp_path / "out" / "report.html"
-    assert (tmp_path / "runs" / "report.ipynb").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_runs(mine: Path, tmp_path: Path) -> None:
@@ -85,16 +101,3 @@ def test_an_unknown_format_or_parameter_is_named(mine: Path, tmp_path: Path) -> 
         build_report("demo", runs_dir=tmp_path / "runs", output_dir=tmp_path, formats=["odt"], notebook=mine)
     with pytest.raises(InputError, match=r"mine.ipynb has no parameter 'course'; it has title"):
         build(tmp_path / "out", mine, course="Deep listening")
-
-
-def test_word_and_markdown_are_written_with_the_figures_beside_the_markdown(tmp_path: Path) -> None:
-    draws = (
-        "import matplotlib.pyplot as plt\nfrom audioclf_lib.report import show\nshow(plt.subplots()[1], folder=None)"
-    )
-    notebook = write_notebook(tmp_path / "mine.ipynb", SHOWS_TITLE, draws)
-    options = {"runs_dir": tmp_path / "runs", "output_dir": tmp_path / "out", "notebook": notebook}
-    made = build_report("demo", formats=["docx", "md"], **options)
-    assert [path.name for path in made] == ["report.docx", "report.md"]
-    (figure,) = (tmp_path / "out" / "report_files").iterdir()
-    assert f"](report_files/{figure.name})" in made[1].read_text(encoding="utf-8")
-    assert made[0].read_bytes().startswith(b"PK")

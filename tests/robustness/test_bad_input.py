@@ -335,8 +335,9 @@ PLANS: dict[str, tuple[str | bytes, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("command", ["suite", "report"])
-@pytest.mark.parametrize("case", PLANS)
+@pytest.mark.parametrize(
+    ("command", "case"), [*(("suite", case) for case in PLANS), ("report", "empty"), ("report", "unknown setting")]
+)
 def test_plans(refuse: Refusal, place: Path, case: str, command: str) -> None:
     content, culprit, remedy = PLANS[case]
     (place / "mine.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -980,12 +981,11 @@ def test_folders_and_files_of_strangers_are_left_alone(
 # --- by way of notebooks, and as processes of their own --------------------------------------------------------------
 
 NOTEBOOK_FAULTS: dict[str, tuple[list[str], str, str]] = {
-    "no epochs": (
-        ["11_cnn_split", "-p", "epochs=0", "-o", "out/mine.ipynb"],
-        "epochs = 0",
-        "greater than or equal to 1",
+    "fold that is not there": (
+        ["10_cnn_kfold", "-p", "val_folds=[7]", "-p", "dataset=sounds", "-o", "out/mine.ipynb"],
+        "fold 7",
+        "[1, 2, 3]",
     ),
-    "fold that is not there": (["10_cnn_kfold", "-p", "val_folds=[7]", "-p", "dataset=sounds"], "fold 7", "[1, 2, 3]"),
     "0-byte file": (["01_dataset", "-p", "dataset=broken"], "high-2.wav cannot be read as sound", "give a WAV"),
 }
 

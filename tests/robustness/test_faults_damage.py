@@ -36,6 +36,10 @@ def cut_off(content: bytes, generator: random.Random) -> bytes:
     return content[: generator.randrange(len(content))]
 
 
+def empty(content: bytes, generator: random.Random) -> bytes:
+    return b""
+
+
 def lose_a_block(content: bytes, generator: random.Random) -> bytes:
     """Zeros where a block should be: what a file system leaves when the power goes."""
     start = generator.randrange(len(content))
@@ -43,7 +47,7 @@ def lose_a_block(content: bytes, generator: random.Random) -> bytes:
 
 
 Damage = Callable[[bytes, random.Random], bytes]
-DAMAGES: tuple[Damage, ...] = (flip_a_bit, cut_off, lose_a_block)
+DAMAGES: tuple[Damage, ...] = (flip_a_bit, cut_off, empty, lose_a_block)
 
 
 def do_damage(path: Path, damage: Damage, generator: random.Random) -> None:
@@ -136,10 +140,10 @@ def test_a_damaged_artefact_is_named_kept_aside_and_the_fit_trained_again(
     assert_same_numbers(again, RunStore(trained).load(CONFIGURATION))
     assert runs.is_whole(CONFIGURATION)
     assert [run.path for run in runs.find()] == [path], "what was set aside is no run"
-
-    do_damage(path / name, cut_off, random.Random(2))
-    fit(CONFIGURATION, DATASET, runs_dir=runs.runs_dir, device="cpu")
-    assert sorted(folder.name for folder in kept.parent.iterdir()) == [path.name, f"{path.name}-2"]
+    if name == SUMS:  # and a second time
+        do_damage(path / name, cut_off, random.Random(2))
+        fit(CONFIGURATION, DATASET, runs_dir=runs.runs_dir, device="cpu")
+        assert sorted(folder.name for folder in kept.parent.iterdir()) == [path.name, f"{path.name}-2"]
 
 
 def test_a_file_that_is_gone_counts_as_damaged_but_for_weights_that_were_not_published(runs: RunStore) -> None:

@@ -53,9 +53,8 @@ WRITTEN: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "what", [what if what == "checkpoint" else pytest.param(what, marks=pytest.mark.faults) for what in WRITTEN]
-)
+@pytest.mark.faults
+@pytest.mark.parametrize("what", WRITTEN)
 def test_a_full_disk_is_named_and_the_suite_goes_on_when_there_is_space(
     what: str, disk: Path, tmp_path: Path, undisturbed: Workplace
 ) -> None:

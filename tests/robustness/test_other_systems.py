@@ -296,49 +296,64 @@ def test_a_torchaudio_of_another_release_is_named(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------- a missing package
 
+# Runs each command in a fork of one process, which has imported once what all of them need.
 MISSING = """
-import importlib.abc, sys
+import importlib.abc, importlib.util, os, sys
+import matplotlib.pyplot, pandas, sklearn.metrics, torch
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in MISSING:
+        if name.partition(".")[0] in missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Missing())
-import importlib.util
-real = importlib.util.find_spec
-importlib.util.find_spec = lambda name: None if name in MISSING else real(name)
-from audioclf_lib.cli import main
-sys.argv = ["audioclf", *ARGUMENTS]
-main()
+for case, (missing, arguments, _) in CASES.items():
+    assert not set(missing) & set(sys.modules)
+    if os.fork():
+        _, status = os.wait()
+        print(case, os.waitstatus_to_exitcode(status), flush=True)
+        continue
+    os.environ["AUDIOCLF_PROJECT"] = folder = os.path.join(os.getcwd(), case)
+    os.chdir(folder)
+    for stream, ending in ((1, ".out"), (2, ".err")):
+        os.dup2(os.open(folder + ending, os.O_WRONLY | os.O_CREAT), stream)
+    sys.meta_path.insert(0, Missing())
+    real = importlib.util.find_spec
+    importlib.util.find_spec = lambda name: None if name in missing else real(name)
+    from audioclf_lib.cli import main
+    sys.argv = ["audioclf", *arguments]
+    main()
 """
+# What is missing, a command that needs it, and what is said.
+MISSING_CASES = {
+    "tune": (
+        ["optuna", "sqlalchemy"],
+        ["tune", "cnn"],
+        "optuna is not installed; `pip install 'audioclf[tune]'` brings it",
+    ),
+    "report": (["typst"], ["report"], "typst is not installed; `pip install 'audioclf[report]'` brings it"),
+    "suite": (["snakemake"], ["suite"], "executor local needs snakemake; install it: `pip install 'audioclf[suite]'`"),
+    "run": (
+        ["papermill", "nbclient"],
+        ["run", "01_dataset"],
+        "nbclient is not installed; `pip install 'audioclf[suite]'` brings it",
+    ),
+    "data": (["soundfile"], ["data"], f"soundfile is missing; `{sys.executable} -m pip install audioclf` brings it"),
+}
 
 
-@pytest.mark.parametrize(
-    ("missing", "arguments", "sentence"),
-    [
-        (
-            ["optuna", "sqlalchemy"],
-            ["tune", "cnn"],
-            "optuna is not installed; `pip install 'audioclf[tune]'` brings it",
-        ),
-        (["typst"], ["report"], "typst is not installed; `pip install 'audioclf[report]'` brings it"),
-        (
-            ["snakemake"],
-            ["suite"],
-            "executor local needs snakemake; install it: `pip install 'audioclf[suite]'`",
-        ),
-        (
-            ["papermill", "nbclient"],
-            ["run", "01_dataset"],
-            "nbclient is not installed; `pip install 'audioclf[suite]'` brings it",
-        ),
-        (["soundfile"], ["data"], f"soundfile is missing; `{sys.executable} -m pip install audioclf` brings it"),
-    ],
-)
-def test_a_missing_package_is_named_with_what_brings_it(
-    missing: list[str], arguments: list[str], sentence: str, tmp_path: Path
-) -> None:
-    code = f"MISSING, ARGUMENTS = {missing!r}, {arguments!r}\n{MISSING}"
-    done = run_code(code, tmp_path)
-    assert (done.returncode, done.stderr) == (2, f"audioclf: {sentence}\n")
-    assert "Traceback" not in done.stdout
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture(scope="module")
+def without_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each case, beside it what its command printed; ``codes`` holds the exit codes."""
+    folder = tmp_path_factory.mktemp("missing")
+    for case in MISSING_CASES:
+        (folder / case).mkdir()
+    done = run_code(f"CASES = {MISSING_CASES!r}\n{MISSING}", folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "codes").write_text(done.stdout)
+    return folder
+
+
+@pytest.mark.parametrize("case", MISSING_CASES)
+def test_a_missing_package_is_named_with_what_brings_it(case: str, without_packages: Path) -> None:
+    assert f"{case} 2" in (without_packages / "codes").read_text().splitlines()
+    assert (without_packages / f"{case}.err").read_text() == f"audioclf: {MISSING_CASES[case][2]}\n"
+    assert "Traceback" not in (without_packages / f"{case}.out").read_text()
+    assert list((without_packages / case).iterdir()) == []

@@ -41,7 +41,7 @@ from audioclf_lib.suite.plan import Plan, load_plan
 QUICK = settings(
     max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-FUZZ = settings(QUICK, max_examples=150)
+FUZZ = settings(QUICK, max_examples=75)
 
 
 # --- windowing -----------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from audioclf_lib.suite.notebooks import (
     run_notebook,
     status_path,
 )
+from audioclf_lib.training.parallel import PROCESSES
 
 CODE = """
 import os, sys, time
@@ -240,7 +241,7 @@ def test_ctrl_c_leaves_no_traceback(notebook: Path, output: Path) -> None:
 
 
 def test_one_notebook_of_a_suite_trains_one_fit_at_a_time(tmp_path: Path) -> None:
-    code = "import os\nfrom audioclf_lib.training.parallel import PROCESSES\nprint(os.environ.get(PROCESSES))"
+    code = f"import os\nprint(os.environ.get({PROCESSES!r}))"
     notebook = write_notebook(tmp_path / "mine.ipynb", 'deed = ""\nmeeting_point = ""', code)
     start(notebook, tmp_path / "out.ipynb").communicate(timeout=120)
     assert nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[2].outputs[-1].text == "1\n"

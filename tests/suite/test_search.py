@@ -115,10 +115,16 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+def lines() -> list[str]:
+    """What the study with all its trials said."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     """A study with all its trials, for tests that only read it."""
     torch.set_num_threads(1)
-    return run_silently(make_study(tmp_path_factory.mktemp("finished")))
+    return run_study(make_study(tmp_path_factory.mktemp("finished")), DATASET, say=lines.append)
 
 
 @pytest.fixture
@@ -246,14 +252,12 @@ def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(tmp_path: Path)
     assert len(lines) == 3
 
 
-def test_a_line_says_how_a_trial_ended(tmp_path: Path, trained: list[tuple[str, int]]) -> None:
-    lines: list[str] = []
-    study = run_study(make_study(tmp_path), DATASET, say=lines.append)
+def test_a_line_says_how_a_trial_ended(finished: StudyResult, lines: list[str]) -> None:
     assert lines[0].startswith(
         "trial 0 (1 of 5 ended): learning_rate 0.003, weight_decay 0.05: complete after epoch 2, "
     )
     assert lines[0].endswith(" % of the windows; the best so far")
-    number = int(study.table[study.table["state"] == "pruned"]["trial"].iloc[0])
+    number = int(finished.table[finished.table["state"] == "pruned"]["trial"].iloc[0])
     assert "pruned after epoch 1, " in lines[number]
 
 

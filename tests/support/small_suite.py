@@ -1,4 +1,4 @@
-"""What `make report` does, in small: a suite and its report on nine short clips, run once for all tests."""
+"""A suite on nine short clips, run once for all tests that look at it."""
 
 from __future__ import annotations
 
@@ -39,16 +39,15 @@ def outcomes_of(plan: Plan, runs_dir: Path, **options: Path) -> list[Outcome]:
 
 @dataclass(frozen=True)
 class SmallSuite:
-    """A finished suite and its report.
+    """A finished suite.
 
     Attributes:
-        folder: holds ``My Sounds``, ``small.yaml``, ``runs``, ``figures`` and ``report``.
-        suite, report: the commands as they ended.
+        folder: holds ``My Sounds``, ``small.yaml``, ``runs`` and ``figures``.
+        suite: the command as it ended.
     """
 
     folder: Path
     suite: subprocess.CompletedProcess[str]
-    report: subprocess.CompletedProcess[str]
 
     @property
     def sounds(self) -> Path:
@@ -75,21 +74,15 @@ class SmallSuite:
 
 @cache
 def small_suite(folder: Path) -> SmallSuite:
-    """Run suite and report in ``folder`` as the Makefile does; the second call gives what the first one made."""
+    """Run the suite in ``folder``; the second call gives what the first one made."""
     make_sounds(folder / "My Sounds")
     (folder / "small.yaml").write_text(PLAN)
-    suite = audioclf(folder, "suite", "--plan", "small.yaml", "--runs-dir", "runs", "--jobs", "2")
-    report = audioclf(folder, "report", "--runs-dir", "runs", "--output-dir", "report")
-    return SmallSuite(folder, suite, report)
-
-
-def audioclf(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in ``folder``; figures go to its ``figures``, not to the project's."""
-    return run_program("audioclf", *arguments, folder=folder)
+    arguments = ["suite", "--plan", "small.yaml", "--runs-dir", "runs", "--jobs", "2"]
+    return SmallSuite(folder, run_program("audioclf", *arguments, folder=folder))
 
 
 def run_program(name: str, *arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program of this environment."""
+    """Run a program of this environment in ``folder``; figures go to its ``figures``, not to the project's."""
     command = [str(Path(sys.executable).with_name(name)), *map(str, arguments)]
     environment = os.environ | {"AUDIOCLF_FIGURES": str(folder / "figures")}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

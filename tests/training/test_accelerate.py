@@ -41,11 +41,18 @@ from audioclf_lib.training.trainer import fit
 
 pytestmark = pytest.mark.skipif(compiled.load_kernels() is None, reason="no C compiler here: the fast path is off")
 
-ARCHITECTURES = [("cnn", {}), *(("transformer", {"num_heads": heads}) for heads in (1, 2, 4))]
-every_architecture = pytest.mark.parametrize(
-    ("name", "of_model"), ARCHITECTURES, ids=["cnn", "transformer1", "transformer2", "transformer4"]
-)
 CPU = torch.device("cpu")
+
+# Model, its settings, activation, rate of dropout, whether in training. The base is that of the CNN in all of them.
+NETWORKS = [
+    *(
+        ("cnn", {}, activation, *mode)
+        for activation in ("none", "relu")
+        for mode in [(0.5, True), (0.2, True), (0.5, False)]
+    ),
+    *(("transformer", {"num_heads": heads}, "relu", 0.5, True) for heads in (1, 2, 4)),
+    *(("transformer", {"num_heads": 4}, "none", *mode) for mode in [(0.2, True), (0.5, False)]),
+]
 
 
 class GivenMask(nn.Module):
@@ -137,11 +144,7 @@ def assert_same_gradients(model: nn.Module, reference: nn.Module, tolerance: flo
             assert relative_error(ours.grad, theirs.grad) < tolerance, name
 
 
-@pytest.mark.parametrize(
-    ("training", "rate"), [(True, 0.5), (True, 0.2), (False, 0.5)], ids=["training", "training less", "evaluation"]
-)
-@pytest.mark.parametrize("activation", ["none", "relu"])
-@every_architecture
+@pytest.mark.parametrize(("name", "of_model", "activation", "rate", "training"), NETWORKS)
 def test_outputs_gradients_and_statistics_equal_the_reference_in_float64(
     name, of_model, activation, rate, training, drawn_keys
 ):
@@ -165,7 +168,7 @@ def test_outputs_gradients_and_statistics_equal_the_reference_in_float64(
         torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-5, atol=1e-6, msg=buffer_name)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 33])
+@pytest.mark.parametrize("batch", [1, 33])
 def test_every_batch_size_equals_the_reference(batch, drawn_keys):
     model, reference = make_pair("cnn", "relu", 0.5)
     fast = accelerate(model, CPU)
@@ -232,7 +235,7 @@ def test_a_plain_mean_over_batches_is_gathered_where_momentum_is_none():
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, msg=name)
 
 
-@every_architecture
+@pytest.mark.parametrize(("name", "of_model"), [("cnn", {}), ("transformer", {"num_heads": 4})])
 def test_the_number_of_threads_changes_rounding_only(name, of_model):
     x, labels, results, before = torch.randn(5, 1, 16000), torch.arange(5), [], torch.get_num_threads()
     try:
@@ -431,11 +434,9 @@ def test_a_gradient_with_respect_to_the_window_is_there():
 # ----------------------------------------------------------------------------------------------------- NaN, statistics
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("activation", ["none", "relu"])
-@every_architecture
-def test_a_window_with_nan_has_nan_logits_as_with_the_modules(name, of_model, activation, training):
-    model, reference = make_pair(name, activation, 0.5, **of_model)
+@pytest.mark.parametrize(("name", "of_model", "activation", "rate", "training"), NETWORKS)
+def test_a_window_with_nan_has_nan_logits_as_with_the_modules(name, of_model, activation, rate, training):
+    model, reference = make_pair(name, activation, rate, **of_model)
     x = torch.randn(3, 1, 16000)
     x[1, 0, 8000] = torch.nan
     logits, expected = (each.train(training)(x) for each in (accelerate(model, CPU), reference))

@@ -107,26 +107,6 @@ def test_a_fit_interrupted_after_any_epoch_ends_with_the_same_numbers(
     assert_same_numbers(undisturbed, resumed)
 
 
-@pytest.mark.parametrize("damage", ["cut in half", "emptied", "overwritten"])
-def test_a_damaged_checkpoint_is_begun_anew(damage: str, dataset: Dataset, calm: Path, tmp_path: Path) -> None:
-    config = make_fit(dataset)
-    undisturbed, _ = train(config, dataset, calm)
-
-    def stop(_: FitConfig, history: list[dict[str, float]]) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(config, dataset, runs_dir=tmp_path / "damaged", device="cpu", progress=stop)
-    checkpoint = checkpoint_of(config, tmp_path / "damaged")
-    whole = checkpoint.read_bytes()
-    checkpoint.write_bytes(
-        {"cut in half": whole[: len(whole) // 2], "emptied": b"", "overwritten": b"x" * len(whole)}[damage]
-    )
-    again, told = train(config, dataset, tmp_path / "damaged")
-    assert told == [1, 2]
-    assert_same_numbers(undisturbed, again)
-
-
 def test_a_finished_fit_is_not_trained_again(dataset: Dataset, tmp_path: Path) -> None:
     config = make_fit(dataset)
     first, _ = train(config, dataset, tmp_path)

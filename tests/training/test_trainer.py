@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,13 @@ def dataset() -> Dataset:
 
 def train(dataset: Dataset, runs_dir: Path, config: FitConfig | None = None, **experiment: Any) -> Run:
     return fit(config or make_fit(dataset, **experiment), dataset, runs_dir=runs_dir, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def once(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """A fit on the tiny data set, trained by the first test that asks for it, for those that only read it."""
+    folder = tmp_path_factory.mktemp("once")
+    return lambda **experiment: train(make_dataset(), folder, **experiment)
 
 
 def columns(run: Run, *splits: str) -> pd.DataFrame:
@@ -104,14 +112,16 @@ def epoch_of(network: nn.Module, windows: Windows, recipe: Recipe, epoch: int = 
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_same_configuration_gives_the_same_numbers(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
-    one = train(dataset, tmp_path / "one", **RECIPES[recipe])
+def test_the_same_configuration_gives_the_same_numbers(
+    recipe: str, once: Callable[..., Run], dataset: Dataset, tmp_path: Path
+) -> None:
+    one = once(**RECIPES[recipe])
     torch.rand(7)  # whatever else drew random numbers
-    assert_same_numbers(one, train(dataset, tmp_path / "two", **RECIPES[recipe]))
+    assert_same_numbers(one, train(dataset, tmp_path, **RECIPES[recipe]))
 
 
-def test_another_seed_gives_other_numbers(dataset: Dataset, tmp_path: Path) -> None:
-    one, other = train(dataset, tmp_path, seed=0), train(dataset, tmp_path, seed=1)
+def test_another_seed_gives_other_numbers(once: Callable[..., Run]) -> None:
+    one, other = once(seed=0), once(seed=1)
     assert not columns(one, *SPLITS).equals(columns(other, *SPLITS))
 
 
@@ -122,8 +132,8 @@ def test_nothing_is_left_over_from_the_fit_before(dataset: Dataset, tmp_path: Pa
     assert_same_numbers(alone, train(dataset, tmp_path / "row", make_fit(dataset, val_fold=3)))
 
 
-def test_the_history_has_a_row_per_epoch_and_the_columns_of_the_three_splits(dataset: Dataset, tmp_path: Path) -> None:
-    history = train(dataset, tmp_path, epochs=3).history
+def test_the_history_has_a_row_per_epoch_and_the_columns_of_the_three_splits(once: Callable[..., Run]) -> None:
+    history = once(epochs=3).history
     assert list(history) == ["epoch", "seconds", "learning_rate", *(f"{s}_{kind}" for s in SPLITS for kind in KINDS)]
     assert history["epoch"].tolist() == [1, 2, 3]
     assert np.isfinite(history).all(axis=None)
@@ -172,9 +182,9 @@ def test_predictions_hold_every_window_of_every_fold_once(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_predictions_are_those_of_the_kept_weights_without_dropout(
-    recipe: str, dataset: Dataset, tmp_path: Path
+    recipe: str, once: Callable[..., Run], dataset: Dataset
 ) -> None:
-    run = train(dataset, tmp_path, **RECIPES[recipe])
+    run = once(**RECIPES[recipe])
     with torch.no_grad():
         expected = run.model()(cut_windows(dataset.waveforms).flatten(0, 1)).softmax(1).numpy()
     rows = run.predictions.assign(clip=run.predictions["clip_id"].str.removeprefix("clip").astype(int))
@@ -183,8 +193,8 @@ def test_predictions_are_those_of_the_kept_weights_without_dropout(
     assert rows["source"].tolist() == [dataset.sources[clip] for clip in rows["clip"]]
 
 
-def test_the_history_of_the_kept_epoch_agrees_with_the_final_scores(dataset: Dataset, tmp_path: Path) -> None:
-    run = train(dataset, tmp_path, epochs=3)
+def test_the_history_of_the_kept_epoch_agrees_with_the_final_scores(once: Callable[..., Run]) -> None:
+    run = once(epochs=3)
     kept = run.history.set_index("epoch").loc[run.metrics["chosen"]["epoch"]]
     for split in ("validation", "test"):
         scores = run.metrics["scores"][split]
@@ -192,8 +202,8 @@ def test_the_history_of_the_kept_epoch_agrees_with_the_final_scores(dataset: Dat
         assert kept[f"{split}_clip_accuracy"] == pytest.approx(scores["clip"]["accuracy"])
 
 
-def test_the_environment_says_with_what_it_was_trained(dataset: Dataset, tmp_path: Path) -> None:
-    environment = train(dataset, tmp_path, epochs=1).environment
+def test_the_environment_says_with_what_it_was_trained(once: Callable[..., Run]) -> None:
+    environment = once(epochs=1).environment
     assert environment["versions"]["torch"] == torch.__version__.split("+")[0]
     assert environment["device"] == "cpu"
     assert environment["threads"] == 1
@@ -277,10 +287,11 @@ def test_an_own_architecture_is_trained_and_its_file_kept_beside_its_weights(dat
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_test_clips_have_no_say_in_training_or_choice(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
-    config = make_fit(dataset, **RECIPES[recipe])
-    one = train(dataset, tmp_path / "one", config)
-    other = train(with_other_sound(dataset, [1]), tmp_path / "other", config)
+def test_test_clips_have_no_say_in_training_or_choice(
+    recipe: str, once: Callable[..., Run], dataset: Dataset, tmp_path: Path
+) -> None:
+    one = once(**RECIPES[recipe])
+    other = train(with_other_sound(dataset, [1]), tmp_path, one.config)
     assert not columns(one, "test").equals(columns(other, "test"))
     assert columns(one, "train", "validation").equals(columns(other, "train", "validation"))
     assert one.metrics["chosen"] == other.metrics["chosen"]
@@ -288,20 +299,22 @@ def test_test_clips_have_no_say_in_training_or_choice(recipe: str, dataset: Data
 
 
 @pytest.mark.parametrize("recipe", ["cnn as written", "cnn tuned"])
-def test_validation_clips_choose_the_epoch_and_nothing_else(recipe: str, dataset: Dataset, tmp_path: Path) -> None:
-    config = make_fit(dataset, **RECIPES[recipe])
-    one = train(dataset, tmp_path / "one", config)
-    other = train(with_other_sound(dataset, [2]), tmp_path / "other", config)
+def test_validation_clips_choose_the_epoch_and_nothing_else(
+    recipe: str, once: Callable[..., Run], dataset: Dataset, tmp_path: Path
+) -> None:
+    one = once(**RECIPES[recipe])
+    other = train(with_other_sound(dataset, [2]), tmp_path, one.config)
     assert not columns(one, "validation").equals(columns(other, "validation"))
     assert columns(one, "train", "test").equals(columns(other, "train", "test"))
 
 
-def test_batch_norm_statistics_are_those_of_training_windows(dataset: Dataset, tmp_path: Path) -> None:
+def test_batch_norm_statistics_are_those_of_training_windows(
+    once: Callable[..., Run], dataset: Dataset, tmp_path: Path
+) -> None:
     """After one epoch there is nothing to choose: parameters and statistics follow from the training fold alone."""
-    config = make_fit(dataset, epochs=1)
-    one = train(dataset, tmp_path / "one", config)
-    assert_same_weights(one, train(with_other_sound(dataset, [1, 2]), tmp_path / "other", config))
-    changed = train(with_other_sound(dataset, [3]), tmp_path / "third", config)
+    one = once(epochs=1)
+    assert_same_weights(one, train(with_other_sound(dataset, [1, 2]), tmp_path / "other", one.config))
+    changed = train(with_other_sound(dataset, [3]), tmp_path / "third", one.config)
     statistics = [name for name in one.weights() if "running" in name]
     assert len(statistics) == 6
     for name in statistics:
