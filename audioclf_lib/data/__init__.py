@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import DEFAULT_DATA_DIR, explained, user_path
 from audioclf_lib.config import KnownDataset, refuse_missing_folds
 from audioclf_lib.data.dataset import FIXED_CONTENT, Dataset, Listing
 from audioclf_lib.data.demo import FOLDS, load_demo
-from audioclf_lib.data.download import unpack_own
+from audioclf_lib.data.download import unpack
 from audioclf_lib.data.esc import find_esc10, list_esc10, locate_esc10
 from audioclf_lib.data.folder import TABLE, folder_slug, list_folder, sound_files
 from audioclf_lib.data.folds import keep_folds
@@ -25,7 +26,6 @@ __all__ = ["DEFAULT_DATA_DIR", "Dataset", "dataset_facts", "dataset_slug", "find
 
 OPTION = re.compile(r"(.+):(esc10|\d+(?:\.\d+)?s)")
 PUBLISHED = {layout.slug: layout for layout in (ESC50, URBANSOUND8K)}
-MAX_DEPTH = 4  # folders within one another that may lie around a data set
 
 
 def load_dataset(
@@ -57,7 +57,7 @@ def load_dataset(
         InputError: unknown name, missing folder or fold, or data that cannot be used.
     """
     data_dir = data_dir or DEFAULT_DATA_DIR
-    found = _find_dataset(name_or_path, with_folds, data_dir, make_folds, source_pattern)
+    found = _find_dataset(name_or_path, with_folds, data_dir, make_folds=make_folds, source_pattern=source_pattern)
     if isinstance(found, Dataset):
         return found
     dataset = found.decode(data_dir)
@@ -112,27 +112,25 @@ def _split_name(name_or_path: str | Path) -> tuple[str, str]:
 
 
 def _find_dataset(
-    name_or_path: str | Path,
-    with_folds: Collection[int],
-    data_dir: Path,
-    make_folds: int | None = None,
-    source_pattern: str | None = None,
+    name_or_path: str | Path, with_folds: Collection[int], data_dir: Path, **folds: Any
 ) -> Dataset | Listing:
-    """A data set that has the folds in ``with_folds``, not yet decoded if it consists of files."""
+    """A data set that has the folds in ``with_folds``, not yet decoded if it consists of files.
+
+    Args:
+        folds: how to make some anew, see ``load_dataset``.
+    """
     name, option = _split_name(name_or_path)
     path = locate_esc10(data_dir) if name == "esc10" else user_path(name)
     if path.suffix.lower() == ".zip" and path.is_file():
-        path = unpack_own(path, data_dir / "unpacked")
+        path = unpack(path, data_dir / "unpacked")
     layout, place = (name, path) if name in FIXED_CONTENT else _find_layout(path)
-    if layout is None and not path.is_dir():
-        raise InputError(f"{str(path)!r} is neither demo, nor esc10, nor a folder; check the name or the path")
     if layout is None:
-        remedy = f"put sounds into a folder for each class, or write a {TABLE} with the columns filename, label, fold"
-        raise InputError(f"{path} has neither a {TABLE} nor a sound in a folder; {remedy}")
+        what = f"folder with sounds or a {TABLE}"
+        raise InputError(f"{str(path)!r} is neither demo, nor esc10, nor a {what}; check the name or the path")
     if option and layout != ("esc50" if option == "esc10" else "folder"):
         use = "a copy of ESC-50" if option == "esc10" else "your own folder"
         raise InputError(f"':{option}' is for {use}, which {name!r} is not; leave it out")
-    if layout != "folder" and (make_folds is not None or source_pattern is not None):
+    if layout != "folder" and any(wish is not None for wish in folds.values()):
         raise InputError(f"{name!r} has folds of its own; make some for your own folder alone")
     if layout == "demo":
         refuse_missing_folds("demo", FOLDS, with_folds)  # before the clips are generated
@@ -142,14 +140,9 @@ def _find_dataset(
     elif layout in PUBLISHED:
         found = list_published(PUBLISHED[layout], place, esc10_only=option == "esc10")
     else:
-        found = list_folder(
-            place,
-            home=_home(user_path(name)),
-            folds_dir=data_dir / "folds",
-            clip_seconds=float(option[:-1]) if option else None,
-            make_folds=make_folds,
-            source_pattern=source_pattern,
-        )
+        clip_seconds = float(option[:-1]) if option else None
+        home, kept = _home(user_path(name)), data_dir / "folds"
+        found = list_folder(place, home=home, folds_dir=kept, clip_seconds=clip_seconds, **folds)
     refuse_missing_folds(found.name, sorted(set(found.folds.tolist())), with_folds)
     return found
 
@@ -167,19 +160,15 @@ def _find_layout(path: Path) -> tuple[str | None, Path]:
         for layout in PUBLISHED.values():
             if any((folder / table).is_file() for table in layout.table):
                 return layout.slug, folder
-        if find_esc10(folder):
-            return "esc10", folder
+        if copy := find_esc10(folder):
+            return "esc10", copy
     return "folder" if any(sound_files(path)) else None, path
 
 
 def _folders_within(folder: Path) -> Iterator[Path]:
     """A folder, and those in it as long as there is only one."""
-    for _ in range(MAX_DEPTH):
-        if not folder.is_dir():
-            return
-        yield folder
+    inner = [folder]
+    while len(inner) == 1 and inner[0].is_dir():
+        yield (folder := inner[0])
         with explained(folder, "check its rights", fault="cannot read"):
             inner = [each for each in folder.iterdir() if each.is_dir() and not each.name.startswith((".", "_"))]
-        if len(inner) != 1:
-            return
-        folder = inner[0]

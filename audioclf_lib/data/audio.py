@@ -17,9 +17,8 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from fractions import Fraction
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,23 +63,6 @@ SOUND_NAME = re.compile(rf"{FOR_FFMPEG}|.*\.(wav|flac|og[ga]|opus|mp[23]|aif[fc]
 FFMPEG_BEGINNINGS = re.compile(rb"....ftyp|\x1aE\xdf\xa3|0&\xb2u|#!AMR|\xff[\xf0\xf1\xf8\xf9]", re.DOTALL)
 # No playlists: those would have ffmpeg read other files.
 FFMPEG_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,asf,amr,amrnb,amrwb,aac,ac3,eac3,caf"
-
-
-@dataclass(frozen=True)
-class SoundFacts:
-    """What is known of a sound file when it was read to its end.
-
-    Attributes:
-        seconds: its length.
-        peak: largest amplitude of any channel, full scale = 1.
-        clipped: share of the samples that stay at full scale or go beyond it.
-        opposed: True if the channels cancel each other out when they are averaged.
-    """
-
-    seconds: float
-    peak: float
-    clipped: float
-    opposed: bool
 
 
 def decoded_length(path: Path) -> int:
@@ -131,8 +113,13 @@ def to_mono(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return averaged
 
 
-def measure_sound(path: Path) -> SoundFacts:
+def measure_sound(path: Path) -> dict[str, float]:
     """Read a sound file to its end, in blocks, and say what it is like.
+
+    Returns:
+        ``seconds``, its length; ``peak``, the largest amplitude of any channel, full scale = 1; ``clipped``, the share
+        of the samples that stay at full scale or go beyond it; ``opposed``, True if the channels cancel each other out
+        when they are averaged.
 
     Raises:
         InputError: missing or not a sound file.
@@ -145,7 +132,8 @@ def measure_sound(path: Path) -> SoundFacts:
             frames, peak = frames + len(block), max(peak, float(level.max()))
             clipped += int((stays | (level[1:] > 1)).any(axis=1).sum())
             energy, averaged = energy + _energy(block) * len(block), averaged + _energy(block.mean(axis=1)) * len(block)
-        return SoundFacts(frames / sound.samplerate, peak, clipped / max(frames, 1), averaged < OPPOSED_SHARE * energy)
+        seconds, opposed = frames / sound.samplerate, averaged < OPPOSED_SHARE * energy
+    return {"seconds": seconds, "peak": peak, "clipped": clipped / max(frames, 1), "opposed": opposed}
 
 
 def _energy(samples: npt.NDArray[np.float32]) -> float:
@@ -203,25 +191,21 @@ class _Sound(sf.SoundFile):  # type: ignore[misc]
             yield block
 
 
-class _EndlessFile:
+class _EndlessFile(FileIO):
     """A file that says it never ends.
 
     An MP3 file without a Xing header does not tell its length. It is estimated from the file's size and the first
     frames, which fails for variable bit rates, and no sample beyond the estimate would be read.
     """
 
-    def __init__(self, file: BufferedReader) -> None:
-        self.file, self.at_end = file, False
+    at_end = False
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self.at_end = (offset, whence) == (0, os.SEEK_END)
-        return self.file.seek(offset, whence)
+        return super().seek(offset, whence)
 
     def tell(self) -> int:
-        return 1 << 50 if self.at_end else self.file.tell()
-
-    def readinto(self, buffer: memoryview) -> int:
-        return self.file.readinto(buffer)
+        return 1 << 50 if self.at_end else super().tell()
 
 
 @contextmanager
@@ -232,8 +216,7 @@ def open_sound(path: Path) -> Iterator[_Sound]:
         InputError: missing, empty, not a sound file, or one for ffmpeg, which is not installed.
     """
     try:
-        with _quiet_decoder(), open_file(path) as file, ExitStack() as opened:  # else the file may become stderr
-            sound = _start_decoder(path, file, opened)
+        with open_file(path) as file, ExitStack() as opened, _Sound(_source(path, file, opened)) as sound:
             if sound.samplerate < MIN_SAMPLE_RATE:
                 raise InputError(f"{path} has a rate of {sound.samplerate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
             yield sound
@@ -242,31 +225,27 @@ def open_sound(path: Path) -> Iterator[_Sound]:
         raise InputError(f"{path} cannot be read as sound ({reason}); give a WAV, FLAC, Ogg or MP3 file") from None
 
 
-def _start_decoder(path: Path, file: BufferedReader, opened: ExitStack) -> _Sound:
-    """The decoder that reads all of the file; what it needs is closed with ``opened``."""
-
-    def start(source: Any) -> _Sound:
-        sound = _Sound(source)
-        opened.callback(sound.close)
-        return sound
-
+def _source(path: Path, file: BufferedReader, opened: ExitStack) -> Any:
+    """What libsndfile reads all of the sound from; it is closed with ``opened``."""
     is_for_ffmpeg = FFMPEG_BEGINNINGS.match(file.read(8)) or re.fullmatch(FOR_FFMPEG, path.name, re.IGNORECASE)
     try:
-        sound = start(path)
+        header = sf.info(path)
     except sf.SoundFileError:
         if not is_for_ffmpeg:
             raise
-        return start(opened.enter_context(_converted(path)))
-    if sound.format == "MP3":
-        file.seek(0)
-        endless = start(_EndlessFile(file))
-        return sound if endless.tells_length else endless
-    if sound.format in ("WAV", "WAVEX", "RF64") and not sound.frames:
+        return opened.enter_context(_converted(path))
+    if header.format == "MP3":
+        endless = opened.enter_context(_EndlessFile(path))
+        if sf.info(endless).frames < UNKNOWN_FRAMES:
+            return path
+        endless.seek(0)
+        return endless
+    if header.format in ("WAV", "WAVEX", "RF64") and not header.frames:
         # A recorder that streams leaves sizes of 0; libsndfile reads on where the RIFF chunk has its first size, 8.
         content = opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         content[:8] = b"RIFF\x08\0\0\0"
-        return start(content)
-    return sound
+        return content
+    return path
 
 
 @contextmanager
@@ -293,20 +272,3 @@ def _converted(path: Path) -> Iterator[IO[bytes]]:
             raise InputError(f"{path} cannot be read by ffmpeg ({reason}); export it anew or leave it out")
         wav.seek(0)
         yield wav
-
-
-@contextmanager
-def _quiet_decoder() -> Iterator[None]:
-    """Keep off stderr what the MP3 decoder, which is C code, prints there without naming the file."""
-    try:
-        stderr = os.dup(2)
-    except OSError:  # this process has none
-        yield
-        return
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)

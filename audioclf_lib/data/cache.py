@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
-import uuid
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -21,8 +20,6 @@ import numpy.typing as npt
 from audioclf_lib._support.paths import folder_for
 
 Waveforms = npt.NDArray[np.float32]
-
-STALE_SECONDS = 3600
 
 
 def load_or_build(path: Path, shape: tuple[int, int], build: Callable[[], Iterable[Waveforms]]) -> Waveforms:
@@ -38,21 +35,15 @@ def load_or_build(path: Path, shape: tuple[int, int], build: Callable[[], Iterab
     """
     if (kept := _read(path)) is not None:
         return kept
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        for left in path.parent.glob(f".{path.name}.*"):  # by a killed process; one at work writes all the time
-            if time.time() - left.stat().st_mtime > STALE_SECONDS:
-                left.unlink()
-        with folder_for(path.parent):
-            try:
-                with draft.open("w+b") as file:
-                    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-                    file.writelines(clip.data for clip in build())
-                    file.flush()
-                    file.write(_checksum(np.lib.format.open_memmap(draft, mode="r")))
-                os.replace(draft, path)
-            finally:
-                draft.unlink(missing_ok=True)
+        with folder_for(path.parent), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            draft = Path(folder, path.name)
+            with draft.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+                file.writelines(clip.data for clip in build())
+                file.flush()
+                file.write(_checksum(np.lib.format.open_memmap(draft, mode="r")))
+            os.replace(draft, path)
         if (kept := _read(path)) is not None:
             return kept
     except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +41,14 @@ def load_demo(data_dir: Path) -> Dataset:
         data_dir: the clips are kept in its ``cache`` folder, under a name that changes with this module.
     """
     key = digest([Path(__file__).read_text(encoding="utf-8"), np.__version__, scipy.__version__], 16)
-    shape = (len(FOLDS) * len(ESC10_CLASSES), CLIP_SAMPLES)
-    waveforms = cache.load_or_build(data_dir / "cache" / f"demo-{key}.npy", shape, make_clips)
-    samples = np.round(waveforms * 2**15).astype("<i2")  # the 16-bit samples of ``make_clip``
+    clips = [(label, fold) for fold in FOLDS for label in range(len(ESC10_CLASSES))]
+    kept = data_dir / "cache" / f"demo-{key}.npy"
+
+    def build() -> Iterator[npt.NDArray[np.float32]]:
+        return ((make_clip(*clip) / 2**15).astype(np.float32) for clip in clips)
+
+    waveforms = cache.load_or_build(kept, (len(clips), CLIP_SAMPLES), build)
+    samples = (waveforms * 2**15).astype("<i2")  # those of ``make_clip``
     clip_ids = tuple(f"demo-{fold}-{name.replace(' ', '-')}" for fold in FOLDS for name in ESC10_CLASSES)
     return Dataset(
         name="demo",
@@ -57,12 +62,6 @@ def load_demo(data_dir: Path) -> Dataset:
         description="demo set: 50 generated clips of 5 s that imitate the ten classes of ESC-10, in five folds",
         licence="none needed: generated",
     )
-
-
-def make_clips() -> npt.NDArray[np.float32]:
-    """All clips, (50, 80000), fold by fold."""
-    clips = [make_clip(label, fold) for fold in FOLDS for label in range(len(ESC10_CLASSES))]
-    return (np.stack(clips) / 2**15).astype(np.float32)
 
 
 def make_clip(label: int, fold: int) -> npt.NDArray[np.int16]:

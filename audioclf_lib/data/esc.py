@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pandas as pd
+import pooch
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import PROJECT_ROOT, user_path
-from audioclf_lib.data.dataset import Listing, hash_files
+from audioclf_lib.data.dataset import Listing
 from audioclf_lib.data.download import download_archive
 
 CLIP_SECONDS = 5
@@ -58,28 +59,24 @@ def locate_esc10(data_dir: Path, *, url: str | None = None, retries: int = 3) ->
 
 
 def find_fault(folder: Path) -> str | None:
-    """What is wrong with a copy of ESC-10, by the registry: a clip that is missing, altered or not part of it."""
-    registry = read_registry().set_index("path")["sha256"]
-    paths = (path for name in ESC10_FOLDERS for path in (folder / name).glob("[!.]*.ogg"))
-    present = {path.relative_to(folder).as_posix() for path in paths}
-    if missing := sorted(set(registry.index) - present):
-        return f"{missing[0]!r} is missing" + (f", with {len(missing) - 1} more" if len(missing) > 1 else "")
-    if extra := sorted(present - set(registry.index)):
-        return f"{extra[0]!r} is no clip of ESC-10"
-    altered = registry.index[registry != hash_files(folder / path for path in registry.index)]
-    return f"{altered[0]!r} has the wrong checksum" if len(altered) else None
+    """What is wrong with a copy of ESC-10, by the registry: a clip that is missing or altered."""
+    for path, checksum in read_registry()[["path", "sha256"]].itertuples(index=False):
+        if not (folder / path).is_file():
+            return f"{path!r} is missing"
+        if pooch.file_hash(folder / path) != checksum:
+            return f"{path!r} has the wrong checksum"
+    return None
 
 
 def list_esc10(folder: Path) -> Listing:
     """ESC-10: 400 clips of 5 s, 40 of each of ten classes, in five folds.
 
     Args:
-        folder: with the ten class folders, or with an ``ESC-10`` folder that has them.
+        folder: with the ten class folders.
 
     Raises:
-        InputError: a clip is missing, altered or unknown.
+        InputError: a clip is missing or altered.
     """
-    folder = find_esc10(folder) or folder
     if fault := find_fault(folder):
         raise InputError(f"the ESC-10 in {folder} is not as published: {fault}; replace the folder by a fresh copy")
     registry = read_registry()

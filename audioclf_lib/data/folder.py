@@ -14,15 +14,7 @@ from audioclf_lib._support.errors import InputError, one_line
 from audioclf_lib.data.audio import SOUND_NAME
 from audioclf_lib.data.dataset import Listing
 from audioclf_lib.data.folds import give_folds
-from audioclf_lib.data.tables import (
-    LABEL_COLUMNS,
-    check_column,
-    file_column,
-    find_files,
-    label_column,
-    number_column,
-    read_table,
-)
+from audioclf_lib.data.tables import label_column, read_labels
 
 TABLE = "labels.csv"
 # A folder of such a name below a class is no class.
@@ -72,30 +64,6 @@ def list_folder(
         licence="not given",
         made_folds=made,
     )
-
-
-def read_labels(path: Path) -> pd.DataFrame:
-    """The clips of a table: ``filename, label`` and, if you like, ``fold`` and ``source``.
-
-    Clips cut from one recording share a ``source``, so that they can be kept in one fold.
-
-    Returns:
-        a row for each clip, with ``clip_id``, ``path``, ``label``, and ``fold`` and ``source`` if the table has them.
-
-    Raises:
-        InputError: the table cannot be used.
-    """
-    table = read_table(path, LABEL_COLUMNS, optional=("fold", "source"))
-    for column in ("filename", "label"):
-        check_column(path, table[column], bool, "{} is empty; fill it in or drop the line")
-    files = file_column(path, table["filename"], path.parent)
-    clips = pd.DataFrame({"clip_id": files, "path": find_files(path.parent, files)})
-    clips["label"] = label_column(path, table["label"])
-    if "fold" in table:
-        clips["fold"] = number_column(path, table["fold"])
-    if "source" in table:
-        clips["source"] = table["source"].where(table["source"] != "", files)
-    return clips
 
 
 def read_class_folders(folder: Path) -> pd.DataFrame:

@@ -78,18 +78,16 @@ def make_folds(slug: str, clips: pd.DataFrame, n_folds: int) -> np.ndarray:
     raise InputError(f"{slug} cannot have {n_folds} folds with every class in each, as its sources are; make fewer")
 
 
-def _find_sources(files: pd.Series[str], pattern: str) -> list[str]:
+def _find_sources(files: pd.Series[str], pattern: str) -> pd.Series[str]:
+    names = files.map(lambda file: PurePosixPath(file).name)
     try:
-        found = [(file, re.search(pattern, PurePosixPath(file).name)) for file in files]
+        sources = names.str.extract(pattern if re.compile(pattern).groups else f"({pattern})").iloc[:, 0]
     except re.error as error:
         raise InputError(
             f"the source pattern {quote(pattern)} is no regular expression ({error}); correct it"
         ) from None
-    sources = []
-    for file, match in found:
-        if not (match and (source := match[1 if match.re.groups else 0])):
-            raise InputError(f"the source pattern {quote(pattern)} finds nothing in {quote(file)}; widen it")
-        sources.append(source)
+    for file in files[sources.fillna("") == ""]:
+        raise InputError(f"the source pattern {quote(pattern)} finds nothing in {quote(file)}; widen it")
     return sources
 
 

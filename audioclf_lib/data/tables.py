@@ -68,6 +68,30 @@ def read_table(path: Path, columns: Mapping[str, Collection[str]], *, optional: 
     return pd.DataFrame(entries_of, [line for line, _ in rows], dtype=object)
 
 
+def read_labels(path: Path) -> pd.DataFrame:
+    """The clips of a table: ``filename, label`` and, if you like, ``fold`` and ``source``.
+
+    Clips cut from one recording share a ``source``, so that they can be kept in one fold.
+
+    Returns:
+        a row for each clip, with ``clip_id``, ``path``, ``label``, and ``fold`` and ``source`` if the table has them.
+
+    Raises:
+        InputError: the table cannot be used.
+    """
+    table = read_table(path, LABEL_COLUMNS, optional=("fold", "source"))
+    for column in ("filename", "label"):
+        check_column(path, table[column], bool, "{} is empty; fill it in or drop the line")
+    files = file_column(path, table["filename"], path.parent)
+    clips = pd.DataFrame({"clip_id": files, "path": find_files(path.parent, files)})
+    clips["label"] = label_column(path, table["label"])
+    if "fold" in table:
+        clips["fold"] = number_column(path, table["fold"])
+    if "source" in table:
+        clips["source"] = table["source"].where(table["source"] != "", files)
+    return clips
+
+
 def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
     """The lines that are not empty, with their numbers."""
     try:
@@ -156,26 +180,15 @@ def leaves_folder(path: str) -> bool:
 
 
 def find_files(folder: Path, names: Iterable[str]) -> list[Path]:
-    """The files of these names; where there is none, the one whose name differs by case or by Unicode's form alone.
-
-    Raises:
-        InputError: there are two of those.
-    """
-    spelt_otherwise: dict[str, list[Path]] = {}
+    """The files of these names; where there is none, the one whose name differs in Unicode's normal form alone."""
+    composed: dict[str, Path] = {}
 
     def find(name: str) -> Path:
         if os.path.lexists(folder / name):
             return folder / name
-        if not spelt_otherwise:
-            for file in folder.rglob("*"):
-                spelt_otherwise.setdefault(_spelling(file.relative_to(folder).as_posix()), []).append(file)
-        found = spelt_otherwise.get(_spelling(name), [folder / name])
-        if len(found) > 1:
-            raise InputError(f"{quote(name)} may be {found[0]} or {found[1]}; spell the name as one of them is")
-        return found[0]
+        if not composed:
+            files = folder.rglob("*")
+            composed.update((unicodedata.normalize("NFC", file.relative_to(folder).as_posix()), file) for file in files)
+        return composed.get(unicodedata.normalize("NFC", name), folder / name)
 
     return [find(name) for name in names]
-
-
-def _spelling(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -61,9 +61,7 @@ def test_a_class_table_counts_clips_recordings_and_windows(good: Dataset) -> Non
         ({"folds": np.repeat([1, 2], 3)}, r"only the folds \[1, 2\]"),
         ({"sources": tuple("abacef")}, r"recording 'a' in folds \[1, 2\]"),
         ({"labels": np.array([0, 1, 0, 0, 0, 1])}, "class 'y' in fold 2"),
-        ({"labels": np.array([0, 1, 0, 2, 0, 1])}, "label 2 for clip 'd'; labels go from 0 to 1"),
         ({"class_names": ("x", "x")}, "two or more different"),
-        ({"waveforms": np.full((6, 16_000), np.nan, dtype=np.float32)}, "'noise' has samples that are NaN"),
     ],
 )
 def test_no_data_set_can_be_made_that_breaks_the_rules(good: Dataset, changes: dict[str, object], message: str) -> None:
@@ -74,13 +72,11 @@ def test_no_data_set_can_be_made_that_breaks_the_rules(good: Dataset, changes: d
 @pytest.mark.parametrize(
     "changes",
     [
-        {"waveforms": np.zeros((6, 15_999), dtype=np.float32)},
-        {"waveforms": np.zeros((6, 16_000))},
         {"waveforms": np.zeros((5, 16_000), dtype=np.float32)},
         {"clip_ids": tuple("abcde")},
     ],
 )
-def test_arrays_that_do_not_fit_each_other_are_a_programming_error(good: Dataset, changes: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"float32|Length of values") as caught:
+def test_columns_of_different_lengths_are_a_programming_error(good: Dataset, changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="Length of values") as caught:
         replace(good, **changes)  # type: ignore[arg-type]
     assert not isinstance(caught.value, InputError)

@@ -139,15 +139,6 @@ def test_names_in_another_unicode_form_than_the_disks_are_found(tmp_path: Path, 
     assert len(dataset_facts(folder).class_names) == 2
 
 
-def test_names_as_a_system_writes_them_that_does_not_tell_cases_apart(tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "sounds")
-    rename_in_table(folder, "low-1.wav", "LOW-1.WAV")
-    assert len(dataset_facts(folder).class_names) == 2
-    (folder / "Low-1.wav").write_bytes((folder / "low-1.wav").read_bytes())
-    with pytest.raises(InputError, match=r"'LOW-1.WAV' may be .*[Ll]ow-1.wav or .*[Ll]ow-1.wav; spell the name"):
-        dataset_facts(folder)
-
-
 @given(st.text(alphabet="ab./\\:~", max_size=12))
 def test_no_name_leads_out_of_its_folder_unnoticed(name: str) -> None:
     joined = Path("/folder", name.replace("\\", "/"))
