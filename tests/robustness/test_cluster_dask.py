@@ -31,21 +31,28 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-def test_the_suite_runs_on_all_hosts_with_the_results_of_a_laptop_and_once(cluster: Cluster, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Cluster]:
+    """For tests that leave it as it is."""
+    with dask_cluster() as cluster:
+        yield cluster
+
+
+def test_the_suite_runs_on_all_hosts_with_the_results_of_a_laptop_and_once(shared: Cluster, tmp_path: Path) -> None:
     work = Work(tmp_path)
-    outcomes = work.run(cluster)
+    outcomes = work.run(shared)
     assert {outcome.state for outcome in outcomes} == {"done"}
     assert work.hosts(outcomes) == {"node1", "node2"}
     assert_same_results(work.finished(), work.on_this_machine())
 
     before = work.snapshot()
-    work.run(cluster)
+    work.run(shared)
     assert work.said == []
     assert work.snapshot() == before
 
 
-def test_nothing_listens_but_on_the_address_that_was_given(cluster: Cluster) -> None:
-    for host in (cluster.login, *cluster.workers.values()):
+def test_nothing_listens_but_on_the_address_that_was_given(shared: Cluster) -> None:
+    for host in (shared.login, *shared.workers.values()):
         addresses = {line.split()[3].rsplit(":", 1)[0] for line in host.run("ss", "-ltnH").splitlines()}
         assert addresses == {host.address, "127.0.0.1"}
 
