@@ -4,6 +4,6 @@
 ``derivation`` derives output shapes and parameter counts by formula. Naming an architecture loads no torch.
 """
 
-from audioclf_lib.models.registry import ModelEntry, create_model, find_model, model_names, register_model
+from audioclf_lib.models.registry import ModelEntry, create_model, find_model, register_model
 
-__all__ = ["ModelEntry", "create_model", "find_model", "model_names", "register_model"]
+__all__ = ["ModelEntry", "create_model", "find_model", "register_model"]

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
@@ -43,25 +43,9 @@ parameters: its weights, and one bias per output channel."""
 IN_TWO_DIMENSIONS = """In two dimensions, each axis follows the first formula, and $k$ in the second is the number of
 values in a kernel."""
 
+LayerDerivation = Step  # of a model, and so with its place in it
+
 HEADINGS = {"cls_token": "Tokens", "cls_output": "Output layer", "classifier": "Output layer"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerDerivation(Step):
-    """One step of the forward pass: what goes in, what comes out, how many parameters, and why.
-
-    Attributes:
-        name: path of the layer in the model, without ``base.``, e.g. ``conv1`` or ``encoder.0.linear1``.
-        kind: the layer's type as torch names it, e.g. ``Conv1d``; plain words for a step that is no module.
-        block: heading of the group of layers that it belongs to.
-        input_shape: without the batch axis.
-        frozen: how many of the parameters are not trained.
-    """
-
-    name: str
-    block: str
-    input_shape: Shape
-    frozen: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,21 +150,18 @@ def derive_layers(model: nn.Module, input_shape: Shape = (1, 16000)) -> list[Lay
         frozen = sum(parameter.numel() for parameter in new if not parameter.requires_grad)
         for step in derive_call(call, shape, sum(parameter.numel() for parameter in new)):
             path = f"{call.path}.{step.part}".strip(".")
-            layers.append(_listed(step, path, block_heading(path), shape, step.kind or call.kind, frozen))
+            place: dict[str, Any] = {"name": path.removeprefix("base."), "block": block_heading(path)}
+            layers.append(replace(step, **place, input_shape=shape, kind=step.kind or call.kind, frozen=frozen))
             shape, frozen = step.output_shape, 0
     for name, parameter in model.named_parameters():
         if parameter not in counted:
             shape, frozen = tuple(parameter.shape), 0 if parameter.requires_grad else parameter.numel()
             explanation = "Learnt numbers that belong to no layer of this list."
             numbers = parameter.numel(), f"P = {formulas.tex_product(shape)}"
-            step = Step(shape, tex_change(shape, shape), explanation, *numbers, in_place=True)
-            layers.append(_listed(step, name, "Further parameters", shape, "Parameter", frozen))
+            place = {"name": name.removeprefix("base."), "block": "Further parameters", "input_shape": shape}
+            step = Step(shape, tex_change(shape, shape), explanation, *numbers, in_place=True, kind="Parameter")
+            layers.append(replace(step, **place, frozen=frozen))
     return layers
-
-
-def _listed(step: Step, path: str, block: str, shape: Shape, kind: str, frozen: int) -> LayerDerivation:
-    facts = {"name": path.removeprefix("base."), "block": block, "input_shape": shape, "kind": kind, "frozen": frozen}
-    return LayerDerivation(**(vars(step) | facts))
 
 
 def derive_call(call: Call, shape: Shape, new: int) -> list[Step]:
@@ -192,6 +173,8 @@ def derive_call(call: Call, shape: Shape, new: int) -> list[Step]:
             steps = derived if isinstance(derived, list) else [derived]
     if steps and steps[-1].output_shape == call.output_shape and sum(step.parameters for step in steps) == new:
         return steps
+    if call.layer is not None and call.output_shape == shape and not list(call.layer.parameters()):
+        return [formulas.unchanged(formulas.KEEPS.format(call.kind))(call.layer, shape)]
     reason = "The formula does not hold" if steps else "No formula is known"
     explanation = f"{reason} for {call.kind}; numbers as PyTorch counts them, shared parameters once."
     latex, kind = tex_change(shape, call.output_shape), "Function" if call.layer is None else call.kind

@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Step:
-    """The part of a derivation that depends on the kind of layer alone.
+    """One step of a forward pass: what comes out, how many parameters, and why; and where it stands in the model.
 
     Attributes:
         output_shape: without the batch axis.
@@ -27,8 +27,12 @@ class Step:
         explanation: one plain sentence.
         parameters: learnable numbers (a batch norm's running mean and variance are buffers and not among them).
         in_place: True if the output overwrites the input and so takes no memory of its own.
-        kind: plain words for a step that is no module; else the layer's type is shown.
+        kind: the layer's type as torch names it, e.g. ``Conv1d``; plain words for a step that is no module.
         part: name of the step within a layer that takes several.
+        name: path of the layer in the model, without ``base.``, e.g. ``conv1`` or ``encoder.0.linear1``.
+        block: heading of the group of layers that it belongs to.
+        input_shape: without the batch axis.
+        frozen: how many of the parameters are not trained.
     """
 
     output_shape: Shape
@@ -39,6 +43,10 @@ class Step:
     in_place: bool = False
     kind: str = ""
     part: str = ""
+    name: str = ""
+    block: str = ""
+    input_shape: Shape = ()
+    frozen: int = 0
 
 
 Formula = Callable[[Any, Shape], Step]
@@ -93,11 +101,6 @@ def text_shape(shape: Shape) -> str:
     return f"({', '.join(map(str, shape))})"
 
 
-def count(number: int, noun: str) -> str:
-    """``1 channel``, ``64 channels``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def per_axis(value: Any, axes: int) -> list[Any]:
     """A hyper-parameter for every axis, which torch keeps as 2 or as (2, 2)."""
     return list(value) if isinstance(value, Sequence) else [value] * axes
@@ -147,7 +150,7 @@ def derive_conv(layer: Any, shape: Shape) -> Step:
     seen = channels_in // layer.groups  # by each filter
     bias = channels if layer.bias is not None else 0
     size = f"{'length' if len(lengths) == 1 else 'size'} {_by(kernels)}"
-    over = count(seen, "channel") + (" each" if layer.groups > 1 else "")
+    over = f"{seen} channel{'s' if seen > 1 else ''}{' each' if layer.groups > 1 else ''}"
     explanation = f"{channels} filters of {size} over {over}, {how}; {'one bias per filter' if bias else 'no bias'}."
     return Step((channels, *output), latex, explanation, *product([*kernels, seen, channels], bias))
 
@@ -171,21 +174,16 @@ def _pooled(layer: Any) -> str:
     return "largest" if "Max" in type(layer).__name__ else "mean"
 
 
-NORMALISED = {"LayerNorm": "token (behind a residual connection, the sum)", "GroupNorm": "group of channels"}
+def derive_batch_norm(_: Any, shape: Shape) -> Step:
+    explanation = "Each channel is normalised, then scaled and shifted by 2 learnt numbers each; "
+    explanation += "running means and variances are buffers, not parameters."
+    return Step(shape, tex_change(shape, shape), explanation, *product([2, shape[0]], 0))
 
 
-def derive_norm(layer: Any, shape: Shape) -> Step:
-    """Batch norm and group norm for channels, layer norm for the features of a token."""
-    kind = type(layer).__name__
-    width = math.prod(layer.normalized_shape) if kind == "LayerNorm" else shape[0]
-    learnt = sum(getattr(layer, name) is not None for name in ("weight", "bias"))
-    explanation = f"Each {NORMALISED.get(kind, 'channel')} is normalised"
-    if learnt:
-        of_each = "each of its features " if kind == "LayerNorm" else ""
-        explanation += f", then {of_each}scaled and shifted by {count(learnt, 'learnt number')} each"
-    if kind.startswith("BatchNorm"):
-        explanation += "; running means and variances are buffers, not parameters"
-    return Step(shape, tex_change(shape, shape), f"{explanation}.", *product([learnt, width], 0))
+def derive_layer_norm(layer: Any, shape: Shape) -> Step:
+    explanation = "Each token (behind a residual connection, the sum) is normalised, "
+    explanation += "then each of its features scaled and shifted by 2 learnt numbers each."
+    return Step(shape, tex_change(shape, shape), explanation, *product([2, math.prod(layer.normalized_shape)], 0))
 
 
 def derive_linear(layer: Any, shape: Shape) -> Step:
@@ -235,10 +233,9 @@ def derive_mel_spectrogram(layer: Any, shape: Shape) -> Step:
     return Step((*channels, layer.n_mels, output_length(*numbers)), tex_length("W", *numbers), explanation)
 
 
-def derive_flatten(layer: Any, shape: Shape) -> Step:
-    start, end = layer.start_dim - 1, layer.end_dim % (len(shape) + 1)  # torch counts the batch axis
-    output = (*shape[:start], math.prod(shape[start:end]), *shape[end:])
-    return Step(output, f"{tex_product(shape[start:end])} = {tex_number(output[start])}", "The values form one row.")
+def derive_flatten(_: Any, shape: Shape) -> Step:
+    values = math.prod(shape)
+    return Step((values,), f"{tex_product(shape)} = {tex_number(values)}", "The values form one row.")
 
 
 def derive_cls_token(_: None, shape: Shape) -> Step:
@@ -268,18 +265,10 @@ RELU = "Negative values become zero"
 # By the name of a layer's type or of a functional step.
 FORMULAS: dict[str, Formula | Callable[[Any, Shape], list[Step]]] = {
     "Dropout": unchanged("In training, each value is zeroed with probability {layer.p:g}"),
-    **dict.fromkeys(
-        ["Dropout1d", "Dropout2d"], unchanged("In training, each channel is zeroed with probability {layer.p:g}")
-    ),
     "ReLU": unchanged(RELU),
     "relu": unchanged(RELU, kind="ReLU"),  # as a function
-    "LeakyReLU": unchanged("Negative values are multiplied by {layer.negative_slope:g}"),
-    "GELU": unchanged("Each value is weighted by the share of a normal distribution that lies below it"),
-    "SiLU": unchanged("Each value is multiplied by its logistic function"),
-    "Tanh": unchanged("Each value becomes its hyperbolic tangent, between −1 and 1"),
-    "Sigmoid": unchanged("Each value becomes its logistic function, between 0 and 1"),
-    "AmplitudeToDB": unchanged("Each value becomes its level in decibels"),
-    **dict.fromkeys(["BatchNorm1d", "BatchNorm2d", "GroupNorm", "LayerNorm"], derive_norm),
+    **dict.fromkeys(["BatchNorm1d", "BatchNorm2d"], derive_batch_norm),
+    "LayerNorm": derive_layer_norm,
     **dict.fromkeys(["Conv1d", "Conv2d"], derive_conv),
     **dict.fromkeys(["MaxPool1d", "MaxPool2d", "AvgPool1d", "AvgPool2d"], derive_pool),
     "MelSpectrogram": derive_mel_spectrogram,
@@ -287,7 +276,8 @@ FORMULAS: dict[str, Formula | Callable[[Any, Shape], list[Step]]] = {
     **dict.fromkeys(["MultiheadAttention", "MultiHeadSelfAttention"], derive_attention),
     "Linear": derive_linear,
     "Flatten": derive_flatten,
-    "Softmax": unchanged("The values become positive and add up to 1"),
     "cls_token": derive_cls_token,
     "cls_output": derive_cls_output,
 }
+# Of other layers that keep the shape and have no parameters, such as activations; the name of the layer's type goes in.
+KEEPS = "The values pass through {}, which keeps their shape and has nothing to learn"

@@ -18,14 +18,14 @@ import inspect
 import json
 import re
 import sys
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
+from inspect import Parameter
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -42,13 +42,6 @@ OWN_FOLDER = folder_of("examples")  # files in it are found by the names that th
 _Class = TypeVar("_Class", bound=type)
 
 
-class Setting(NamedTuple):
-    """A keyword argument of an architecture: its type, as an annotation, and its default."""
-
-    annotation: Any
-    default: Any = inspect.Parameter.empty
-
-
 @dataclass(frozen=True, eq=False)
 class ModelEntry:
     """What is known of an architecture.
@@ -57,23 +50,24 @@ class ModelEntry:
         name: that it is registered under.
         title: for headings.
         tuned: settings of the recipe ``tuned`` that suit it.
-        source: the file that defines it; ``own_text`` is what the file of an own architecture held when the class was
-            made, empty for a class in a notebook's cell.
+        source: the file that defines it.
         class_name: of the module in that file.
-        arguments: every keyword argument of its ``__init__`` but ``num_classes``.
+        arguments: every argument of its ``__init__`` but ``num_classes``: its type, as an annotation, and its default.
         is_own: True if it is not one of the two assigned architectures.
         shown: settings that titles and labels name even where they have their default.
+        text: what the file of an own architecture held when the class was made; empty for a class in a notebook's cell.
+        cls: the class of an own architecture.
     """
 
     name: str
     title: str
     source: Path
     class_name: str
-    arguments: Mapping[str, Setting]
+    arguments: Mapping[str, Parameter]
     tuned: Mapping[str, Any] = field(default_factory=dict)
     is_own: bool = True
     shown: tuple[str, ...] = ()
-    own_text: str | None = None
+    text: str = ""
     cls: type[nn.Module] | None = None
 
     def load(self) -> type[nn.Module]:
@@ -82,20 +76,16 @@ class ModelEntry:
         return self.cls or getattr(import_module(module), self.class_name)
 
     @cached_property
-    def text(self) -> str:
-        """The source of the file: of an own architecture as it was when the class was made."""
-        return self.source.read_text(encoding="utf-8") if self.own_text is None else self.own_text
-
-    @cached_property
     def digest(self) -> str:
         """Changes with what the class computes, see :func:`audioclf_lib.models.digest.source_digest`.
 
         Raises:
             InputError: the class stands in no file.
         """
-        if not self.text:
+        text = self.text if self.is_own else self.source.read_text(encoding="utf-8")
+        if not text:
             raise InputError(f"model {self.name} is defined in no file; move its class from the notebook to a .py file")
-        return source_digest(self.text, self.class_name)
+        return source_digest(text, self.class_name)
 
     @property
     def description(self) -> str:
@@ -121,7 +111,7 @@ class ModelEntry:
         for name in self.setting_names:
             setting = self.arguments[name]
             value = given.get(name, setting.default)
-            if value is inspect.Parameter.empty:
+            if value is Parameter.empty:
                 raise InputError(f"model {self.name} needs the setting {name}; give it a value")
             checked[name] = _checked(self.name, name, setting.annotation, value) if name in given else value
         return checked
@@ -155,14 +145,11 @@ class ModelEntry:
         }
 
 
-def arguments_of(cls: type[nn.Module]) -> dict[str, Setting]:
-    """Every keyword argument of a class's ``__init__`` but ``num_classes``."""
-    hints = typing.get_type_hints(cls.__init__, include_extras=True)
-    return {
-        each.name: Setting(hints.get(each.name, Any), each.default)
-        for each in inspect.signature(cls).parameters.values()
-        if each.name != "num_classes" and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
-    }
+def arguments_of(make: Callable[..., Any]) -> dict[str, Parameter]:
+    """Every keyword argument of a class or function but ``num_classes``."""
+    arguments = inspect.signature(make, eval_str=True).parameters.values()
+    keywords = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return {each.name: each for each in arguments if each.name != "num_classes" and each.kind in keywords}
 
 
 def _checked(model: str, name: str, annotation: Any, value: Any) -> Any:
@@ -170,7 +157,7 @@ def _checked(model: str, name: str, annotation: Any, value: Any) -> Any:
         raise InputError(f"model {model}: {name} = {value} is not possible; write a number or a text")
     try:
         config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
-        return TypeAdapter(annotation, config=config).validate_python(value)
+        return TypeAdapter(Any if annotation is Parameter.empty else annotation, config=config).validate_python(value)
     except ValidationError as error:
         reason = plain_reason(error.errors()[0]["msg"])
         raise InputError(f"model {model}: {name} = {quote(value)} is not possible: {reason}") from None
@@ -193,8 +180,13 @@ def _in_words(name: str, value: Any) -> str:
 # --------------------------------------------------------------------------------------------------- what is registered
 
 _HERE = Path(__file__).parent
-_NUM_HEADS = Setting(Annotated[int, Field(ge=1, le=250)], 1)
-_OF_BASE = {"dropout": Setting(float, 0.5), "activation": Setting(str, "none")}
+
+
+def _setting(name: str, annotation: Any, default: Any) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+
+
+_OF_BASE = {"dropout": _setting("dropout", float, 0.5), "activation": _setting("activation", str, "none")}
 _CNN = ModelEntry(
     *("cnn", "CNN", _HERE / "cnn.py", "CNN"),
     arguments=_OF_BASE,
@@ -203,7 +195,7 @@ _CNN = ModelEntry(
 )
 _TRANSFORMER = ModelEntry(
     *("transformer", "Transformer", _HERE / "conv_transformer.py", "ConvTransformer"),
-    arguments={"num_heads": _NUM_HEADS} | _OF_BASE,
+    arguments={"num_heads": _setting("num_heads", Annotated[int, Field(ge=1, le=250)], 1)} | _OF_BASE,
     tuned={"encoder_lr_scale": 0.1, "weight_decay": 0.1},
     is_own=False,
     shown=("num_heads",),
@@ -212,16 +204,13 @@ _REGISTRY = {entry.name: entry for entry in (_CNN, _TRANSFORMER)}
 ASSIGNED = tuple(_REGISTRY)
 
 
-def register_model(
-    name: str, *, title: str, tuned: Mapping[str, Any] | None = None, shown: Sequence[str] = ()
-) -> Callable[[_Class], _Class]:
+def register_model(name: str, *, title: str, tuned: Mapping[str, Any] | None = None) -> Callable[[_Class], _Class]:
     """Class decorator that makes an architecture known; one that has the name already is replaced.
 
     Args:
         name: lower-case letters, digits and hyphens; part of the names of run folders.
         title: for headings and tables.
         tuned: settings of the recipe ``tuned`` that suit the architecture.
-        shown: settings that titles and labels name even where they have their default.
 
     Raises:
         InputError: a name that is not possible, or one of the assigned architectures.
@@ -237,15 +226,10 @@ def register_model(
         if not re.search(rf"^class {cls.__name__}\b", text, re.MULTILINE):  # a notebook's cell, or inside a function
             text = ""
         what = name, title, source, cls.__name__, arguments_of(cls), dict(tuned or {})
-        _REGISTRY[name] = ModelEntry(*what, shown=tuple(shown), own_text=text, cls=cls)
+        _REGISTRY[name] = ModelEntry(*what, text=text, cls=cls)
         return cls
 
     return register
-
-
-def model_names() -> list[str]:
-    """Names of all architectures that are known: the assigned ones, and those registered so far."""
-    return list(_REGISTRY)
 
 
 def find_model(spec: str | Path) -> ModelEntry:

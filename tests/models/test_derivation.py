@@ -192,13 +192,9 @@ LAYERS: list[tuple[nn.Module, tuple[int, ...]]] = [
     (nn.Conv2d(6, 4, (3, 5), stride=(2, 1), padding=(0, 2), groups=2), IMAGE),
     (nn.Conv2d(6, 4, 3, padding="same", dilation=2), IMAGE),
     (nn.BatchNorm1d(6), WIDE),
-    (nn.BatchNorm1d(6, affine=False), WIDE),
     (nn.BatchNorm2d(6), IMAGE),
-    (nn.GroupNorm(3, 6), IMAGE),
     (nn.LayerNorm(12), TOKENS),
     (nn.LayerNorm(TOKENS), TOKENS),
-    (nn.LayerNorm(12, bias=False), TOKENS),
-    (nn.LayerNorm(12, elementwise_affine=False), TOKENS),
     (nn.MaxPool1d(3), WIDE),
     (nn.MaxPool1d(3, stride=2, padding=1, dilation=2), WIDE),
     (nn.MaxPool2d((2, 3), stride=2, return_indices=True), IMAGE),
@@ -211,16 +207,20 @@ LAYERS: list[tuple[nn.Module, tuple[int, ...]]] = [
     (nn.Linear(12, 5), TOKENS),
     (nn.Linear(12, 5, bias=False), TOKENS),
     (nn.Dropout(0.3), WIDE),
-    (nn.Dropout1d(0.3), WIDE),
-    (nn.Dropout2d(0.3), IMAGE),
-    *((layer, WIDE) for layer in (nn.ReLU(), nn.GELU(), nn.SiLU(), nn.LeakyReLU(), nn.Tanh(), nn.Sigmoid())),
-    (nn.Softmax(dim=1), WIDE),
+    (nn.ReLU(), WIDE),
     (nn.Flatten(), IMAGE),
-    (nn.Flatten(2), IMAGE),
-    (nn.Flatten(1, 2), IMAGE),
     (MelSpectrogram(16000, n_fft=256, hop_length=100, n_mels=10), (1, 4050)),
     (MelSpectrogram(16000, n_fft=256, hop_length=100, n_mels=10, center=False, pad=30), (1, 4050)),
-    (AmplitudeToDB(), IMAGE),
+]
+# Without a formula of their own.
+KEEP_THE_SHAPE = [
+    nn.GELU(),
+    nn.SiLU(),
+    nn.Tanh(),
+    nn.Softmax(dim=1),
+    nn.LeakyReLU(),
+    nn.Dropout1d(0.3),
+    AmplitudeToDB(),
 ]
 
 
@@ -242,6 +242,13 @@ def test_the_formula_of_each_kind_of_layer_is_what_torch_says(layer, shape):
 def test_every_formula_is_tested():
     ours = {"MultiHeadSelfAttention", "MultiheadAttention", "cls_token", "cls_output", "relu"}
     assert {type(layer).__name__ for layer, _ in LAYERS} == FORMULAS.keys() - ours
+
+
+@pytest.mark.parametrize("layer", KEEP_THE_SHAPE, ids=type_name)
+def test_what_keeps_the_shape_and_learns_nothing_is_said_to(layer):
+    (derived,) = derive_layers(nn.Sequential(layer), WIDE)
+    assert (derived.kind, derived.output_shape, derived.parameters) == (type_name(layer), WIDE, 0)
+    assert "keeps their shape and has nothing to learn" in derived.explanation
 
 
 @given(
@@ -330,6 +337,7 @@ def test_a_layer_without_a_formula_is_listed_with_torchs_numbers_and_says_so():
 def test_a_layer_that_is_called_twice_is_counted_once():
     calls = [layer for layer in derive_layers(Everything(), (1, 40)) if layer.name == "blocks.0.0"]
     assert [layer.parameters for layer in calls] == [20, 0]
+    assert NO_FORMULA in calls[1].explanation
 
 
 def test_layers_are_grouped_by_the_model_s_children():
@@ -346,10 +354,19 @@ def test_layers_are_grouped_by_the_model_s_children():
 
 
 @pytest.mark.parametrize(
-    "layer", [nn.MaxPool1d(3, ceil_mode=True), nn.LPPool1d(2, 3), nn.PixelUnshuffle(1)], ids=type_name
+    "layer",
+    [
+        nn.MaxPool1d(3, ceil_mode=True),
+        nn.LPPool1d(2, 3),
+        nn.PixelUnshuffle(2),
+        nn.GroupNorm(3, 6),
+        nn.LayerNorm(50, bias=False),
+        nn.Flatten(2),
+    ],
+    ids=type_name,
 )
 def test_a_formula_that_does_not_hold_is_not_printed(layer):
-    shape = (1, 40, 40) if isinstance(layer, nn.PixelUnshuffle) else (6, 50)
+    shape = (1, 40, 40) if isinstance(layer, nn.PixelUnshuffle | nn.Flatten) else (6, 50)
     (derived,) = derive_layers(nn.Sequential(layer), shape)
     assert NO_FORMULA in derived.explanation
     assert derived.output_shape == tuple(layer(torch.zeros(1, *shape)).shape[1:])
