@@ -173,7 +173,7 @@ def derive_call(call: Call, shape: Shape, new: int) -> list[Step]:
             steps = derived if isinstance(derived, list) else [derived]
     if steps and steps[-1].output_shape == call.output_shape and sum(step.parameters for step in steps) == new:
         return steps
-    if call.layer is not None and call.output_shape == shape and new == 0:
+    if call.layer is not None and call.output_shape == shape and not list(call.layer.parameters()):
         return [formulas.unchanged(formulas.KEEPS.format(call.kind))(call.layer, shape)]
     reason = "The formula does not hold" if steps else "No formula is known"
     explanation = f"{reason} for {call.kind}; numbers as PyTorch counts them, shared parameters once."

@@ -122,20 +122,16 @@ def _title(column: str) -> str:
 
 
 def final_figures(run: Run) -> dict[str, Figure]:
-    """Loss and accuracy over the epochs, and of the test clips the confusion matrix and the ROC curves."""
+    """Of the test clips, the confusion matrix and the ROC curves; the curves over epochs are the tools' own."""
     from matplotlib.figure import Figure
 
-    figures = {name: Figure(figsize=(8, 6), layout="constrained") for name in ("curves", "confusion", "roc")}
-    curves, confusion, roc = (figure.subplots() for figure in figures.values())
-    for column in map(str, run.history.filter(regex="_(loss|accuracy)$")):
-        curves.plot(run.history["epoch"], run.history[column], label=_title(column))
+    figures = {name: Figure(figsize=(8, 6), layout="constrained") for name in ("confusion", "roc")}
+    confusion, roc = (figure.subplots() for figure in figures.values())
     scores = evaluate(run.predictions, run.config.class_names, level="clip")
     shown = ConfusionMatrixDisplay(scores.confusion, display_labels=scores.class_names)
     shown.plot(ax=confusion, xticks_rotation="vertical", colorbar=False)
     for name, curve in scores.roc.items():
         roc.plot(*curve, label=f"{name}: {scores.auc[name]:.2f}")
-    curves.set_xlabel("epoch")
     roc.set(xlabel="false positive rate", ylabel="true positive rate")
-    curves.legend()
     roc.legend()
     return figures

@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -58,34 +57,23 @@ def fit_all(
         InputError: as of ``fit``; the other fits are stopped then and go on from their checkpoints when asked for. Or
             what ``log`` needs is not installed.
     """
-    logger = Logger(log, RunStore(runs_dir).runs_dir, progress)
-    with closing(logger):
-        runs = _train_missing(configs, dataset, runs_dir, device, logger, processes)
-        logger.finish(runs)
-    return runs
-
-
-def _train_missing(
-    configs: Sequence[FitConfig],
-    dataset: Dataset,
-    runs_dir: Path | str,
-    device: str,
-    progress: Progress,
-    processes: int | None,
-) -> list[Run]:
     store = RunStore(runs_dir)
+    logger = Logger(log, store.runs_dir, progress)
     missing = [config for config in configs if not store.is_whole(config)]
     if processes is None:
         on_cpu = choose_device(device).type == "cpu"
         shares = usable_cores() // max((config.threads for config in missing), default=1)
         processes = int(os.environ.get(PROCESSES) or (max(1, shares) if on_cpu else 1))
-    train = partial(fit, dataset=dataset, runs_dir=runs_dir, device=device, progress=progress)
-    if min(processes, len(missing)) > 1:
-        options = {"dataset": dataset, "runs_dir": Path(runs_dir), "device": device}
-        failed = _train_side_by_side(missing, options, progress, processes)
-        if failed is not None:
-            train(failed)  # raises its error here
-    return [train(config) for config in configs]
+    train = partial(fit, dataset=dataset, runs_dir=runs_dir, device=device, progress=logger)
+    with closing(logger):
+        if min(processes, len(missing)) > 1:
+            options = {"dataset": dataset, "runs_dir": Path(runs_dir), "device": device}
+            failed = _train_side_by_side(missing, options, logger, processes)
+            if failed is not None:
+                train(failed)  # raises its error here
+        runs = [train(config) for config in configs]
+        logger.finish(runs)
+    return runs
 
 
 def _train_side_by_side(
@@ -121,7 +109,7 @@ def _train_side_by_side(
                     continue
                 if share is None:
                     progress(config, history)
-                elif share is not None and on_step is not None:
+                elif on_step is not None:
                     on_step(config, history, share)
         return None
     finally:
@@ -132,8 +120,7 @@ def _train_side_by_side(
 
 
 def _work(config: FitConfig, source: str, options: dict[str, Any], sender: Connection) -> None:
-    """One fit in its own process, which ends with the one that started it."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """One fit in its own process. When the one that started it has ended, nobody reads, and sending fails."""
 
     class Report:
         """Sends to the starting process what ``progress`` would be told here."""
@@ -148,10 +135,3 @@ def _work(config: FitConfig, source: str, options: dict[str, Any], sender: Conne
         fit(config, progress=Report(), **options)
     except BaseException:  # raised and shown where the fit goes on
         sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    parent: Any = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -337,6 +337,7 @@ def test_a_layer_without_a_formula_is_listed_with_torchs_numbers_and_says_so():
 def test_a_layer_that_is_called_twice_is_counted_once():
     calls = [layer for layer in derive_layers(Everything(), (1, 40)) if layer.name == "blocks.0.0"]
     assert [layer.parameters for layer in calls] == [20, 0]
+    assert NO_FORMULA in calls[1].explanation
 
 
 def test_layers_are_grouped_by_the_model_s_children():

@@ -74,7 +74,7 @@ def test_tensorboard_holds_every_epoch_and_the_figures(dataset: Dataset, config:
     logged = logged_to_tensorboard(tmp_path, config)
     for column, title in {"train_loss": "loss/train", "validation_clip_accuracy": "clip_accuracy/validation"}.items():
         assert logged[title] == [(epoch, pytest.approx(value)) for epoch, value in enumerate(run.history[column], 1)]
-    assert {"curves", "confusion", "roc", "learning_rate", "seconds"} <= set(logged)
+    assert {"confusion", "roc", "learning_rate", "seconds"} <= set(logged)
 
 
 def test_wandb_logs_offline_without_a_key(
@@ -90,7 +90,7 @@ def test_wandb_logs_offline_without_a_key(
     assert [row["loss/train"] for row in epochs] == pytest.approx(run.history["train_loss"].tolist())
     assert any("confusion" in key for row in rows for key in row)
     images = (tmp_path / config.dataset / "logs" / "wandb").rglob("*.png")
-    assert sorted(path.name.split("_")[0] for path in images) == ["confusion", "curves", "roc"]
+    assert sorted(path.name.split("_")[0] for path in images) == ["confusion", "roc"]
 
 
 def test_a_fit_that_goes_on_is_logged_once_from_its_first_epoch(config: FitConfig, tmp_path: Path) -> None:
@@ -152,8 +152,6 @@ def test_where_it_is_logged_is_no_part_of_a_fit(dataset: Dataset) -> None:
 def test_final_figures_show_the_scores_of_the_run(dataset: Dataset, config: FitConfig, tmp_path: Path) -> None:
     (run,) = fit_all([config], dataset, runs_dir=tmp_path, device="cpu")
     figures = final_figures(run)
-    labels = [line.get_label() for line in figures["curves"].axes[0].lines]
-    assert {"loss/train", "accuracy/validation", "clip_accuracy/test"} <= set(labels)
     shown = [text.get_text() for text in figures["confusion"].axes[0].texts]
     assert sum(map(int, shown)) == len(set(run.predictions.query("split == 'test'")["clip_id"]))
     assert len(figures["roc"].axes[0].lines) == len(dataset.class_names) + 2

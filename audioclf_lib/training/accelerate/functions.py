@@ -6,7 +6,6 @@ value and gradients as the layers named in its docstring. A batch is handed to a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -21,7 +20,6 @@ from audioclf_lib.training.accelerate.compiled import DropoutArguments, load_ker
 
 Statistics = tuple[Tensor, Tensor, bool]  # see NormPool
 _executor = ThreadPoolExecutor(thread_name_prefix="kernels")
-_local = threading.local()
 
 
 class Dropout:
@@ -61,15 +59,8 @@ def patch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
         x: (B, 16000).
     """
     batch, length = x.shape
-
-    def moments(part: slice) -> tuple[Tensor, Tensor, Tensor]:
-        mean, deviations = _zeros(7), _zeros(7, 7)
-        _run("patch_moments", *_rows(x[part]), mean, deviations, _scratch(length + 64))
-        return _zeros(1) + len(x[part]), mean, deviations
-
-    # (parts, 1), (parts, 7), (parts, 7, 7)
-    counts, means, deviations = map(torch.stack, zip(*_in_threads(moments, batch), strict=True))
-    mean = (counts * means).sum(0) / batch
+    # (parts, 1), (parts, 7), (parts, 7, 7), (7,)
+    counts, means, deviations, mean = _moments("patch_moments", x, (7, 7), scratch=length + 64)
     between = (counts * (means - mean)).T @ (means - mean)
     return mean, (deviations.sum(0) / (length // 2) + between) / batch
 
@@ -77,16 +68,21 @@ def patch_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 def channel_statistics(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of every channel: (B, T, C) -> two (C,), float64."""
     batch, length, channels = z.shape
+    # (parts, 1), (parts, C), (parts, C), (C,)
+    counts, means, deviations, mean = _moments("channel_moments", z, (channels,))
+    return mean, (deviations / length + counts * (means - mean) ** 2).sum(0) / batch
+
+
+def _moments(kernel: str, x: Tensor, shape: tuple[int, ...], scratch: int = 0) -> tuple[Tensor, ...]:
+    """Of each thread's part of a batch: its size, its mean and its deviations (of ``shape``); and the mean of all."""
 
     def moments(part: slice) -> tuple[Tensor, Tensor, Tensor]:
-        mean, deviations = _zeros(channels), _zeros(channels)
-        _run("channel_moments", *_rows(z[part]), mean, deviations)
-        return _zeros(1) + len(z[part]), mean, deviations
+        mean, deviations = _zeros(shape[0]), _zeros(*shape)
+        _run(kernel, *_rows(x[part]), mean, deviations, *([torch.empty(scratch)] if scratch else []))
+        return _zeros(1) + len(x[part]), mean, deviations
 
-    # (parts, 1), (parts, C), (parts, C)
-    counts, means, deviations = map(torch.stack, zip(*_in_threads(moments, batch), strict=True))
-    mean = (counts * means).sum(0) / batch
-    return mean, (deviations / length + counts * (means - mean) ** 2).sum(0) / batch
+    counts, means, deviations = map(torch.stack, zip(*_in_threads(moments, len(x)), strict=True))
+    return counts, means, deviations, (counts * means).sum(0) / len(x)
 
 
 class _Drop(torch.autograd.Function):
@@ -135,7 +131,7 @@ class Stem(torch.autograd.Function):
 
         def run(part: slice) -> None:
             how = part.start * length // 2 * 128, dropout.arguments, relu, keeps_flows
-            _run("stem_forward", *_rows(x[part]), *folded, *how, y[part], flows[part], _scratch(length + 8))
+            _run("stem_forward", *_rows(x[part]), *folded, *how, y[part], flows[part], torch.empty(length + 8))
 
         _in_threads(run, batch)
         ctx.save_for_backward(x, flows)
@@ -150,7 +146,8 @@ class Stem(torch.autograd.Function):
 
         def gradient(part: slice) -> Tensor:
             sums = _zeros(8, 128)
-            _run("stem_backward", *_rows(x[part]), dy[part], flows[part], sums[:7], sums[7], _scratch(x.shape[1] + 8))
+            scratch = torch.empty(x.shape[1] + 8)
+            _run("stem_backward", *_rows(x[part]), dy[part], flows[part], sums[:7], sums[7], scratch)
             return sums
 
         sums = sum(_in_threads(gradient, len(x)), _zeros(8, 128)) * ctx.scale
@@ -181,18 +178,10 @@ class Convolution(torch.autograd.Function):
         dz = dz.contiguous()
         dx, kernel = None, weight.shape[2]
         if ctx.needs_input_grad[0]:
-            (dx_image, _, _) = torch.ops.aten.convolution_backward(
-                dz.unsqueeze(1).permute(0, 3, 1, 2),
-                *_images(x, weight),
-                None,
-                (1, 2),
-                (0, kernel // 2),
-                (1, 1),
-                False,
-                (0, 0),
-                1,
-                (True, False, False),
-            )
+            stride, padding, dilation, wanted = (1, 2), (0, kernel // 2), (1, 1), (True, False, False)
+            geometry = None, stride, padding, dilation, False, (0, 0), 1, wanted
+            dz_image = dz.unsqueeze(1).permute(0, 3, 1, 2)
+            (dx_image, _, _) = torch.ops.aten.convolution_backward(dz_image, *_images(x, weight), *geometry)
             dx = dx_image.permute(0, 2, 3, 1)[:, 0]
         taps = []
         for offset in range(-(kernel // 2), kernel // 2 + 1):
@@ -298,14 +287,6 @@ def _rows(x: Tensor) -> tuple[Tensor, int, int]:
 def _zeros(*shape: int) -> Tensor:
     """Where a kernel adds up sums or moments."""
     return torch.zeros(shape, dtype=torch.float64)
-
-
-def _scratch(length: int) -> Tensor:
-    """This thread's working memory."""
-    buffer = getattr(_local, "buffer", None)
-    if buffer is None or len(buffer) < length:
-        _local.buffer = buffer = torch.empty(length)
-    return buffer
 
 
 def _in_threads(run: Callable[[slice], Any], n: int) -> list[Any]:

@@ -12,7 +12,9 @@ What differs from the reference modules is the order of work, never the result:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +22,12 @@ from torch import Tensor, nn
 
 from audioclf_lib.models.cnn import CNN, ConvBase
 from audioclf_lib.models.conv_transformer import ConvTransformer, EncoderLayer, MultiHeadSelfAttention
+from audioclf_lib.models.digest import source_digest
 from audioclf_lib.training.accelerate import functions as kernels
 from audioclf_lib.training.accelerate.functions import drop
 
+# What the kernels compute, by the digest of its source: an architecture whose file is edited runs on its modules.
+COMPUTED = {CNN: "f75391c92870df86", ConvTransformer: "0c9e395779621169"}
 WINDOW = (1, 16000)
 # Attributes of a layer that the kernels take from the model, so that any value is computed; rates, if below 1.
 FREE, RATES = {"training", "eps", "momentum", "inplace"}, {"p", "dropout"}
@@ -32,10 +37,14 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 def is_computed(model: nn.Module) -> bool:
     """True if ``model`` is, layer by layer, what the kernels compute.
 
-    It is compared with a fresh model of its class: kinds of layers, their settings and hooks, names, shapes and types
-    of parameters and buffers. Only rates, activations, head count, and constants of the norms may differ.
+    Its class is known by its source, and it is compared with a fresh model of its class: kinds of layers, their
+    settings and hooks, names, shapes and types of parameters and buffers. Only rates, activations, head count, and
+    constants of the norms may differ.
     """
-    if type(model) not in (CNN, ConvTransformer):
+    if type(model) not in COMPUTED:
+        return False
+    source = Path(inspect.getfile(type(model))).read_text(encoding="utf-8")
+    if source_digest(source, type(model).__name__) != COMPUTED[type(model)]:
         return False
     settings = {"num_classes": getattr(model.classifier, "out_features", 1)}
     if type(model) is ConvTransformer:
