@@ -216,7 +216,13 @@ def open_sound(path: Path) -> Iterator[_Sound]:
         InputError: missing, empty, not a sound file, or one for ffmpeg, which is not installed.
     """
     try:
-        with open_file(path) as file, ExitStack() as opened, _Sound(_source(path, file, opened)) as sound:
+        # The first, since the file would become stderr where a process has none.
+        with (
+            _quiet_decoder(),
+            open_file(path) as file,
+            ExitStack() as opened,
+            _Sound(_source(path, file, opened)) as sound,
+        ):
             if sound.samplerate < MIN_SAMPLE_RATE:
                 raise InputError(f"{path} has a rate of {sound.samplerate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
             yield sound
@@ -272,3 +278,20 @@ def _converted(path: Path) -> Iterator[IO[bytes]]:
             raise InputError(f"{path} cannot be read by ffmpeg ({reason}); export it anew or leave it out")
         wav.seek(0)
         yield wav
+
+
+@contextmanager
+def _quiet_decoder() -> Iterator[None]:
+    """Keep off stderr what the MP3 decoder, which is C code, prints there without naming the file."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # this process has none
+        yield
+        return
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -16,6 +16,7 @@ from audioclf_lib._support.paths import CHECKOUT
 
 # How the network was computed: by the kernels of ``accelerate``, or by the modules of ``models`` themselves.
 COMPILED, REFERENCE = "compiled kernels", "reference modules"
+OLDEST_TORCH = "2.6"
 PACKAGES = ("torch", "torchaudio", "numpy", "pandas", "scikit-learn", "audioclf")
 
 
@@ -23,8 +24,10 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device to train on: ``"auto"`` takes CUDA, else Apple's MPS, else the CPU.
 
     Raises:
-        InputError: the device is not present.
+        InputError: the device is not present, or torch is too old.
     """
+    if torch.__version__ < OLDEST_TORCH:  # as versions, not as text
+        raise InputError(f"torch {torch.__version__} is too old for audioclf; install {OLDEST_TORCH} or newer")
     known = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     present = [device for device, there in known.items() if there]
     if name not in ("auto", *present):

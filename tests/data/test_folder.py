@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -164,14 +166,23 @@ def mp3(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_follows_an_mp3_changes_nothing(mp3: Path) -> None:
+def test_the_mp3_decoder_prints_nothing_about_what_is_harmless(mp3: Path, capfd: pytest.CaptureFixture[str]) -> None:
     whole = read_clip(mp3, 80_000)
     mp3.write_bytes(mp3.read_bytes() + bytes(range(256)) * 100)  # longer than its header says
     np.testing.assert_array_equal(read_clip(mp3, 80_000), whole)
+    assert capfd.readouterr().err == ""
 
 
-def test_a_truncated_mp3_is_one_warning_that_names_it(mp3: Path) -> None:
+def test_a_truncated_mp3_is_one_warning_that_names_it(mp3: Path, capfd: pytest.CaptureFixture[str]) -> None:
     mp3.write_bytes(mp3.read_bytes()[:10_000])
     with pytest.warns(UserWarning, match=r"noise\.mp3 is damaged: only .* of 80,000 samples can be read; .*") as told:
         read_clip(mp3, 80_000)
     assert len(told) == 1
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_a_process_without_stderr_reads_sounds(mp3: Path) -> None:
+    code = "import os, sys; os.close(2); from audioclf_lib.data.audio import read_clip; read_clip(sys.argv[1], 16_000)"
+    code = code.replace("sys.argv[1]", "__import__('pathlib').Path(sys.argv[1])")
+    assert subprocess.run([sys.executable, "-c", code, str(mp3)]).returncode == 0

@@ -20,9 +20,11 @@ import psutil
 import pytest
 from conftest import PROJECT_ROOT
 from standins import wait_until, write_notebook
+from torch.torch_version import TorchVersion
 
 from audioclf_lib._support import paths
 from audioclf_lib._support.cores import usable_cores
+from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import replace_file
 from audioclf_lib.suite import engine, notebooks
 from audioclf_lib.training.environment import choose_device
@@ -105,6 +107,7 @@ for module in pkgutil.walk_packages(audioclf_lib.__path__, "audioclf_lib."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 from audioclf_lib._support.cores import usable_cores
+from audioclf_lib._support.errors import InputError
 assert usable_cores() == os.cpu_count()
 print("all imported")
 """
@@ -242,6 +245,19 @@ def test_an_old_python_is_named() -> None:
     done = run_code(code)
     needed = "ImportError: audioclf needs Python 3.11 or newer, not 3.10.4; choose another kernel"
     assert done.stderr.splitlines()[-1] == needed
+
+
+@pytest.mark.parametrize("given", ["2.5.1+cu124", "1.13.0"])
+def test_an_old_torch_is_named(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.__version__", TorchVersion(given))
+    with pytest.raises(InputError, match=re.escape(f"torch {given} is too old for audioclf; install 2.6 or newer")):
+        choose_device("cpu")
+
+
+@pytest.mark.parametrize("given", ["2.6.0+cu124", "2.15.0a0+git1234"])
+def test_another_torch_will_do(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.__version__", TorchVersion(given))
+    assert choose_device("cpu").type == "cpu"
 
 
 @pytest.mark.parametrize("there", ["cuda", "mps", "cpu"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import stat
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pooch
 import pytest
 import torch
 import torch.nn.functional as F
@@ -624,6 +626,21 @@ def test_a_second_process_finds_the_compiled_kernels(tmp_path):
 NO_FOLDER = Path("/dev/null/cache")  # can be neither made nor written
 
 
+@pytest.mark.slow
+def test_where_the_cache_cannot_be_written_the_next_process_finds_the_kernels_nevertheless(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # on Linux, where the user keeps caches
+    first = compiled.compile_kernels(compiled.find_compiler(), NO_FOLDER)
+    assert first.parent == Path(pooch.os_cache("audioclf"))
+    written = first.stat().st_mtime_ns
+    code = (
+        "from pathlib import Path; from audioclf_lib.training.accelerate import compiled;"
+        f"print(compiled.compile_kernels(compiled.find_compiler(), Path('{NO_FOLDER}')))"
+    )
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert Path(second) == first
+    assert first.stat().st_mtime_ns == written
+
+
 def test_kernels_in_a_cache_that_can_only_be_read_are_used(monkeypatch, tmp_path):
     cache, compiler = tmp_path / "cache", compiled.find_compiler()
     library = compiled.compile_kernels(compiler, cache)
@@ -632,7 +649,8 @@ def test_kernels_in_a_cache_that_can_only_be_read_are_used(monkeypatch, tmp_path
 
 
 def test_a_library_is_never_loaded_from_a_folder_that_others_may_have_made(monkeypatch, tmp_path):
-    """Where the cache cannot be written, each process makes a folder that only its user can enter."""
+    """Where the user has no folder for caches either, each process makes one that only its user can enter."""
+    monkeypatch.setattr(pooch, "os_cache", lambda project: NO_FOLDER / project)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     libraries = [compiled.compile_kernels(compiled.find_compiler(), NO_FOLDER) for _ in range(2)]
     assert libraries[0].parent != libraries[1].parent

@@ -121,14 +121,17 @@ def compile_kernels(compiler: list[str], cache: Path = CACHE) -> Path:
 
 
 def _writable(cache: Path) -> Path:
-    """``cache``, or a fresh folder where that cannot be written.
+    """``cache``, or the user's own folder for caches where that cannot be written, or a fresh folder.
 
     Never a folder for temporary files that others can write in: a library from there would run what they put into it.
     """
-    with suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        if os.access(cache, os.W_OK):
-            return cache
+    import pooch  # here, since a second spent on it is seldom needed
+
+    for folder in (cache, Path(pooch.os_cache("audioclf"))):
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
     return Path(tempfile.mkdtemp(prefix="audioclf-"))
 
 
