@@ -43,7 +43,10 @@ def make_gallery(
         InputError: an unknown notebook, or a parameter that one rejects.
         NotebookError: a cell failed.
     """
-    known = {path.stem: path for path in sorted(NOTEBOOKS_DIR.glob("*.ipynb"), key=lambda path: path.stem in LATER)}
+    known = {
+        path.stem: path
+        for path in sorted(NOTEBOOKS_DIR.glob("*.ipynb"), key=lambda path: (path.stem in LATER, path.stem))
+    }
     if unknown := [name for name in only if name not in known]:
         raise InputError(f"there is no notebook {unknown[0]!r}; choose from {', '.join(sorted(known))}")
     to.mkdir(parents=True, exist_ok=True)
