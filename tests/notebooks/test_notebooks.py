@@ -391,7 +391,7 @@ def test_a_run_without_weights_is_explored_as_far_as_its_predictions_go(suite: S
     assert labels_of(notebook, "figure") == []
     assert labels_of(notebook, "table") == ["tbl:scores", "tbl:found"]
     clips = run.predictions.query("split == 'validation'")["clip_id"].unique()
-    assert f"{len(clips)} clips are found" in displayed(notebook, "tbl:found").metadata["report"]["caption"]
+    assert f"Clips that are found: {len(clips)};" in displayed(notebook, "tbl:found").metadata["report"]["caption"]
     assert shown_in_words(notebook).count("was published without its weights") == 5
 
 
