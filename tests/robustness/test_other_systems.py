@@ -330,7 +330,7 @@ MISSING_CASES = {
         "optuna is not installed; `pip install 'audioclf[tune]'` brings it",
     ),
     "report": (["typst"], ["report"], "typst is not installed; `pip install 'audioclf[report]'` brings it"),
-    "suite": (["snakemake"], ["suite"], "executor local needs snakemake; install it: `pip install 'audioclf[suite]'`"),
+    "suite": (["snakemake"], ["suite"], "executor local needs snakemake; `pip install 'audioclf[suite]'` brings it"),
     "run": (
         ["papermill", "nbclient"],
         ["run", "01_dataset"],
