@@ -94,7 +94,7 @@ def history(epochs: int, seconds: float = 3.0) -> list[dict[str, float]]:
 
 def test_a_line_says_which_fit_how_far_how_long_still_and_how_good(config: FitConfig) -> None:
     line = describe_epoch(config, history(10))
-    for fact in ("transformer-h2", "validation fold 2", "epoch 10 of 40", "2.00", "1.50", "45.6", "2 min left"):
+    for fact in ("transformer-h2", "validation fold 2", "epoch 10 of 40", "2.00", "1.50", "45.6", "1 min 30 s left"):
         assert fact in line
     assert describe_epoch(config, history(40)).endswith("done")
     assert "epoch 11 (50 %) of 40" in describe_epoch(config, history(10), 0.5)
