@@ -207,6 +207,21 @@ def upload(page: Page, path: Path) -> None:
 
 
 @pytest.mark.faults
+def test_the_report_is_read_in_jupyterlab_too(lab: str, page: Page, folder: Path) -> None:
+    data = load_dataset("demo")
+    (config,) = Experiment(model="cnn", protocol="split", epochs=1).fits(data)
+    fit(config, data, runs_dir=folder / "report-runs")
+    write_copy("90_report", folder, runs_dir=str(folder / "report-runs"))
+    run_all(page, lab.format("90_report"))
+    shown = page.locator(OUTPUT).all_inner_texts()
+    assert any("classified from the waveform" in text for text in shown)
+    assert not any("[@" in text or "{{" in text for text in shown)
+    for figure in page.locator(f"{OUTPUT} figure", has=page.locator("img")).all():
+        assert figure.locator("img").bounding_box()["height"] > 50
+        assert figure.locator("figcaption").inner_text().strip()
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_notebook_runs_on_the_demo_set(name: str, lab: str, page: Page, folder: Path) -> None:
     runs = {"runs_dir": str(folder / "runs")} if name != "02_from_scratch" else {}
