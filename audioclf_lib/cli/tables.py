@@ -95,6 +95,8 @@ def describe_rest(outcomes: Sequence[Outcome], seconds: float | None, at_once: i
     counts = f"{sum(each.state != 'done' for each in outcomes)} of {len(outcomes)} runs are to do"
     if seconds is None:
         return f"{counts}; the time left is known when a fit is trained"
+    if not seconds:
+        return counts
     runs = "1 run" if at_once == 1 else f"{at_once} runs"
     return f"{counts}; about {describe_seconds(seconds / at_once)} of training left with {runs} at a time"
 

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -216,13 +216,8 @@ def open_sound(path: Path) -> Iterator[_Sound]:
         InputError: missing, empty, not a sound file, or one for ffmpeg, which is not installed.
     """
     try:
-        # The first, since the file would become stderr where a process has none.
-        with (
-            _quiet_decoder(),
-            open_file(path) as file,
-            ExitStack() as opened,
-            _Sound(_source(path, file, opened)) as sound,
-        ):
+        with _quiet_decoder(), open_file(path) as file, ExitStack() as opened:  # else the file may become stderr
+            sound = _start_decoder(path, file, opened)
             if sound.samplerate < MIN_SAMPLE_RATE:
                 raise InputError(f"{path} has a rate of {sound.samplerate} Hz; give {MIN_SAMPLE_RATE} Hz or more")
             yield sound
@@ -231,27 +226,24 @@ def open_sound(path: Path) -> Iterator[_Sound]:
         raise InputError(f"{path} cannot be read as sound ({reason}); give a WAV, FLAC, Ogg or MP3 file") from None
 
 
-def _source(path: Path, file: BufferedReader, opened: ExitStack) -> Any:
-    """What libsndfile reads all of the sound from; it is closed with ``opened``."""
+def _start_decoder(path: Path, file: BufferedReader, opened: ExitStack) -> _Sound:
+    """The decoder that reads all of the file; what it needs is closed with ``opened``."""
     is_for_ffmpeg = FFMPEG_BEGINNINGS.match(file.read(8)) or re.fullmatch(FOR_FFMPEG, path.name, re.IGNORECASE)
     try:
-        header = sf.info(path)
+        sound = opened.enter_context(_Sound(path))
     except sf.SoundFileError:
         if not is_for_ffmpeg:
             raise
-        return opened.enter_context(_converted(path))
-    if header.format == "MP3":
-        endless = opened.enter_context(_EndlessFile(path))
-        if sf.info(endless).frames < UNKNOWN_FRAMES:
-            return path
-        endless.seek(0)
-        return endless
-    if header.format in ("WAV", "WAVEX", "RF64") and not header.frames:
+        return opened.enter_context(_Sound(opened.enter_context(_converted(path))))
+    if sound.format == "MP3":
+        endless = opened.enter_context(_Sound(opened.enter_context(_EndlessFile(path))))
+        return sound if endless.tells_length else endless
+    if sound.format in ("WAV", "WAVEX", "RF64") and not sound.frames:
         # A recorder that streams leaves sizes of 0; libsndfile reads on where the RIFF chunk has its first size, 8.
         content = opened.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         content[:8] = b"RIFF\x08\0\0\0"
-        return content
-    return path
+        return opened.enter_context(_Sound(content))
+    return sound
 
 
 @contextmanager

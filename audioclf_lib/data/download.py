@@ -15,6 +15,7 @@ import requests
 
 from audioclf_lib._support.digests import digest
 from audioclf_lib._support.errors import InputError
+from audioclf_lib._support.locks import hold_lock
 from audioclf_lib._support.paths import UNWRITABLE, explained, folder_for
 
 
@@ -24,7 +25,8 @@ def download_archive(
     """Download the zip archive at ``url`` and unpack its one top folder to ``target``.
 
     Everything happens in a temporary folder beside ``target``; what is complete and checked is renamed. A broken
-    transfer starts anew after 1, 2, 3, ... seconds (GitHub cannot continue one).
+    transfer starts anew after 1, 2, 3, ... seconds (GitHub cannot continue one). If several processes want the same
+    archive, one downloads it and the others wait.
 
     Args:
         url: of the archive.
@@ -37,8 +39,12 @@ def download_archive(
         InputError: no network, no such archive, a damaged or wrong one, no space, or a folder that is not writable.
     """
     base, _, name = url.rpartition("/")
-    writable = explained(target.parent, f"make space there, or {remedy}", fault="cannot write to")
-    with writable, folder_for(target.parent), tempfile.TemporaryDirectory(dir=target.parent) as draft:
+    make_space = f"make space there, or {remedy}"
+    writable = explained(target.parent, make_space, fault="cannot write to")
+    lock = hold_lock(target.with_name(f".{target.name}.lock"), remedy=make_space)
+    with writable, folder_for(target.parent), lock, tempfile.TemporaryDirectory(dir=target.parent) as draft:
+        if target.exists():  # another process was faster
+            return
         # No checksum: GitHub makes the archive anew from time to time; the files in it are checked instead.
         archive = pooch.create(draft, f"{base}/", registry={name: None}, retry_if_failed=retries)
         try:
@@ -50,8 +56,7 @@ def download_archive(
         folder = unpack(content, Path(draft, "unpacked"), remedy=f"try again later, or {remedy}")
         if fault := find_fault(folder):
             raise InputError(f"the archive from {url} is not the expected one: {fault}; {remedy}")
-        if not target.exists():  # another process was not faster
-            os.replace(folder, target)
+        os.replace(folder, target)
 
 
 def unpack(archive: Path, folder: Path, *, remedy: str = "copy it anew, or unpack it yourself") -> Path:

@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 
 import pandas as pd
-import pooch
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import PROJECT_ROOT, user_path
-from audioclf_lib.data.dataset import Listing
+from audioclf_lib.data.dataset import Listing, hash_files
 from audioclf_lib.data.download import download_archive
 
 CLIP_SECONDS = 5
@@ -60,12 +59,12 @@ def locate_esc10(data_dir: Path, *, url: str | None = None, retries: int = 3) ->
 
 def find_fault(folder: Path) -> str | None:
     """What is wrong with a copy of ESC-10, by the registry: a clip that is missing or altered."""
-    for path, checksum in read_registry()[["path", "sha256"]].itertuples(index=False):
+    registry = read_registry().set_index("path")["sha256"]
+    for path in registry.index:
         if not (folder / path).is_file():
             return f"{path!r} is missing"
-        if pooch.file_hash(folder / path) != checksum:
-            return f"{path!r} has the wrong checksum"
-    return None
+    altered = registry.index[registry != hash_files(folder / path for path in registry.index)]
+    return f"{altered[0]!r} has the wrong checksum" if len(altered) else None
 
 
 def list_esc10(folder: Path) -> Listing:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from audioclf_lib._support.errors import InputError, quote
 from audioclf_lib.config import rotation
 from audioclf_lib.metrics.scores import Scores, class_probabilities
 
@@ -21,9 +22,20 @@ Pair = tuple[int, int]  # validation fold, test fold
 
 
 def baseline_rows(table: pd.DataFrame, baseline: str, pairs: Iterable[Pair] | None = None) -> pd.DataFrame:
-    """The rows of one baseline for some pairs, in their order; of the rotation, with every clip once, unless given."""
+    """The rows of one baseline for some pairs, in their order; of the rotation unless given, which has every clip once.
+
+    Raises:
+        InputError: the table does not hold the baseline, or not for one of the pairs.
+    """
     there = dict(list(table[table["baseline"] == baseline].groupby(["val_fold", "test_fold"])))
     wanted = list(rotation(table["test_fold"]) if pairs is None else pairs)
+    for val_fold, test_fold in wanted:
+        if (val_fold, test_fold) not in there:
+            has = f"it has the baselines {', '.join(sorted(set(table['baseline'])))} and {len(there)} pairs of folds"
+            raise InputError(
+                f"the table of baselines has no {quote(baseline)} with validation fold {val_fold} and test fold "
+                f"{test_fold}; choose others ({has})"
+            )
     return pd.concat([there[pair] for pair in wanted], ignore_index=True)
 
 
@@ -33,6 +45,9 @@ def baseline_scores(
     """Scores of one baseline at clip level, the test clips of all pairs pooled; of the rotation unless given.
 
     Over pairs with the same test fold, the pooled accuracy is the mean of the fits' accuracies.
+
+    Raises:
+        InputError: as of ``baseline_rows``.
     """
     rows = baseline_rows(table, baseline, pairs)
     probabilities = class_probabilities(rows)
@@ -45,6 +60,9 @@ def baseline_answers(table: pd.DataFrame, baseline: str, pairs: Iterable[Pair] |
     Returns:
         DataFrame, index clip_id in ascending order; columns source and right, the share of the pairs that test the clip
         in which the answer is its class (0 or 1 in the rotation).
+
+    Raises:
+        InputError: as of ``baseline_rows``.
     """
     rows = baseline_rows(table, baseline, pairs)
     rows = rows.assign(right=class_probabilities(rows).argmax(1) == rows["y_true"])

@@ -8,11 +8,12 @@ differences are in ``uncertainty``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
 
+from audioclf_lib._support.errors import InputError
 from audioclf_lib.metrics.scores import class_probabilities, evaluate, rows_of_test, to_clips
 from audioclf_lib.runs.store import Run
 
@@ -35,11 +36,10 @@ def answers_of_fits(runs: Iterable[Run]) -> pd.DataFrame:
         of the answer), right (bool).
 
     Raises:
-        InputError: a fit without test predictions.
+        InputError: no fit, a fit without test predictions, or fits of two data sets.
     """
     tables = []
-    for run in {run.config.fit_id: run for run in runs}.values():
-        rows = rows_of_test(run)
+    for run, rows in _test_predictions(runs):
         y_true, probabilities = to_clips(rows, len(run.config.class_names))
         answer = probabilities.argmax(1)
         names = pd.CategoricalDtype(list(run.config.class_names))
@@ -129,11 +129,10 @@ def answers_to_silence(runs: Iterable[Run]) -> pd.DataFrame:
         windows that the fit gives this answer.
 
     Raises:
-        InputError: a fit without test predictions.
+        InputError: no fit, a fit without test predictions, or fits of two data sets.
     """
     table = []
-    for run in {run.config.fit_id: run for run in runs}.values():
-        rows = rows_of_test(run)
+    for run, rows in _test_predictions(runs):
         names, silent = run.config.class_names, rows[rows["silent"].astype(bool)]
         scores, answers = evaluate(rows, names), class_probabilities(silent).argmax(1)
         row = {
@@ -146,6 +145,20 @@ def answers_to_silence(runs: Iterable[Run]) -> pd.DataFrame:
         }
         table.append(row | dict(zip(names, np.bincount(answers, minlength=len(names)), strict=True)))
     return pd.DataFrame(table).set_index("fit_id").astype({"accuracy_without_silence": float})
+
+
+def _test_predictions(runs: Iterable[Run]) -> Iterator[tuple[Run, pd.DataFrame]]:
+    """Each different fit with the predictions of its test fold."""
+    fits = list({run.config.fit_id: run for run in runs}.values())
+    if not fits:
+        raise InputError("there is no fit to take answers from; train one with `audioclf suite`")
+    for run in fits:
+        if run.config.known_dataset != fits[0].config.known_dataset:
+            raise InputError(
+                f"fits {fits[0].config.fit_id} and {run.config.fit_id} are of different data sets; analyse those of "
+                "one data set at a time"
+            )
+        yield run, rows_of_test(run)
 
 
 def _right_by_architecture(answers: pd.DataFrame, key: str) -> pd.DataFrame:

@@ -77,17 +77,26 @@ def gather_answers(runs: Sequence[Run]) -> Answers:
     """The answers of an experiment's fits to their test clips; those of fits with other test folds are put together.
 
     Raises:
-        InputError: a fit without test predictions, or fits of one test fold that were scored on other clips.
+        InputError: no fit, a fit without test predictions, or fits of one test fold that were scored on other clips.
     """
-    n_classes = len(runs[0].config.class_names)
+    if not runs:
+        raise InputError("there is no fit to take answers from; train one with `audioclf suite`")
+    names, n_classes = runs[0].config.class_names, len(runs[0].config.class_names)
     by_fold: dict[int, list[pd.DataFrame]] = {}
     for run in runs:
-        by_fold.setdefault(run.config.test_fold, []).append(rows_of_test(run))
-    pooled = [pd.concat(rows) for rows in zip(*by_fold.values(), strict=True)]
+        rows = by_fold.setdefault(run.config.test_fold, [])
+        rows.append(rows_of_test(run))
+        if run.config.class_names != names or not _same_clips(rows[0], rows[-1]):
+            raise InputError(
+                f"fits {runs[0].config.fit_id} and {run.config.fit_id} were scored on different test clips; "
+                "compare fits of one data set and one test fold"
+            )
+    n_fits = len(next(iter(by_fold.values())))
+    if any(len(rows) != n_fits for rows in by_fold.values()):
+        counts = ", ".join(f"{len(rows)} on fold {fold}" for fold, rows in by_fold.items())
+        raise InputError(f"the fits were scored on different test clips ({counts}); give as many of each test fold")
+    pooled = [pd.concat([rows[index] for rows in by_fold.values()]) for index in range(n_fits)]
     tables = [table.sort_values(["clip_id", "window_index"], ignore_index=True) for table in pooled]
-    if any(not _same_clips(tables[0], table) for table in tables):
-        fits = " and ".join(run.config.fit_id for run in runs)
-        raise InputError(f"fits {fits} were scored on different test clips; compare fits of one data set")
     clips = tables[0].drop_duplicates("clip_id")
     shape = (len(clips), -1, n_classes)
     return Answers(

@@ -56,7 +56,7 @@ def test_a_broken_transfer_is_tried_again(tmp_path: Path, serve: Callable[..., S
     assert tree(tmp_path / "data") == {"file.txt": b"content" * 10_000}
 
 
-def test_processes_that_want_it_at_once_all_have_it(tmp_path: Path, serve: Callable[..., Server]) -> None:
+def test_processes_that_want_it_at_once_fetch_it_once(tmp_path: Path, serve: Callable[..., Server]) -> None:
     server = serve(make_zip({"top/file.txt": b"content"}))
 
     def fetch() -> None:
@@ -67,6 +67,7 @@ def test_processes_that_want_it_at_once_all_have_it(tmp_path: Path, serve: Calla
         thread.start()
     for thread in threads:
         thread.join()
+    assert server.requests == 1
     assert set(tree(tmp_path)) == {"data/file.txt"}
 
 
@@ -111,6 +112,12 @@ def test_a_data_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> No
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(InputError, match=r"cannot write to .*; make space there, or set AUDIOCLF_DATA"):
         locate_esc10(tmp_path / "file" / "data", url="http://127.0.0.1:9/", retries=0)
+
+
+def test_a_data_folder_that_cannot_be_locked_is_one_sentence_with_another_way_out(tmp_path: Path) -> None:
+    (tmp_path / ".ESC-10.lock").mkdir()
+    with pytest.raises(InputError, match=r"cannot lock .*; make space there, or set AUDIOCLF_DATA"):
+        locate_esc10(tmp_path, url="http://127.0.0.1:9/", retries=0)
 
 
 def test_a_bomb_that_lies_about_its_size_cannot_write_more_than_it_says(tmp_path: Path) -> None:

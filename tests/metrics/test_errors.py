@@ -27,6 +27,7 @@ from audioclf_lib.runs.store import Run, RunStore
 
 CLASSES = ("dog", "rain", "sea")
 THREE = replace(DEMO, class_names=CLASSES)
+OTHER = replace(THREE, fingerprint="fedcba9876543210")
 SURE = 0.8  # probability of every hand-made answer
 
 
@@ -116,7 +117,11 @@ def test_fits_with_a_test_fold_each_ask_about_every_clip_once(tmp_path: Path) ->
 
 @pytest.mark.parametrize("analyse", [answers_of_fits, answers_to_silence])
 def test_what_cannot_be_analysed_is_refused(analyse: Any) -> None:
-    dog = hand_made([("1-A", "dog", "dog", False)])
+    dog, other = hand_made([("1-A", "dog", "dog", False)]), hand_made([("1-A", "dog", "dog", False)], OTHER)
+    with pytest.raises(InputError, match=r"no fit .* train one"):
+        analyse([])
+    with pytest.raises(InputError, match=f"{dog.config.fit_id} and {other.config.fit_id} .* one data set at a time"):
+        analyse([dog, other])
     vars(dog)["predictions"] = dog.predictions.assign(split="train")
     with pytest.raises(InputError, match=f"{dog.config.fit_id} holds no predictions of the test fold; train it again"):
         analyse([dog])

@@ -131,6 +131,18 @@ def test_fits_of_different_test_clips_are_not_put_together(tmp_path: Path) -> No
         gather_answers([one, other])
 
 
+def test_fits_of_other_classes_and_an_uneven_number_of_test_folds_are_not_put_together(tmp_path: Path) -> None:
+    one, other = write_fits(tmp_path, n_fits=2)
+    (config,) = Experiment(model="cnn", test_fold=2, val_folds=(3,)).fits(DEMO)
+    elsewhere = write_run(RunStore(tmp_path), config, n_windows=4, clips_per_class=3)
+    with pytest.raises(InputError, match=r"different test clips \(2 on fold 1, 1 on fold 2\)"):
+        gather_answers([one, other, elsewhere])
+    other_names = replace(DEMO, class_names=DEMO.class_names[::-1], fingerprint="f" * 16)
+    config = Experiment(model="cnn").fits(other_names)[1]
+    with pytest.raises(InputError, match="different test clips"):
+        gather_answers([one, write_run(RunStore(tmp_path), config, n_windows=4, clips_per_class=3)])
+
+
 def test_a_rotation_answers_every_clip_once_as_the_fit_that_tested_it(tmp_path: Path) -> None:
     configs = Experiment(model="cnn", protocol="rotation").fits(DEMO)
     runs = [write_run(RunStore(tmp_path), config, n_windows=4, clips_per_class=3, skill=0.3) for config in configs]
@@ -146,6 +158,8 @@ def test_a_rotation_answers_every_clip_once_as_the_fit_that_tested_it(tmp_path: 
 
 
 def test_without_answers_to_test_clips_there_is_nothing_to_gather(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no fit"):
+        gather_answers([])
     (run,) = write_fits(tmp_path, n_fits=1)
     replace_predictions(run, run.predictions.query("split != 'test'"))
     with pytest.raises(InputError, match=rf"{run.config.fit_id} holds no predictions of the test fold"):

@@ -184,6 +184,13 @@ def test_scores_and_answers_are_of_the_fits_that_were_chosen(
     assert scores.accuracy == pytest.approx(found["right"].mean())
 
 
+@pytest.mark.parametrize(("baseline", "pair"), [("tree", (2, 1)), ("forest", (9, 1))])
+def test_what_the_table_does_not_hold_is_told(baseline: str, pair: tuple[int, int], tmp_path: Path) -> None:
+    table = fit_baselines(make_dataset(), runs_dir=tmp_path)
+    with pytest.raises(InputError, match=f"no '{baseline}' with validation fold {pair[0]} and test fold {pair[1]}"):
+        baseline_scores(table, ("hum", "hiss", "click"), baseline, [pair])
+
+
 # ---------------------------------------------------------------------------------------------------------------- kept
 
 
