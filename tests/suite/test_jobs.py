@@ -347,6 +347,10 @@ def test_the_command_tells_the_time_left_in_one_line(
     assert capsys.readouterr().out.splitlines()[-1] == (
         "3 of 3 runs are to do; about 1 min 00 s of training left with 1 run at a time"
     )
+    for fit in fits_of()[1:]:
+        finish(store, fit, 2.0)
+    assert call(monkeypatch, "suite", *options) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "3 of 3 runs are to do"
 
 
 def test_a_log_is_told_to_every_experiments_notebook_and_changes_no_job() -> None:
