@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -164,6 +164,9 @@ class _Sound(sf.SoundFile):  # type: ignore[misc]
     """
 
     is_broken_off = False  # True once a file of unknown length could not be read on
+
+    def __enter__(self) -> Self:  # soundfile's own is untyped
+        return self
 
     def seekable(self) -> bool:
         return False
