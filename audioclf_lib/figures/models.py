@@ -111,10 +111,11 @@ def plot_architecture(
     """
     steps = [("", layers[0].input_shape), *architecture_steps(layers)]
     n_rows = math.ceil(len(steps) / BOXES_PER_ROW)
+    per_row = math.ceil(len(steps) / n_rows)  # rows of about the same length
     ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 1.75 * n_rows - 0.25))
     right, widest = 0.0, 0.0
     for number, (name, shape) in enumerate(steps):
-        row, column = divmod(number, BOXES_PER_ROW)
+        row, column = divmod(number, per_row)
         right = right if column else 0.0 if row else -GAP
         if number:
             draw_step(ax, right, -row * ROW_HEIGHT, name)
