@@ -108,7 +108,7 @@ def test_a_disk_that_became_read_only_is_named_before_anything_runs(
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     end = place.start()
     assert end.code == 2
-    assert end.err.startswith(f"audioclf: cannot write {disk}")
+    assert end.err.startswith(f"audioclf: cannot lock {disk}")
     assert READ_ONLY in end.err
     assert len(end.err.splitlines()) == 1
     subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
@@ -127,9 +127,7 @@ def test_a_report_that_finds_no_space_says_so_and_is_made_when_there_is(disk: Pa
     (disk / "ballast").write_bytes(bytes((16 << 20) - 8192))
     full = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert full.returncode == 2
-    assert full.stderr == (
-        f"audioclf: cannot write {disk / 'report.pdf'}: {FULL}; free space or choose another folder\n"
-    )
+    assert full.stderr == f"audioclf: cannot write {disk}: {FULL}; free space or choose another folder\n"
     assert [path.name for path in disk.iterdir()] == ["ballast"]
 
     (disk / "ballast").unlink()

@@ -101,7 +101,7 @@ class Cluster:
     def kill_suites(self) -> None:
         """Kill all that belongs to a suite on the login host, without a chance to clean up."""
         for process in self.login.processes():
-            if {"suite", "snakemake"} & words_of(process):
+            if {"suite", "audioclf_lib.suite.locked_snakemake"} & words_of(process):
                 process.kill()
 
 
