@@ -16,6 +16,7 @@ import pytest
 from conftest import PROJECT_ROOT
 from nothing_lost import Sabotage, Workplace, assert_nothing_lost, small_disk
 from same_numbers import assert_same_numbers
+from standins import wait_until
 from synthetic import write_runs
 from tiny import make_dataset, make_fit
 
@@ -105,7 +106,8 @@ def test_a_disk_that_became_read_only_is_named_before_anything_runs(
 ) -> None:
     place = Workplace.make(tmp_path / "suite", runs_dir=disk)
     assert place.start(Sabotage("everything", 75)).struck
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    remount = ["mount", "-o", "remount,ro", str(disk)]  # refused while what was killed still holds a file
+    wait_until(lambda: subprocess.run(remount).returncode == 0, "the disk to be read-only")
     end = place.start()
     assert end.code == 2
     assert end.err.startswith(f"audioclf: cannot lock {disk}")
