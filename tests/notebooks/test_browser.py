@@ -131,7 +131,9 @@ def write_copy(name: str, folder: Path, **values: object) -> None:
 def run_all(page: Page, address: str) -> None:
     """Open a notebook, run all its cells, and find no error, also none on stderr."""
     page.goto(address)
-    playwright.expect(page.locator(".jp-Toolbar-kernelName")).to_have_text("Python 3 (ipykernel)", timeout=MINUTES)
+    # Cells run before the kernel is connected are dropped without a word; its name shows before that, its state after.
+    idle = page.get_by_role("button", name="Python 3 (ipykernel) | Idle", exact=True)
+    playwright.expect(idle).to_be_visible(timeout=MINUTES)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     errors, last = page.locator(ERRORS), page.locator(".jp-CodeCell .jp-InputPrompt").last
