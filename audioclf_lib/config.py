@@ -199,6 +199,14 @@ def changed_settings(settings: Recipe, name: str, model: ModelEntry | str) -> di
     return {setting: value for setting, value in settings if value != getattr(usual, setting)}
 
 
+def describe_changes(settings: Recipe, name: str, model: ModelEntry | str) -> list[str]:
+    """The same in words, ``["learning rate 0.003"]``; more than three are counted, with a digest of their values."""
+    changes = changed_settings(settings, name, model)
+    if len(changes) > MAX_NAMED_CHANGES:
+        return [f"{len(changes)} changes {digest(changes, 4)}"]
+    return [f"{setting.replace('_', ' ')} {in_words(value)}" for setting, value in changes.items()]
+
+
 class FitConfig(StrictModel):
     """All that determines one fit's result: what ``config.json`` in its run folder says.
 
@@ -400,10 +408,7 @@ class Experiment(StrictModel):
 
     @property
     def differences(self) -> list[str]:
-        """What is not the default, but for the epochs: ``["test fold 3", "as-written", "learning rate 0.003"]``.
-
-        More than three changed settings are counted, with a digest of their values.
-        """
+        """What is not the default, but for the epochs: ``["test fold 3", "as-written", "learning rate 0.003"]``."""
         folds = f"test folds {', '.join(map(str, self.test_folds or ()))}"
         texts = {
             "test_fold": f"test fold {self.test_fold}",
@@ -412,10 +417,7 @@ class Experiment(StrictModel):
             "recipe": self.recipe,
         }
         found = [text for name, text in texts.items() if getattr(self, name) != Experiment.model_fields[name].default]
-        changes = changed_settings(self.recipe_settings, self.recipe, self.entry)
-        if len(changes) <= MAX_NAMED_CHANGES:
-            return found + [f"{name.replace('_', ' ')} {in_words(value)}" for name, value in changes.items()]
-        return [*found, f"{len(changes)} changes {digest(changes, 4)}"]
+        return found + describe_changes(self.recipe_settings, self.recipe, self.entry)
 
     @property
     def full_name(self) -> str:

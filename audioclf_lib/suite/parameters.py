@@ -12,7 +12,7 @@ from pathlib import Path
 
 from audioclf_lib._support.durations import describe_seconds
 from audioclf_lib._support.errors import InputError
-from audioclf_lib.config import FitConfig
+from audioclf_lib.config import FitConfig, describe_changes
 
 # Names the file in which a notebook keeps the last line of each fit that it trains, for the suite to show.
 PROGRESS_FILE = "AUDIOCLF_PROGRESS_FILE"
@@ -143,7 +143,10 @@ def describe_epoch(config: FitConfig, history: list[dict[str, float]], share: fl
         share: of the next epoch that is done.
     """
     epoch = f"epoch {len(history) + 1} ({100 * share:.0f} %)" if share else f"epoch {len(history)}"
-    parts = [f"{config.model_label}, validation fold {config.val_fold}: {epoch} of {config.epochs}"]
+    seed = [f"seed {config.seed}"] if config.seed else []
+    changes = describe_changes(config.recipe_settings, config.recipe, config.model)
+    which = ", ".join([config.model_label, *seed, *changes, f"validation fold {config.val_fold}"])
+    parts = [f"{which}: {epoch} of {config.epochs}"]
     if history:
         row, recent = history[-1], history[-5:]
         left = (config.epochs - len(history) - share) * sum(each["seconds"] for each in recent) / len(recent)

@@ -99,6 +99,9 @@ def test_a_line_says_which_fit_how_far_how_long_still_and_how_good(config: FitCo
     assert describe_epoch(config, history(40)).endswith("done")
     assert "epoch 11 (50 %) of 40" in describe_epoch(config, history(10), 0.5)
     assert describe_epoch(config, [], 0.5) == "transformer-h2, validation fold 2: epoch 1 (50 %) of 40"
+    changed = Experiment(model="cnn", protocol="split", seed=1, epochs=40, recipe_changes={"learning_rate": 0.01})
+    line = describe_epoch(changed.fits(DEMO)[0], [], 0.5)
+    assert line == "cnn, seed 1, learning rate 0.01, validation fold 2: epoch 1 (50 %) of 40"
 
 
 def test_batch_prints_about_ten_lines_a_fit_and_always_the_last(
