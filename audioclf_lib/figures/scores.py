@@ -193,18 +193,17 @@ def plot_comparison(
         look = style.Look(fmt="osD^"[number % 4], color=f"C{number}", elinewidth=1.4, markersize=4.5, capsize=0)
         look["markerfacecolor"] = "white" if shown["low"].isna().all() else f"C{number}"
         ax.errorbar(shown["accuracy"], shown["row"], xerr=spread, label=style.literal(str(name)), **look | kwargs)
-    ends = results["high"].fillna(results["accuracy"]).fillna(0)
+    ends = results["high"].fillna(results["accuracy"]).fillna(chance or 0)
     for row, accuracy, end in zip(results["row"], results["accuracy"], ends, strict=True):
         text = "missing" if math.isnan(accuracy) else f"{100 * accuracy:.1f}"
-        ax.text(end + 0.018, row, text, va="center", size=style.SMALL)
+        ax.annotate(text, (end, row), (5, 0), textcoords="offset points", va="center", size=style.SMALL)
     if chance:
-        ax.axvline(chance, **style.REFERENCE, zorder=1)
-        ax.text(chance, -0.8, "chance", ha="center", va="bottom", size=style.SMALL, color=style.GREY)
+        ax.axvline(chance, **style.REFERENCE, label="chance", zorder=1)
     ax.set_yticks(results["row"], [style.literal(name) for name in results["name"]])
     ax.tick_params(axis="y", length=0)
     ax.set(xlim=(0, 1.05), ylim=(results["row"].max() + 0.7, -0.7), xticks=np.linspace(0, 1, 6), xlabel="clip accuracy")
     ax.grid(False, axis="y")
     style.show_percent(ax.xaxis)
-    if len(names) > 1:
-        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(names), handletextpad=0.3)  # beside no dot
+    if chance or len(names) > 1:
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(names) + 1, handletextpad=0.3)  # beside no dot
     return ax

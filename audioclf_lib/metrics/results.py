@@ -119,9 +119,12 @@ class ExperimentResult:
     @property
     def shown(self) -> str:
         """Whose answers ``scores`` and ``confusion`` are of, for captions."""
-        if self.is_rotation:
-            return f"{len(self.runs)} test folds pooled"
-        return f"the fit validated on fold {self.best.config.val_fold}"
+        if not self.is_rotation:
+            return f"the fit validated on fold {self.best.config.val_fold}"
+        several = len(self.runs) > 1
+        return (
+            f"{len(self.runs)} test folds pooled" if several else f"the fit tested on fold {self.best.config.test_fold}"
+        )
 
     def scores(self, level: Level = "window") -> Scores:
         """Test scores of the best fit; of a rotation those of all fits' predictions put together."""

@@ -161,7 +161,7 @@ def layers_table(layers: Sequence[LayerDerivation], shown: Sequence[LayerDerivat
         {
             "Layer": name,
             "Type": kind,
-            "Output": Markdown(text_shape(shape)),
+            "Output": Markdown(text_shape(shape).replace(" ", NBSP)),  # a shape is never broken
             "Parameters": sum(layer.parameters for layer in inside),
             "Derivation": Markdown(formula),
         }
@@ -183,9 +183,8 @@ def describe_totals(layers: Sequence[LayerDerivation]) -> str:
 def _formulas(layer: LayerDerivation) -> str:
     """The formulas of a layer that say more than "unchanged" and "none"."""
     shape = layer.shape_latex if "=" in layer.shape_latex or layer.kind == "Self-attention" else ""
-    return "; ".join(
-        f"${formula}$" for formula in (shape, layer.parameters_latex if layer.parameters else "") if formula
-    )
+    formulas = [*shape.split(r", \quad "), layer.parameters_latex if layer.parameters else ""]
+    return "; ".join(f"${formula}$" for formula in formulas if formula)  # a line breaks between them, not within
 
 
 # -------------------------------------------------------------------------------------------------------------- scores
