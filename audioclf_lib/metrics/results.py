@@ -121,10 +121,9 @@ class ExperimentResult:
         """Whose answers ``scores`` and ``confusion`` are of, for captions."""
         if not self.is_rotation:
             return f"the fit validated on fold {self.best.config.val_fold}"
-        several = len(self.runs) > 1
-        return (
-            f"{len(self.runs)} test folds pooled" if several else f"the fit tested on fold {self.best.config.test_fold}"
-        )
+        if len(self.runs) == 1:
+            return f"the fit tested on fold {self.best.config.test_fold}"
+        return f"{len(self.runs)} test folds pooled"
 
     def scores(self, level: Level = "window") -> Scores:
         """Test scores of the best fit; of a rotation those of all fits' predictions put together."""

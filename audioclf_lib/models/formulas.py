@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 Shape = tuple[int, ...]
+FORMULA_BREAK = r", \quad "  # between two formulas of one layer, where a table may begin a new line
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def slide(layer: Any, lengths: Sequence[int]) -> tuple[Shape, str, str]:
         how += f", padding {_by(dict.fromkeys(padding))}"
     numbers = list(zip(lengths, spans, strides, padding, strict=True))
     latex = [tex_length(letter, *each) for letter, each in zip("HW" if axes == 2 else "L", numbers, strict=True)]
-    return tuple(output_length(*each) for each in numbers), r", \quad ".join(latex), how
+    return tuple(output_length(*each) for each in numbers), FORMULA_BREAK.join(latex), how
 
 
 def _by(values: Iterable[int]) -> str:
@@ -213,7 +214,8 @@ def derive_attention(layer: Any, shape: Shape) -> list[Step]:
     heads = " + ".join(map(str, widths)) + (f" = {width}" if len(widths) > 1 else "")
     latex = (
         r"\mathrm{softmax}\left(\frac{Q_h K_h^{\top}}{\sqrt{d_h}}\right) V_h : "
-        rf"({tokens} \times {tokens}) \cdot ({tokens} \times d_h) = {tokens} \times d_h, \quad \sum_h d_h = {heads}"
+        rf"({tokens} \times {tokens}) \cdot ({tokens} \times d_h) = {tokens} \times d_h"
+        rf"{FORMULA_BREAK}\sum_h d_h = {heads}"
     )
     split = f"split over {len(widths)} heads" if len(widths) > 1 else "in one head"
     explanation = f"Queries, keys and values of width {width}, {split}; attention itself has nothing to learn."

@@ -18,7 +18,7 @@ from audioclf_lib.metrics.results import PROTOCOL_TITLES, SPLIT_TITLES, Experime
 from audioclf_lib.metrics.scores import Scores
 from audioclf_lib.metrics.uncertainty import Contrast, Interval, bootstrap_interval, p_value
 from audioclf_lib.models.derivation import LayerDerivation, model_totals, signature
-from audioclf_lib.models.formulas import text_shape
+from audioclf_lib.models.formulas import FORMULA_BREAK, text_shape
 from audioclf_lib.report.gather import Gathered
 from audioclf_lib.report.show import Markdown, escape_markdown
 from audioclf_lib.report.values import fits_note, key_result, verdict
@@ -183,7 +183,7 @@ def describe_totals(layers: Sequence[LayerDerivation]) -> str:
 def _formulas(layer: LayerDerivation) -> str:
     """The formulas of a layer that say more than "unchanged" and "none"."""
     shape = layer.shape_latex if "=" in layer.shape_latex or layer.kind == "Self-attention" else ""
-    formulas = [*shape.split(r", \quad "), layer.parameters_latex if layer.parameters else ""]
+    formulas = [*shape.split(FORMULA_BREAK), layer.parameters_latex if layer.parameters else ""]
     return "; ".join(f"${formula}$" for formula in formulas if formula)  # a line breaks between them, not within
 
 
