@@ -11,11 +11,12 @@ import pytest
 import torch
 from conftest import PROJECT_ROOT
 from maintainer_tools import load_tool
+from sklearn.metrics import f1_score, recall_score
 from tiny import make_dataset
 
 from audioclf_lib._support.errors import InputError
 from audioclf_lib._support.paths import PUBLISHED_DIR
-from audioclf_lib.data import Dataset
+from audioclf_lib.data import Dataset, load_dataset
 from audioclf_lib.data.windowing import cut_windows
 from audioclf_lib.metrics import evaluate
 from audioclf_lib.metrics.baselines import TITLES
@@ -155,10 +156,17 @@ def test_every_number_in_report_published_follows_from_the_predictions_stored_th
         run.verify()
         recomputed = evaluate_all(run.predictions, run.config.class_names)
         assert run.metrics["scores"] == recomputed
-        row = table.loc[run.config.fit_id]
+        row, history = table.loc[run.config.fit_id], run.history
+        best = history[history["validation_accuracy"] == history["validation_accuracy"].max()]
+        assert row["chosen_epoch"] == best.set_index("epoch")["validation_loss"].idxmin()
+        for split in recomputed:
+            rows = run.predictions.query("split == @split")
+            of_truth = rows.filter(regex=r"^p_\d+$").to_numpy()[np.arange(len(rows)), rows["y_true"]]
+            assert row[f"{split}_loss"] == pytest.approx(-np.log(of_truth).mean(), rel=1e-4)
         for split, levels in recomputed.items():
             for level, scores in levels.items():
                 assert row[f"{split}_{level}_accuracy"] == pytest.approx(scores["accuracy"])
+                assert row[f"{split}_{level}_balanced_accuracy"] == pytest.approx(scores["balanced_accuracy"])
                 assert row[f"{split}_{level}_macro_f1"] == pytest.approx(scores["macro_f1"])
                 assert row[f"{split}_{level}_macro_auc"] == pytest.approx(scores["auc"]["macro"])
     readme = PROJECT_ROOT / "README.md"
@@ -169,6 +177,29 @@ def test_every_number_in_report_published_follows_from_the_predictions_stored_th
     baselines = pd.read_csv(PUBLISHED_DIR / publish.BASELINES) if (PUBLISHED_DIR / publish.BASELINES).exists() else None
     markdown = publish.results_markdown(table.reset_index(), baselines, plan.experiments_list(), dataset)
     assert markdown in before
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="nothing is published")
+def test_the_published_baselines_follow_from_their_stored_answers(publish: ModuleType) -> None:
+    answers = RunStore(PUBLISHED_DIR).load_baselines(PUBLISHED[0].config.known_dataset)
+    assert answers is not None
+    table = pd.read_csv(PUBLISHED_DIR / publish.BASELINES).set_index(["baseline", "val_fold", "test_fold"])
+    assert len(table) == len(TITLES) * 20, "every pair of five folds"
+    for key, rows in answers.groupby(["baseline", "val_fold", "test_fold"]):
+        given = rows.filter(regex=r"^p_\d+$").to_numpy().argmax(1)
+        assert table.loc[key, "accuracy"] == pytest.approx((given == rows["y_true"]).mean())
+        scores = [each(rows["y_true"], given, average="macro", zero_division=0) for each in (recall_score, f1_score)]
+        assert table.loc[key, ["balanced_accuracy", "macro_f1"]].tolist() == pytest.approx(scores)
+
+
+@pytest.mark.parametrize("run", [run for run in PUBLISHED if run.has_weights], ids=lambda run: run.config.model)
+def test_published_models_give_the_published_probabilities_on_the_recordings(run: Run, real_esc10: Path) -> None:
+    data, rows = load_dataset(real_esc10), run.predictions.query("split == 'test'").iloc[::15]
+    clips = [data.clip_ids.index(name) for name in rows["clip_id"]]
+    windows = cut_windows(data.waveforms[clips])[range(len(rows)), rows["window_index"].tolist()]
+    with torch.no_grad():
+        given = load_run(run.config.fit_id, PUBLISHED_DIR).model()(windows).softmax(1).numpy()
+    np.testing.assert_allclose(given, rows.filter(regex=r"^p_\d+$").to_numpy(), atol=1e-4)
 
 
 def test_published_weights_reproduce_the_published_probabilities(dataset: Dataset, published: RunStore) -> None:

@@ -20,15 +20,15 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 def plot_hard_clips(
     data: Dataset, hard: pd.DataFrame, *, figsize: style.Size | None = None, **kwargs: Any
 ) -> style.Panels:
-    """Waveform and mel spectrogram of each clip, titled with its class and the answer that it is given most often.
+    """Waveform and mel spectrogram of each clip, titled with its class, its commonest answer and its recording.
 
     Each waveform is scaled to its own peak, which the title gives, and each spectrogram to its own loudest cell.
 
     Args:
         data: the data set that the fits were trained on; its ``clip_ids`` and ``waveforms`` are read.
-        hard: the clips to draw, three in a row: index clip_id, columns ``class``, ``wrong_answer``, ``fits`` and
-            ``right`` (:func:`audioclf_lib.metrics.errors.hard_clips`). ``hard.drop_duplicates("source")`` leaves one
-            clip of each recording.
+        hard: the clips to draw, three in a row: index clip_id, columns ``source``, ``class``, ``wrong_answer``,
+            ``fits`` and ``right`` (:func:`audioclf_lib.metrics.errors.hard_clips`). ``hard.drop_duplicates("source")``
+            leaves one clip of each recording.
         kwargs: of :func:`audioclf_lib.figures.plot_mel_spectrogram`, such as ``n_mels`` and ``cmap``.
 
     Returns:
@@ -38,7 +38,8 @@ def plot_hard_clips(
     for clip, what in zip(clips, hard.to_dict("records"), strict=True):
         counts = f"{round(what['right'] * what['fits'])} of {what['fits']} fits right"
         names = f"{style.on_axis(what['class'])}\n→ {style.on_axis(what['wrong_answer'])}"
-        titles.append(f"{names}\n{counts}, peak {np.abs(data.waveforms[clip]).max():.2g}")
+        peak = f"peak {np.abs(data.waveforms[clip]).max():.2g}"
+        titles.append(f"{names}\n{counts}, {peak}\nrecording {style.on_axis(what['source'])}")
     return plot_clips(data, clips, titles, columns=COLUMNS, figsize=figsize, **kwargs)
 
 

@@ -52,12 +52,11 @@ def answers_of_fits(runs: Iterable[Run]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def hard_clips(answers: pd.DataFrame, *, n: int | None = None) -> pd.DataFrame:
+def hard_clips(answers: pd.DataFrame) -> pd.DataFrame:
     """The clips that more than half of their fits get wrong.
 
     Args:
         answers: of ``answers_of_fits``.
-        n: the most rows to return; all unless given.
 
     Returns:
         DataFrame, index clip_id; columns source, class, fits (how many answered), right (share of them), wrong_answer
@@ -72,8 +71,7 @@ def hard_clips(answers: pd.DataFrame, *, n: int | None = None) -> pd.DataFrame:
     table["wrong_answer"] = wrong["answer"].agg(lambda given: given.mode()[0])
     table["confidence"] = wrong["confidence"].mean()
     table = table.join(_right_by_architecture(answers, "clip_id"))
-    hard = table[table["right"] < 0.5].sort_values(["right", "confidence"], ascending=[True, False])
-    return hard.iloc[:n]
+    return table[table["right"] < 0.5].sort_values(["right", "confidence"], ascending=[True, False])
 
 
 def accuracy_by_source(answers: pd.DataFrame) -> pd.DataFrame:

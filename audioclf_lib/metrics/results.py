@@ -44,7 +44,7 @@ class ExperimentResult:
     runs: tuple[Run, ...]
     missing: tuple[FitConfig, ...] = ()
     mark: str = ""
-    _scores: dict[Level, Scores] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _scores: dict[tuple[Level, bool], Scores] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -119,24 +119,33 @@ class ExperimentResult:
     @property
     def shown(self) -> str:
         """Whose answers ``scores`` and ``confusion`` are of, for captions."""
-        if not self.is_rotation:
-            return f"the fit validated on fold {self.best.config.val_fold}"
-        if len(self.runs) == 1:
-            return f"the fit tested on fold {self.best.config.test_fold}"
-        return f"{len(self.runs)} test folds pooled"
+        if len(self.runs) > 1:
+            return f"{len(self.runs)} {'test folds' if self.is_rotation else 'fits'} pooled"
+        config = self.best.config
+        if self.is_rotation:
+            return f"the fit tested on fold {config.test_fold}"
+        return f"the fit validated on fold {config.val_fold}"
 
-    def scores(self, level: Level = "window") -> Scores:
-        """Test scores of the best fit; of a rotation those of all fits' predictions put together."""
-        if level not in self._scores:
-            runs = self.runs if self.is_rotation else [self.best]
-            predictions = pd.concat([run.predictions for run in runs])
-            self._scores[level] = evaluate(predictions, self.class_names, level=level)
-        return self._scores[level]
+    def scores(self, level: Level = "window", *, heard: bool = False) -> Scores:
+        """Test scores of all fits' answers put together; under k-fold each clip is answered by every fit.
 
-    def confusion(self, level: Level = "window") -> pd.DataFrame:
+        Args:
+            heard: without the silent windows. All of them get one answer, which says nothing of a class.
+        """
+        key = level, heard
+        if key not in self._scores:
+            tables = [
+                run.predictions.assign(clip_id=run.predictions["clip_id"] + run.config.fit_id) for run in self.runs
+            ]
+            predictions = pd.concat(tables)
+            rows = predictions[~predictions["silent"].astype(bool)] if heard else predictions
+            self._scores[key] = evaluate(rows, self.class_names, level=level)
+        return self._scores[key]
+
+    def confusion(self, level: Level = "window", *, heard: bool = False) -> pd.DataFrame:
         """Confusion matrix of ``scores``: rows are true classes, columns the answers."""
-        names = list(self.class_names)
-        return pd.DataFrame(self.scores(level).confusion, pd.Index(names, name="true"), pd.Index(names, name="answer"))
+        names, counts = list(self.class_names), self.scores(level, heard=heard).confusion
+        return pd.DataFrame(counts, pd.Index(names, name="true"), pd.Index(names, name="answer"))
 
     def fits_table(self, level: Level = "clip") -> pd.DataFrame:
         """A row per fit and, for several fits, their mean and sample standard deviation.
@@ -218,33 +227,34 @@ class ExperimentResult:
 
 
 def compare_declared(
-    results: Sequence[ExperimentResult], declared: Sequence[tuple[str, str]], seed: int
+    results: Sequence[ExperimentResult], declared: Sequence[tuple[str, str]], seed: int, instead: int | None = None
 ) -> list[Contrast]:
     """Test the contrasts of two architectures that a plan declares, for one seed and as one family.
 
     Both architectures' rotations are compared where they are complete and alike but for the architecture, else their
-    complete k-fold experiments; a contrast that has neither is left out.
+    complete k-fold experiments. A contrast that has neither is left out, and still counts as declared.
 
     Args:
         results: of a plan.
         declared: labels of two architectures each, as ``("cnn", "transformer-h2")``.
         seed: of both experiments.
+        instead: seed of one of the two, where the other alone has ``seed``.
     """
-    pairs = {}
+    pairs, seeds = {}, [(seed, seed)] if instead is None else [(seed, seed), (seed, instead), (instead, seed)]
     for labels in declared:
-        if found := next(_pairs_of(results, labels, seed), None):
+        if found := next(_pairs_of(results, labels, seeds), None):
             pairs[found[0].short_title, found[1].short_title] = (found[0].answers, found[1].answers)
-    return compare_pairs(pairs)
+    return compare_pairs(pairs, len(declared))
 
 
 def _pairs_of(
-    results: Sequence[ExperimentResult], labels: tuple[str, str], seed: int
+    results: Sequence[ExperimentResult], labels: tuple[str, str], seeds: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[ExperimentResult, ExperimentResult]]:
-    """Pairs of complete experiments of two architectures that differ in nothing else, rotations first."""
+    """Pairs of complete experiments of two architectures that differ in nothing else but their seeds."""
     alike = {"test_fold", "test_folds", "val_folds", "recipe", "recipe_changes", "epochs"}
-    complete = [each for each in results if each.is_complete and each.experiment.seed == seed]
-    for protocol, one, other in product(("rotation", "kfold"), complete, complete):
-        found = [(each.experiment.label, each.experiment.protocol) for each in (one, other)]
+    complete = [each for each in results if each.is_complete]
+    for protocol, both, one, other in product(("rotation", "kfold"), seeds, complete, complete):
+        found = [(each.experiment.label, each.experiment.protocol, each.experiment.seed) for each in (one, other)]
         same = [each.experiment.model_dump(include=alike) for each in (one, other)]
-        if found == [(label, protocol) for label in labels] and same[0] == same[1]:
+        if found == [(label, protocol, seed) for label, seed in zip(labels, both, strict=True)] and same[0] == same[1]:
             yield one, other

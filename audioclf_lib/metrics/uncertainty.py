@@ -202,11 +202,13 @@ def p_value(p: float) -> str:
     return f"{p:#.2g}" if p >= 0.001 else "<0.001"
 
 
-def compare_pairs(pairs: Mapping[tuple[str, str], tuple[Answers, Answers]]) -> list[Contrast]:
+def compare_pairs(pairs: Mapping[tuple[str, str], tuple[Answers, Answers]], n_declared: int = 0) -> list[Contrast]:
     """Test the declared differences, corrected by Holm (1979) for all of them and for nothing else.
 
     Args:
         pairs: by the names of both experiments, their answers. Experiments that share a fit are no pair to test.
+        n_declared: contrasts in all, if more than ``pairs``. Those that are not there count with p = 1, so no
+            ``p_holm`` rises when they are.
 
     Raises:
         InputError: the experiments of a pair were scored on different test clips.
@@ -221,7 +223,9 @@ def compare_pairs(pairs: Mapping[tuple[str, str], tuple[Answers, Answers]]) -> l
             )
     per_source = [_source_differences(one, other) for one, other in pairs.values()]
     p_values = [sign_flip_p(each) for each in per_source]
-    corrected = multipletests(p_values, alpha=ALPHA, method="holm")[1]
+    n_declared = max(n_declared, len(pairs))
+    family = [*p_values, *[1.0] * (n_declared - len(pairs))]
+    corrected = multipletests(family, alpha=ALPHA, method="holm")[1][: len(pairs)]
     contrasts = []
     for (names, (one, other)), sums, p, p_holm in zip(pairs.items(), per_source, p_values, corrected, strict=True):
         right = [each.averaged.argmax(1) == each.y_true for each in (one, other)]
@@ -236,7 +240,7 @@ def compare_pairs(pairs: Mapping[tuple[str, str], tuple[Answers, Answers]]) -> l
                 p_mcnemar=float(mcnemar(table, exact=True).pvalue),
                 p=p,
                 p_holm=float(p_holm),
-                detectable=detectable_difference(sums, len(shares), ALPHA / len(pairs)),
+                detectable=detectable_difference(sums, len(shares), ALPHA / n_declared),
             )
         )
     return contrasts

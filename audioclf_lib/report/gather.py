@@ -67,8 +67,9 @@ class Gathered:
 
     @cached_property
     def more_seeds(self) -> dict[int, list[Contrast]]:
-        """The same contrasts with each further seed of the plan, to be shown beside them."""
-        contrasts = {seed: compare_declared(self.experiments, self.declared, seed) for seed in self._seeds[1:]}
+        """The same contrasts with each further seed of the plan, if only of one architecture, to be shown beside."""
+        first, *more = self._seeds
+        contrasts = {seed: compare_declared(self.experiments, self.declared, seed, instead=first) for seed in more}
         return {seed: each for seed, each in contrasts.items() if each}
 
     @property
@@ -83,7 +84,7 @@ class Gathered:
 
     def trials_of(self, result: ExperimentResult) -> pd.DataFrame:
         """What an architecture's settings were chosen by, a row for each trial with its ``model`` and ``val_fold``."""
-        return self.trials[self.trials["model"] == result.experiment.entry.name]
+        return self.trials[self.trials["model"] == result.experiment.label]
 
     @cached_property
     def trials(self) -> pd.DataFrame:

@@ -35,7 +35,7 @@ class Prose:
 
     def __init__(self, values: Mapping[str, Value], runs_dir: Path | str = "") -> None:
         self.values = values
-        self.shown = ""  # all that was shown so far
+        self.read = ""  # all texts so far, for what they cite
         self.folders = (Path(runs_dir or DEFAULT_RUNS_DIR) / "text", OWN, DEFAULTS)
 
     def text(self, name: str) -> str:
@@ -70,6 +70,7 @@ class Prose:
             return escape_markdown(shown) if isinstance(value.content, str) else shown
 
         filled = PLACEHOLDER.sub(fill, source).strip()
+        self.read += f"{filled}\n\n"
         if path.parent == DEFAULTS and name in EXPECTED:
             mark = f"These are audioclf's words, not the author's: write your own in `report/text/{name}.md`."
             return f"> *{mark}*\n\n{filled}"
@@ -77,24 +78,26 @@ class Prose:
 
     def show(self, name: str) -> None:
         """Show a text."""
-        filled = self.text(name)
-        self.shown += filled
-        show_text(filled)
+        show_text(self.text(name))
 
 
-def references(text: str, keys: Iterable[str] = ()) -> str:
+def references(text: str, more: Iterable[str] = ()) -> str:
     """The works that a text cites, as a Markdown list in the style of the Chicago Manual, by pandoc's citeproc.
 
     Args:
-        text: that names the first author of a work where it cites it, as ``Efron 1987``.
-        keys: of works that are listed all the same.
+        text: that names the first author of a work and its year where it cites it, as ``Efron 1987`` or ``Holm's
+            correction (1979)``.
+        more: works that are listed all the same, by author and year.
     """
     options = ["--citeproc", "--wrap=none"]
     entries = pypandoc.convert_file(str(BIBLIOGRAPHY), "markdown_strict", "bibtex", options).split("\n\n")
-    wanted = {re.sub(r"\d.*", "", key) for key in keys}
-    cited = [
-        entry for entry in map(str.strip, entries) if (name := entry.split(",")[0]) in text or name.lower() in wanted
-    ]
-    listed = "\n".join(f"- {entry}" for entry in cited if entry)
+    text = "\n".join([text, *more])
+
+    def is_cited(entry: str) -> bool:
+        name, year = entry.split(",")[0], re.search(r"\d{4}", entry)
+        near = rf"\b{re.escape(name)}\b[^;\n]{{0,40}}?\b{year[0] if year else ''}\b"
+        return re.search(near, text) is not None
+
+    listed = "\n".join(f"- {entry}" for entry in map(str.strip, entries) if entry and is_cited(entry))
     short = re.sub(r"<(https://doi\.org/([^>]+))>", r"[doi:\2](\1)", listed)
     return re.sub(r"<(https://arxiv\.org/abs/([^>]+))>", r"[arXiv:\2](\1)", short)

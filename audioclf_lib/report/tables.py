@@ -12,7 +12,7 @@ import pandas as pd
 
 from audioclf_lib.config import Recipe, in_words
 from audioclf_lib.data.esc import read_registry
-from audioclf_lib.metrics.baselines import TITLES, baseline_answers
+from audioclf_lib.metrics.baselines import TITLES, baseline_answers, baseline_scores
 from audioclf_lib.metrics.errors import answers_to_silence
 from audioclf_lib.metrics.results import PROTOCOL_TITLES, SPLIT_TITLES, ExperimentResult
 from audioclf_lib.metrics.scores import Scores
@@ -33,7 +33,7 @@ ORIGINAL_DATASET = "esc10"  # also of the literature
 # How ``report.show`` writes the columns of ``ExperimentResult.fits_table`` and of ``scores_table``.
 FITS = {"Epoch": ".0f", "Minutes": ".0f"} | dict.fromkeys(("Training", "Validation", "Test", "Balanced"), ".1%")
 FITS |= dict.fromkeys(("Training loss", "Validation loss", "Test loss", "Macro F1", "AUC"), ".2f")
-SCORES = {"Macro F1": ".2f", "AUC": ".2f", "ECE": ".3f"}
+SCORES = {"Macro F1": ".2f", "AUC": ".2f", "ECE": ".3f", "Accuracy": ".1%"}
 # Values with which a setting of the recipe does nothing.
 OFF: dict[str, tuple[Any, ...]] = dict.fromkeys(Recipe.model_fields, (0, "none")) | {
     "speed_perturbation": (1.0,),
@@ -270,20 +270,49 @@ def comparison_table(found: Gathered) -> pd.DataFrame:
             name = ", ".join([result.architecture, *result.differences])
             name += f" ({fits_note(result)})" if result.missing and result.runs else ""
             rows.append({"name": name, "group": "this report"} | shown)
-    pairs = [(config.val_fold, config.test_fold) for config in key.configs]
-    if found.baselines is not None:
-        for baseline, title in TITLES.items():
-            answers = baseline_answers(found.baselines, baseline, pairs)
-            ends = bootstrap_interval(answers["right"].to_numpy(), answers["source"].tolist())._asdict()
-            rows.append({"name": title, "group": "baselines", "accuracy": answers["right"].mean()} | ends)
+    for title, (scores, *_), interval in _baselines(found):
+        rows.append({"name": title, "group": "baselines", "accuracy": scores.accuracy} | interval._asdict())
     if found.dataset.name == ORIGINAL_DATASET:
         stated = pd.read_csv(ORIGINAL, index_col="experiment").loc["cnn-kfold", "accuracy"]
-        works = pd.read_csv(LITERATURE)
-        cited = works["key"].str.replace(r"(\D+)(\d+).*", lambda key: f"{key[1].capitalize()} {key[2]}", regex=True)
-        accuracies = {"CNN of the original report (windows)": stated}
-        accuracies |= dict(zip(works["what"] + ", " + cited, works["accuracy"], strict=True))
+        works, accuracies = literature_table(found), {"CNN of the original report (windows)": stated}
+        accuracies |= dict(zip(works["What"] + ", " + works["Source"], works["Accuracy"], strict=True))
         rows += [{"name": name, "group": "stated by others", "accuracy": each} for name, each in accuracies.items()]
     return pd.DataFrame(rows, columns=["name", "group", "accuracy", "low", "high"]).astype({"accuracy": float})
+
+
+def baselines_table(found: Gathered) -> pd.DataFrame:
+    """The baselines on the folds of the experiment that the report leads with, in the columns of ``scores_table``."""
+    protocol = PROTOCOL_TITLES[key_result(found.results).experiment.protocol]
+    return pd.DataFrame(
+        {
+            "Experiment": f"{title}, {protocol}",
+            "Fits": str(len(each)),
+            "Clips": percent(scores.accuracy, float(pd.Series([one.accuracy for one in each]).std()), interval),
+            "Macro F1": scores.macro_f1,
+            "AUC": scores.auc["macro"],
+        }
+        for title, (scores, *each), interval in _baselines(found)
+    )
+
+
+def _baselines(found: Gathered) -> Iterator[tuple[str, list[Scores], Interval]]:
+    """Every baseline on the leading experiment's folds: title, scores of all pooled and of each, and interval."""
+    key, table = key_result(found.results), found.baselines
+    if table is None:
+        return
+    pairs = [(config.val_fold, config.test_fold) for config in key.configs]
+    for name, title in TITLES.items():
+        scores = [baseline_scores(table, key.class_names, name, some) for some in (pairs, *([pair] for pair in pairs))]
+        answers = baseline_answers(table, name, pairs)
+        yield title, scores, bootstrap_interval(answers["right"].to_numpy(), answers["source"].tolist())
+
+
+def literature_table(found: Gathered) -> pd.DataFrame:
+    """What other works state on ESC-10, under which protocol, and what to know of it; empty on any other data set."""
+    works = pd.read_csv(LITERATURE, nrows=None if found.dataset.name == ORIGINAL_DATASET else 0).astype({"key": str})
+    works["key"] = works["key"].str.replace(r"(\D+)(\d+).*", lambda key: f"{key[1].capitalize()} {key[2]}", regex=True)
+    works.columns = works.columns.str.capitalize()
+    return works.rename(columns={"Key": "Source"})[["What", "Source", "Accuracy", "Protocol", "Remark"]]
 
 
 def contrasts_table(contrasts: Sequence[Contrast]) -> pd.DataFrame:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import pandas as pd
 
 from audioclf_lib.data.windowing import HOP_SIZE, WINDOW_SIZE
 from audioclf_lib.metrics.baselines import TITLES, baseline_answers
 from audioclf_lib.metrics.results import ExperimentResult
-from audioclf_lib.metrics.scores import LEVELS, SPLITS
+from audioclf_lib.metrics.scores import LEVELS, SPLITS, rows_of_test
 from audioclf_lib.metrics.uncertainty import Contrast, chance_p, p_value
 from audioclf_lib.report.gather import Gathered
 from audioclf_lib.runs.store import Run
@@ -100,13 +101,6 @@ def data_values(run: Run) -> Iterator[tuple[str, Value]]:
     sizes = {"n_windows": n_windows, "n_samples": WINDOW_SIZE + (n_windows - 1) * HOP_SIZE}
     for name, size in {**sizes, "window_size": WINDOW_SIZE, "hop_size": HOP_SIZE}.items():
         yield name, Value(size, ",")
-    test = run.predictions.query("split == 'test'")
-    silent = test.loc[test["silent"], "y_true"]
-    most = int(silent.value_counts().max()) if len(silent) else 0
-    yield "n_silent", Value(len(silent), ",")
-    yield "silence_most", Value(most, ",")
-    yield "silence_ceiling", Value(1 - (len(silent) - most) / max(len(test), 1), SHARE)
-    yield "test_fold", Value(run.config.test_fold)
 
 
 def _of_all(found: Gathered) -> Iterator[tuple[str, Value]]:
@@ -122,12 +116,18 @@ def _of_all(found: Gathered) -> Iterator[tuple[str, Value]]:
     yield "epochs", Value(epochs)
     yield "extent", Value("{} with {} of {}".format(*shown))
     yield "n_classes", Value(len(best.class_names))
-    yield "n_test_clips", Value(scores.n, ",")
+    yield "n_test_clips", Value(len(best.answers.clip_ids), ",")
     yield "chance", Value(scores.chance, SHARE)
     yield "best", Value(best.title)
     yield "best_accuracy", Value(best.mean("clip"), SHARE, fits_note(best))
     yield "best_low", Value(low, SHARE)
     yield "best_high", Value(high, SHARE)
+    test = pd.concat([rows_of_test(run) for run in best.runs]).drop_duplicates(["clip_id", "window_index"])
+    silent = test[test["silent"].astype(bool)]
+    most = int(silent.value_counts(["fold", "y_true"]).groupby("fold").max().sum())  # one answer on each test fold
+    yield "n_silent", Value(len(silent), ",")
+    yield "silence_most", Value(most, ",")
+    yield "silence_ceiling", Value(1 - (len(silent) - most) / len(test), SHARE)
     for split in SPLITS:
         clean = [run.metrics["scores"][split]["clip"]["accuracy"] for run in runs.values()]
         yield f"mean_{split}", Value(float(np.mean(clean)), SHARE)
@@ -139,6 +139,8 @@ def _of_experiment(result: ExperimentResult) -> dict[str, Value]:
     key = result.experiment.label, protocol_of(result)
     names = {"accuracy": "accuracy", "f1": "macro_f1", "auc": "auc_macro", "balanced": "balanced_accuracy"}
     values: dict[str, Value] = {_call("fits", *key): Value(f"{len(result.runs)} of {len(result.configs)}")}
+    confidence = float(result.answers.averaged.max(1).mean()) if result.runs else None
+    values[_call("confidence", *key, "clip")] = Value(confidence, SHARE, fits_note(result))
     for level in LEVELS:
         interval = result.intervals[level] if result.runs else None
         for name, score in names.items():
@@ -162,6 +164,8 @@ def _of_contrast(labels: tuple[str, str], contrast: Contrast | None) -> dict[str
     if contrast is not None:
         points = (100 * each for each in (contrast.difference, *contrast.interval, contrast.detectable))
         numbers = dict(zip(specs, points, strict=False)) | {"p": p_value(contrast.p_holm), "verdict": verdict(contrast)}
+        if np.isnan(contrast.detectable):
+            numbers["detectable"] = "no number of"
     return {_call(name, *labels): Value(numbers.get(name), spec) for name, spec in specs.items()}
 
 

@@ -27,7 +27,7 @@ DATA = SimpleNamespace(
 def hard(n: int, name: str = "dog") -> pd.DataFrame:
     """The last n clips, the last one first."""
     clips = list(reversed(DATA.clip_ids))[:n]
-    table = {"class": name, "wrong_answer": "rain", "fits": 16, "right": np.arange(n) / 16}
+    table = {"source": "4711", "class": name, "wrong_answer": "rain", "fits": 16, "right": np.arange(n) / 16}
     return pd.DataFrame(table, index=pd.Index(clips, name="clip_id"))
 
 
@@ -44,7 +44,7 @@ def test_every_hard_clip_is_drawn_and_titled_in_the_order_of_the_table(n):
         (band,) = above.collections
         assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(samples.max())
         peak = f"{np.abs(samples).max():.2g}"
-        assert above.get_title(loc="left") == f"dog\n→ rain\n{number} of 16 fits right, peak {peak}"
+        assert above.get_title(loc="left") == f"dog\n→ rain\n{number} of 16 fits right, peak {peak}\nrecording 4711"
         reference = figures.plot_mel_spectrogram(samples, n_mels=32, max_frames=40)
         np.testing.assert_array_equal(below.collections[0].get_array(), reference.collections[0].get_array())
 

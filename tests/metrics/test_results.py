@@ -148,11 +148,43 @@ def test_experiments_that_differ_in_more_than_the_architecture_are_not_compared(
 
 
 def test_the_declared_contrasts_are_one_family(tmp_path: Path) -> None:
-    """Each p is corrected for as many as are declared and there, and for no other pair."""
+    """Each p is corrected for as many as are declared, trained or not, and for no other pair."""
     heads = [result_of(tmp_path, model="transformer", num_heads=number) for number in (1, 2, 4)]
-    tests = compare_declared([result_of(tmp_path, skill=0.9), *heads], DECLARED, 0)
+    results = [result_of(tmp_path, skill=0.9), *heads]
+    tests = compare_declared(results, DECLARED, 0)
     lowest = min(tests, key=lambda test: test.p)
     assert lowest.p_holm == pytest.approx(min(1, 2 * lowest.p))
+    (alone,) = compare_declared(results[:1] + heads[1:], DECLARED, 0)
+    assert alone.p_holm == pytest.approx(min(1, 2 * alone.p)), "the other one is declared and not trained"
+    assert alone.p_holm >= next(test for test in tests if test.names == alone.names).p_holm
+
+
+def test_another_seed_is_compared_if_only_one_architecture_has_it(tmp_path: Path) -> None:
+    two = {"model": "transformer", "num_heads": 2, "protocol": "rotation"}
+    again = [result_of(tmp_path, protocol="rotation", seed=1)]
+    results = [result_of(tmp_path, protocol="rotation"), result_of(tmp_path, **two), *again]
+    names = [each.names for each in compare_declared(results, DECLARED, 1, instead=0)]
+    assert names == [("CNN, rotation, seed 1", "Transformer, 2 heads, rotation")]
+    both = [*results, result_of(tmp_path, seed=1, **two)]
+    names = [each.names for each in compare_declared(both, DECLARED, 1, instead=0)]
+    assert names == [("CNN, rotation, seed 1", "Transformer, 2 heads, rotation, seed 1")]
+
+
+def test_scores_count_the_answers_of_all_fits(tmp_path: Path) -> None:
+    result = result_of(tmp_path)
+    tested = [run.predictions.query("split == 'test'") for run in result.runs]
+    probabilities = pd.concat(tested).filter(regex=r"^p_").to_numpy()
+    y_true, heard = pd.concat(tested)["y_true"].to_numpy(), ~pd.concat(tested)["silent"].to_numpy(bool)
+    for shown, which in ((False, slice(None)), (True, heard)):
+        scores = result.scores("window", heard=shown)
+        assert scores.accuracy == pytest.approx((probabilities.argmax(1) == y_true)[which].mean())
+        assert scores.n == len(y_true[which])
+        matrix = pd.crosstab(y_true[which], probabilities.argmax(1)[which]).to_numpy()
+        assert (result.confusion("window", heard=shown).to_numpy() == matrix).all()
+    assert 0 < heard.sum() < len(heard)
+    assert result.scores("clip").n == sum(rows["clip_id"].nunique() for rows in tested)
+    assert result.scores("clip").accuracy == pytest.approx(result.mean("clip"))
+    assert result.shown == "4 fits pooled"
 
 
 def test_a_rotation_scores_all_test_folds_together(tmp_path: Path) -> None:

@@ -293,8 +293,20 @@ def table_rows(built: Built, caption: str) -> list[list[str]]:
     return [[cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row] for row in rows]
 
 
-def test_checks_stand_in_the_comparison_and_the_ablation_has_a_section(built: Built) -> None:
-    assert table_rows(built, "Test scores: clip")[-1][0] == "CNN, split, test fold 3"
+def test_checks_and_baselines_stand_in_the_comparison_and_the_ablation_has_a_section(built: Built) -> None:
+    *_, check, majority, forest = table_rows(built, "Test scores: clip")
+    assert check[0] == "CNN, split, test fold 3"
+    assert [row[:2] for row in (majority, forest)] == [[f"{title}, k-fold", "4"] for title in TITLES.values()]
+    answers = draw_baselines().query("baseline == 'forest' and test_fold == 1")
+    right = answers.filter(regex=r"^p_\d+$").to_numpy().argmax(1) == answers["y_true"]
+    spread = right.groupby(answers["val_fold"]).mean().std()
+    assert forest[2].startswith(f"{100 * right.mean():.1f} ± {100 * spread:.1f} % (")
+
+
+def test_confidence_is_drawn_for_each_architecture(built: Built) -> None:
+    drawn = built.page.find(id="fig:reliability").get_text(" ")
+    assert "confidence" in drawn and "no class" not in drawn
+    assert built.page.find(id="tbl:literature") is None, "others state nothing about the demo set"
     assert {row[1] for row in table_rows(built, "Clip accuracy.")} == set(CHANGES)
 
 
@@ -362,8 +374,8 @@ def test_captions_count_from_one_without_a_gap(pdf: Path, built: Built) -> None:
     for name, kind in (("Figure", "figure"), ("Table", "table")):
         numbers = [int(number) for number in re.findall(rf"{name} (\d+)\. [A-Z]", text)]
         assert sorted(set(numbers)) == list(range(1, kinds.count(kind) + 1))
-    drawn = "the result, folds, recall, filters, three architectures, four of each experiment, one of the ablation"
-    assert kinds.count("figure") == 4 + 3 + 4 * 5 + 1, drawn
+    drawn = "the result, folds, confidence, recall, filters, three architectures, four of each experiment, the ablation"
+    assert kinds.count("figure") == 5 + 3 + 4 * 5 + 1, drawn
 
 
 def test_html_is_one_file_that_asks_for_nothing(built: Built) -> None:

@@ -224,9 +224,11 @@ def test_the_environment_lists_every_fit_once(kfold: ExperimentResult) -> None:
 
 
 def test_choices_tell_what_stands_behind_an_architecture(kfold: ExperimentResult, tmp_path: Path) -> None:
-    (tmp_path / "trials.csv").write_text("model,val_fold\ncnn,4\ncnn,2\nmel-cnn,2\n")
-    found = Gathered(RunStore(tmp_path), DEMO, (kfold,))
-    (row,) = tables.choices_table(found).to_dict("records")
+    (tmp_path / "trials.csv").write_text("model,val_fold\ncnn,4\ncnn,2\nmel-cnn,2\ntransformer-h2,3\n")
+    heads = result_of(tmp_path, model="transformer", num_heads=2, protocol="split")
+    found = Gathered(RunStore(tmp_path), DEMO, (kfold, heads))
+    row, other = tables.choices_table(found).to_dict("records")
+    assert (other["Trials"], other["Trials validated on"]) == (1, "fold 3")
     assert (row["Architecture"], row["Parameters"], row["Fits"], row["Trials"]) == ("CNN", 128_682, 4, 2)
     assert (row["Trials validated on"], row["Trained on"], row["Seeds"]) == ("fold 2, fold 4", "cpu", "0")
 

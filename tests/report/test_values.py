@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from synthetic import DEMO, write_run, write_runs
 
@@ -76,6 +77,22 @@ def test_data_are_counted(found: Gathered) -> None:
     assert sizes == [50, 5, 9, 80_000]
     silence = [values[name].content for name in ("n_silent", "silence_most", "silence_ceiling")]
     assert silence == [2, 2, 1.0], "all are of one class"
+
+
+def test_silence_is_counted_over_all_folds_that_are_tested(tmp_path: Path) -> None:
+    """Each fold's fit gives its silent windows one answer: at best that of the commonest class among them."""
+    plan = Plan(name="turned", epochs=1, experiments=({"model": "cnn", "protocol": "rotation"},))
+    write_runs(RunStore(tmp_path), plan)
+    found = gather(plan, tmp_path)
+    tested = pd.concat([run.predictions.query("split == 'test'") for run in found.results[0].runs])
+    silent = tested[tested["silent"]]
+    most = sum(rows["y_true"].value_counts().iloc[0] for _, rows in silent.groupby("fold"))
+    values = report_values(found)
+    assert [values["n_silent"].content, values["silence_most"].content] == [len(silent), most]
+    assert len(silent) > 2, "several folds have some"
+    assert values["silence_ceiling"].content == pytest.approx(1 - (len(silent) - most) / len(tested))
+    answers = found.results[0].answers
+    assert values['confidence("cnn", "rotation", "clip")'].content == pytest.approx(answers.clips[0].max(1).mean())
 
 
 def test_the_report_leads_with_a_complete_experiment_of_several_fits(found: Gathered) -> None:
