@@ -187,7 +187,8 @@ def plot_comparison(
     results = results.astype({"accuracy": float, "low": float, "high": float})
     group, names = pd.factorize(results["group"])
     results["row"] = np.arange(len(results)) + 0.5 * group
-    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, 0.45 + 0.15 * (len(results) + 0.5 * len(names))))
+    height = max(1.0, 0.45 + 0.15 * (len(results) + 0.5 * len(names)))  # a single row has a legend and ticks, too
+    ax = style.new_axes(ax, figsize or (style.TEXT_WIDTH, height))
     for number, (name, shown) in enumerate(results.groupby("group", sort=False)):
         spread = shown[["low", "high"]].sub(shown["accuracy"], axis=0).abs().fillna(0).T
         look = style.Look(fmt="osD^"[number % 4], color=f"C{number}", elinewidth=1.4, markersize=4.5, capsize=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -156,6 +157,15 @@ def test_the_comparison_has_a_dot_with_its_interval_in_the_row_of_its_name():
     assert "chance" in [text.get_text() for text in ax.get_legend().get_texts()]
     hollow = [bars[0].get_markerfacecolor() == "white" for bars in ax.containers]
     assert hollow == [False, False, True], "what is stated without an interval is told apart"
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_a_comparison_of_few_rows_has_room_for_its_legend(n):
+    ax = figures.plot_comparison(COMPARED[:n], chance=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a layout that collapses
+        ax.figure.draw_without_rendering()
+    assert ax.get_window_extent().height / ax.figure.dpi > 0.2
 
 
 def test_a_part_of_the_confusion_table_is_drawn_by_its_own_names():
