@@ -141,8 +141,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 def test_readme_is_short_and_leads_to_every_page() -> None:
     readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
-    without_results = re.sub(r"<!-- results.*?end of results -->", "", readme, flags=re.S)  # which grow by themselves
-    assert len(without_results.splitlines()) <= 135
+    assert len(readme.splitlines()) <= 150
     assert all(f"](docs/{path.name})" in readme for path in DOCS)
 
 

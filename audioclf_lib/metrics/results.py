@@ -11,7 +11,7 @@ import pandas as pd
 
 from audioclf_lib._support.digests import digest
 from audioclf_lib.config import Experiment, FitConfig, slug
-from audioclf_lib.metrics.scores import FloatArray, Level, Scores, best_fit, evaluate
+from audioclf_lib.metrics.scores import FloatArray, Level, Scores, best_fit, evaluate, rows_of_test
 from audioclf_lib.metrics.uncertainty import (
     Answers,
     Calibration,
@@ -134,11 +134,9 @@ class ExperimentResult:
         """
         key = level, heard
         if key not in self._scores:
-            tables = [
-                run.predictions.assign(clip_id=run.predictions["clip_id"] + run.config.fit_id) for run in self.runs
-            ]
-            predictions = pd.concat(tables)
-            rows = predictions[~predictions["silent"].astype(bool)] if heard else predictions
+            rows = pd.concat([rows_of_test(run) for run in self.runs], keys=range(len(self.runs)))
+            rows["clip_id"] += rows.index.get_level_values(0).map(" of fit {}".format)  # every fit answers each clip
+            rows = rows[~rows["silent"].astype(bool)] if heard else rows
             self._scores[key] = evaluate(rows, self.class_names, level=level)
         return self._scores[key]
 

@@ -23,6 +23,7 @@ from audioclf_lib.runs.store import Run
 
 DATASET_TITLES = {"demo": "the demo set of generated sounds", "esc10": "ESC-10", "esc50": "ESC-50"}
 NOT_TRAINED = "(not trained)"
+UNDEFINED = "(undefined)"
 SHARE = ".1%"
 
 
@@ -48,6 +49,8 @@ class Value:
         """
         if self.content is None:
             return NOT_TRAINED
+        if isinstance(self.content, float) and np.isnan(self.content):
+            return UNDEFINED
         shown = format(self.content, spec or self.spec).replace("%", "\N{NO-BREAK SPACE}%").replace("-", "−")
         shown = self.content if isinstance(self.content, str) else shown
         return f"{shown} ({self.note})" if self.note else shown
@@ -164,8 +167,6 @@ def _of_contrast(labels: tuple[str, str], contrast: Contrast | None) -> dict[str
     if contrast is not None:
         points = (100 * each for each in (contrast.difference, *contrast.interval, contrast.detectable))
         numbers = dict(zip(specs, points, strict=False)) | {"p": p_value(contrast.p_holm), "verdict": verdict(contrast)}
-        if np.isnan(contrast.detectable):
-            numbers["detectable"] = "no number of"
     return {_call(name, *labels): Value(numbers.get(name), spec) for name, spec in specs.items()}
 
 

@@ -10,7 +10,7 @@ from synthetic import DEMO, write_run, write_runs
 
 from audioclf_lib.metrics.uncertainty import p_value
 from audioclf_lib.report.gather import Gathered, gather
-from audioclf_lib.report.values import NOT_TRAINED, key_result, report_values
+from audioclf_lib.report.values import NOT_TRAINED, UNDEFINED, Value, key_result, report_values
 from audioclf_lib.runs.store import RunStore
 from audioclf_lib.suite.plan import Plan
 
@@ -63,6 +63,10 @@ def test_a_contrast_is_told_with_its_test(tmp_path: Path) -> None:
     assert values['difference("cnn", "transformer-h1")'].content == pytest.approx(100 * contrast.difference)
     assert values['p("cnn", "transformer-h1")'].write() == p_value(contrast.p_holm)
     assert values['verdict("cnn", "transformer-h1")'].content
+
+
+def test_a_number_that_does_not_exist_is_told_as_such_whatever_its_format() -> None:
+    assert Value(float("nan"), ".1f").write() == Value(float("nan")).write(".0%") == UNDEFINED
 
 
 def test_one_fit_of_one_experiment_is_no_plural(tmp_path: Path) -> None:
