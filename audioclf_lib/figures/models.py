@@ -82,18 +82,19 @@ def plot_folds(protocols: Mapping[str, Sequence[tuple[int, int]]], folds: Sequen
     Returns:
         (protocols,) axes.
     """
-    size = (style.TEXT_WIDTH, 0.55 + 0.2 * max(map(len, protocols.values())))
-    panels = plt.subplots(1, len(protocols), figsize=size, squeeze=False, sharey=True)[1].ravel()
+    most = max(map(len, protocols.values()))
+    size = (style.TEXT_WIDTH, 0.55 + 0.2 * most)
+    panels = plt.subplots(1, len(protocols), figsize=size, squeeze=False)[1].ravel()
     for ax, (title, pairs) in zip(panels, protocols.items(), strict=True):
         validated, tested = (np.equal.outer(numbers, folds) for numbers in zip(*pairs, strict=True))
         letters = np.select([tested, validated], ["T", "V"], "")
         look = style.Look(cmap=ListedColormap([style.LIGHT_GREY, "C1", "C4"]), vmin=0, vmax=2, cbar=False, linewidths=2)
         text = style.Look(color=style.INK, weight="bold") | kwargs
         sns.heatmap(validated + 2 * tested, annot=letters, fmt="", annot_kws=text, ax=ax, xticklabels=folds, **look)
-        ax.set(title=title, xlabel="fold", yticks=())
+        ax.set(title=title, xlabel="fold", yticks=(), ylim=(most, 0))
         ax.tick_params(length=0)
         ax.grid(False)
-    panels[0].set(ylabel="fit", ylim=(max(map(len, protocols.values())), 0))
+    panels[0].set_ylabel("fit")
     return panels
 
 

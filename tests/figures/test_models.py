@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -84,6 +86,16 @@ def rows_of_boxes(ax):
     boxes = [box for box in ax.patches if hasattr(box, "get_boxstyle")]
     heights = Counter(round(box.get_y() + box.get_height() / 2, 3) for box in boxes)
     return [heights[height] for height in sorted(heights, reverse=True)]
+
+
+@pytest.mark.parametrize("titles", [*permutations(["rotation", "k-fold", "split"])])
+def test_folds_of_protocols_in_any_order_have_rows_of_one_height(titles):
+    protocols = {"rotation": [(2, 1), (3, 2), (1, 3)], "k-fold": [(2, 1), (3, 1)], "split": [(2, 1)]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a layout that collapses
+        panels = figures.plot_folds({title: protocols[title] for title in titles}, (1, 2, 3))
+        panels[0].figure.draw_without_rendering()
+    assert {ax.get_ylim() for ax in panels} == {(3, 0)}
 
 
 def test_folds_are_lettered_by_what_each_fit_does_with_them():
