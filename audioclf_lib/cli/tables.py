@@ -93,6 +93,8 @@ def oddity_table(oddities: dict[str, list[str]]) -> Table:
 def describe_rest(outcomes: Sequence[Outcome], seconds: float | None, at_once: int) -> str:
     """What is left of a suite, and how long that takes by the fits that are finished."""
     counts = f"{sum(each.state != 'done' for each in outcomes)} of {len(outcomes)} runs are to do"
+    if trained := sum(each.state == "trained" for each in outcomes):
+        counts += f", of which {trained} only {'lacks its notebook' if trained == 1 else 'lack their notebooks'}"
     if seconds is None:
         return f"{counts}; the time left is known when a fit is trained"
     if not seconds:

@@ -37,7 +37,7 @@ OWN_MODEL_NOTEBOOK = "30_own_model.ipynb"
 ABLATION_NOTEBOOK = "60_diagnosis.ipynb"
 
 MAX_AT_ONCE = 16
-State = Literal["done", "failed", "stopped", "not run"]
+State = Literal["done", "failed", "stopped", "trained", "not run"]
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,8 @@ class Outcome:
     """How a job ended.
 
     Attributes:
-        state: ``done``, ``failed``, ``stopped`` (killed, or interrupted) or ``not run``.
+        state: ``done``, ``failed``, ``stopped`` (killed, or interrupted), ``trained`` (all but its notebook is there)
+            or ``not run``.
         fits_done: how many of its fits exist.
         status: what the notebook's process left behind: time, failing cell and error.
         accuracy: per level (``window``, ``clip``), mean and standard deviation (n - 1) of the accuracy on the test
@@ -313,6 +314,8 @@ def _outcome(job: Job, store: RunStore, whole: Collection[str]) -> Outcome:
         state = "done"
     elif status is not None:
         state = "failed" if status.state == "failed" else "stopped"
+    elif done and len(done) == len(job.fits):
+        state = "trained"
     accuracy: dict[str, tuple[float, float | None]] = {}
     if done and job.has_mean:
         scores = [store.load(fit).metrics["scores"]["test"] for fit in done]

@@ -315,7 +315,9 @@ def test_jobs_need_their_fits_and_their_notebook(store: RunStore) -> None:
     finish(store, fits_of()[0], 1)  # of k-fold and split
     jobs = suite_jobs(PLAN, runs_dir=store.runs_dir)
     split = next(job for job in jobs if job.title == "cnn-split")
-    assert {outcome.state for outcome in read_outcomes(jobs, store)} == {"not run"}
+    states = {outcome.job.title: outcome.state for outcome in read_outcomes(jobs, store)}
+    assert states.pop("cnn-split") == "trained"
+    assert set(states.values()) == {"not run"}
     mark_done(split)
     assert [each.job for each in read_outcomes(jobs, store) if each.state == "done"] == [split]
 
@@ -345,12 +347,13 @@ def test_the_command_tells_the_time_left_in_one_line(
     options = ["--plan", path, "--runs-dir", store.runs_dir, "--jobs", "1", "--dry-run"]
     assert call(monkeypatch, "suite", *options) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "3 of 3 runs are to do; about 1 min 00 s of training left with 1 run at a time"
+        "3 of 3 runs are to do, of which 1 only lacks its notebook; "
+        "about 1 min 00 s of training left with 1 run at a time"
     )
     for fit in fits_of()[1:]:
         finish(store, fit, 2.0)
     assert call(monkeypatch, "suite", *options) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "3 of 3 runs are to do"
+    assert capsys.readouterr().out.splitlines()[-1] == ("3 of 3 runs are to do, of which 2 only lack their notebooks")
 
 
 def test_a_log_is_told_to_every_experiments_notebook_and_changes_no_job() -> None:
