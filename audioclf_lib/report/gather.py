@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -147,8 +147,10 @@ def describe_findings(gathered: Gathered) -> list[str]:
 
 def describe_missing(result: ExperimentResult) -> str:
     """Which fits of an experiment are missing, in one line; empty if none is."""
-    folds = ", ".join(str(config.val_fold) for config in result.missing)
-    return f"missing of {result.title}: validation {'folds' if ',' in folds else 'fold'} {folds}" if folds else ""
+    tested = result.is_rotation
+    folds = ", ".join(str(config.test_fold if tested else config.val_fold) for config in result.missing)
+    what = f"{'test' if tested else 'validation'} {'folds' if ',' in folds else 'fold'}"
+    return f"missing of {result.title}: {what} {folds}" if folds else ""
 
 
 def identify_dataset(name_or_path: str, store: RunStore) -> KnownDataset | None:
@@ -230,6 +232,7 @@ def _gather_found(store: RunStore, dataset: str | None, problems: list[str]) -> 
     """The experiments that run folders belong to: of one data set, the one that was trained last unless it is named.
 
     Of fits that differ in their epochs, threads or version of the architecture, only those trained last are shown.
+    Splits on all test folds are one rotation.
     """
     named = identify_dataset(dataset, store) if dataset else None
     found, errors = store.scan(named.name if named else None)
@@ -249,11 +252,16 @@ def _gather_found(store: RunStore, dataset: str | None, problems: list[str]) -> 
     if older := sum(map(len, alike.values())) - sum(map(len, shown.values())):
         problems.append(f"fits of other epochs, threads or versions than the last are not shown: {older}")
     problems += map(str, errors)
-    experiments = [_experiment_of(shown[name], store, known.folds) for name in sorted(shown)]
-    test_fold = mode(each.test_fold for each in experiments)
-    on_it = _read_results([each for each in experiments if each.test_fold == test_fold], known, problems)
-    checks = _read_results([each for each in experiments if each.test_fold != test_fold], known, problems)
-    return Gathered(store, known, on_it, checks, problems=tuple(dict.fromkeys(problems)), recordings=dataset or "")
+    there = {run.config.fit_id for group in shown.values() for run in group}
+    of_folds = [_experiment_of(shown[name], store, known.folds) for name in sorted(shown)]
+    rotations, of_folds = _with_rotations(of_folds, known, there)
+    test_fold = mode(each.test_fold for each in of_folds) if of_folds else 0
+    on_it = [*rotations, *(each for each in of_folds if each.test_fold == test_fold)]
+    checks = _read_results([each for each in of_folds if each.test_fold != test_fold], known, problems)
+    experiments = _read_results(on_it, known, problems)
+    return Gathered(
+        store, known, experiments, checks, problems=tuple(dict.fromkeys(problems)), recordings=dataset or ""
+    )
 
 
 def _name_of(run: Run) -> tuple[str, int, int, str]:
@@ -273,3 +281,25 @@ def _experiment_of(runs: Sequence[Run], store: RunStore, folds: Sequence[int]) -
     pairs = [(run.config.val_fold, run.config.test_fold) for run in runs]
     split = Experiment(**settings, protocol="split")
     return split if pairs == split.fold_pairs(folds) else split.changed(protocol="kfold")
+
+
+def _with_rotations(
+    experiments: Sequence[Experiment], dataset: KnownDataset, there: Collection[str]
+) -> tuple[list[Experiment], list[Experiment]]:
+    """The rotations all of whose fits are there, and the experiments that are not a part of one.
+
+    Args:
+        there: ids of the fits.
+    """
+    rotations, parts = list[Experiment](), set[str]()
+    for experiment in experiments:
+        whole = experiment.changed(protocol="rotation")
+        ids = _fit_ids(whole, dataset)
+        if ids <= set(there) and not ids <= parts:
+            rotations.append(whole)
+            parts |= ids
+    return rotations, [each for each in experiments if not _fit_ids(each, dataset) <= parts]
+
+
+def _fit_ids(experiment: Experiment, dataset: KnownDataset) -> set[str]:
+    return {config.fit_id for config in experiment.fits(dataset)}

@@ -257,6 +257,45 @@ def test_experiments_are_found_from_their_runs(store: RunStore) -> None:
     assert describe_findings(found)[0] == "the experiments found on frogs-00000000: 5 of 6 fits are there"
 
 
+ROTATION = {"model": "cnn", "protocol": "rotation"}
+
+
+def test_splits_on_all_test_folds_are_found_as_a_rotation(store: RunStore) -> None:
+    """As a notebook makes them with ``test_folds = "all"``."""
+    transformer = {"model": "transformer", "protocol": "split", "test_fold": 3}
+    write_runs(store, Plan(name="x", epochs=2, experiments=(ROTATION, transformer)), DEMO)
+    found = gather("", store.runs_dir)
+    assert found_by(found) == {"cnn-rotation": [2, 3, 4, 5, 1], "transformer-h1-split-test3": [4]}
+    assert not found.checks
+    assert found.results[0].scores("clip").n == len(found.results[0].answers.clip_ids), "every clip is tested once"
+
+
+def test_a_k_fold_experiment_stays_beside_the_rotation_that_shares_a_fit_with_it(store: RunStore) -> None:
+    write_runs(store, Plan(name="x", epochs=2, experiments=(ROTATION, EXPERIMENTS[0])), DEMO)
+    assert found_by(gather("", store.runs_dir)) == {"cnn-rotation": [2, 3, 4, 5, 1], "cnn-kfold": [2, 3, 4, 5]}
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 3}, {"seed": 1}, {"recipe": "as-written"}], ids=["epochs", "seed", "recipe"]
+)
+def test_splits_that_are_not_alike_are_no_rotation(store: RunStore, change: dict[str, Any]) -> None:
+    """Nor are four of five: which fold is missing is not to be told from run folders."""
+    alike = [SPLIT | {"test_fold": fold} for fold in (1, 2, 3, 4)]
+    write_runs(store, Plan(name="x", epochs=2, experiments=(*alike, SPLIT | {"test_fold": 5} | change)), DEMO)
+    found = gather("", store.runs_dir)
+    assert {each.experiment.protocol for each in (*found.experiments, *found.checks)} == {"split"}
+    assert len(found.experiments) + len(found.checks) == 5
+
+
+def test_a_missing_fit_of_a_rotation_is_named_by_its_test_fold(store: RunStore) -> None:
+    plan = Plan(name="turned", epochs=2, experiments=(ROTATION,))
+    lost = next(run for run in write_runs(store, plan, DEMO) if run.config.test_fold == 4)
+    shutil.rmtree(lost.path)
+    assert describe_findings(gather(plan, store.runs_dir))[1:] == [
+        "missing of CNN: rotation over 5 test folds: test fold 4"
+    ]
+
+
 def test_of_several_trainings_and_data_sets_the_last_is_shown_and_the_others_are_named(store: RunStore) -> None:
     """The name of a data set chooses another one."""
     date(write_runs(store, Plan(name="x", epochs=2, experiments=(SPLIT,)), DEMO), 1000)
