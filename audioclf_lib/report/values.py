@@ -175,8 +175,8 @@ def verdict(contrast: Contrast) -> str:
     if contrast.is_real:
         return f"{_without_protocol(contrast.names[int(contrast.difference < 0)])} is better"
     if np.isnan(contrast.detectable):
-        return "no difference found; too few disagree for any"
-    return f"no difference found; {100 * contrast.detectable:.1f} points would have been"
+        return "no difference found (too few answers differ for any)"
+    return f"no difference found (one of {100 * contrast.detectable:.1f} points would have been)"
 
 
 def fits_note(result: ExperimentResult) -> str:

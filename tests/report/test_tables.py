@@ -138,8 +138,8 @@ def test_a_difference_is_called_better_only_if_it_is_real_and_else_what_would_ha
     table = tables.contrasts_table(contrasts)
     assert table["Verdict"].tolist() == [
         "B is better",
-        "no difference found; 12.0 points would have been",
-        "no difference found; too few disagree for any",
+        "no difference found (one of 12.0 points would have been)",
+        "no difference found (too few answers differ for any)",
     ]
     assert table["p (Holm)"].tolist() == ["<0.001", "0.096", "1.0"]
     assert table["p (McNemar)"].tolist() == ["0.096"] * 3
