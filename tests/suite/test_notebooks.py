@@ -230,6 +230,7 @@ def test_an_installed_kernel_of_another_environment_is_not_used(
 
 def test_ctrl_c_leaves_no_traceback(notebook: Path, output: Path) -> None:
     """To the whole group, as a terminal sends it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell starts the tests in the background
     process = start(notebook, output, start_new_session=True)
     wait_until((notebook.parent / "running").exists, "the notebook to run")
     os.killpg(process.pid, signal.SIGINT)
