@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from statistics import mode
 
@@ -252,16 +253,14 @@ def _gather_found(store: RunStore, dataset: str | None, problems: list[str]) -> 
     if older := sum(map(len, alike.values())) - sum(map(len, shown.values())):
         problems.append(f"fits of other epochs, threads or versions than the last are not shown: {older}")
     problems += map(str, errors)
-    there = {run.config.fit_id for group in shown.values() for run in group}
-    of_folds = [_experiment_of(shown[name], store, known.folds) for name in sorted(shown)]
-    rotations, of_folds = _with_rotations(of_folds, known, there)
-    test_fold = mode(each.test_fold for each in of_folds) if of_folds else 0
-    on_it = [*rotations, *(each for each in of_folds if each.test_fold == test_fold)]
-    checks = _read_results([each for each in of_folds if each.test_fold != test_fold], known, problems)
+    found_experiments = [_experiment_of(shown[name], store, known.folds) for name in sorted(shown)]
+    rotations, rest = _with_rotations(found_experiments, known, {run.config.fit_id for run in chain(*shown.values())})
+    test_fold = mode(each.test_fold for each in rest) if rest else 0
+    on_it = [*rotations, *(each for each in rest if each.test_fold == test_fold)]
     experiments = _read_results(on_it, known, problems)
-    return Gathered(
-        store, known, experiments, checks, problems=tuple(dict.fromkeys(problems)), recordings=dataset or ""
-    )
+    checks = _read_results([each for each in rest if each.test_fold != test_fold], known, problems)
+    told = tuple(dict.fromkeys(problems))
+    return Gathered(store, known, experiments, checks, problems=told, recordings=dataset or "")
 
 
 def _name_of(run: Run) -> tuple[str, int, int, str]:
@@ -284,7 +283,7 @@ def _experiment_of(runs: Sequence[Run], store: RunStore, folds: Sequence[int]) -
 
 
 def _with_rotations(
-    experiments: Sequence[Experiment], dataset: KnownDataset, there: Collection[str]
+    experiments: Sequence[Experiment], dataset: KnownDataset, there: set[str]
 ) -> tuple[list[Experiment], list[Experiment]]:
     """The rotations all of whose fits are there, and the experiments that are not a part of one.
 
@@ -295,7 +294,7 @@ def _with_rotations(
     for experiment in experiments:
         whole = experiment.changed(protocol="rotation")
         ids = _fit_ids(whole, dataset)
-        if ids <= set(there) and not ids <= parts:
+        if ids <= there and not ids <= parts:
             rotations.append(whole)
             parts |= ids
     return rotations, [each for each in experiments if not _fit_ids(each, dataset) <= parts]
