@@ -223,11 +223,11 @@ def _names(given: Sequence[str] | str) -> list[str]:
 
 
 def _readable(markdown: str) -> str:
-    """Markdown without what only exports know: ``[@tbl:layers]`` is "table *layers*", and ``{#tbl:layers}`` goes."""
+    """Markdown without what only exports know: ``[@tbl:layers]`` is "Table *layers*", and ``{#tbl:layers}`` goes."""
 
     def words(reference: re.Match[str]) -> str:
         labels = [label.strip(" @").partition(":") for label in reference[1].split(";")]
-        return " and ".join(f"{KINDS.get(prefix, prefix)} *{name}*" for prefix, _, name in labels)
+        return " and ".join(f"{KINDS.get(prefix, prefix).capitalize()} *{name}*" for prefix, _, name in labels)
 
     return re.sub(r"\[(@[^\]\n]+)\]", words, re.sub(r" \{[#.][\w:-]+(?: \.[\w-]+)*\}(?=\n|$)", "", markdown))
 

@@ -54,7 +54,7 @@ def test_figure_has_its_caption_and_alternative_text_in_jupyterlab() -> None:
     caption = f"A *loss* of {escape_markdown('<b>$x$</b>')}, $\\frac{{1}}{{2}}$; see [@tbl:layers; @sec:own]."
     (output,) = outputs_of(lambda: show(draw(), caption=caption, label="fig:loss"))
     page = BeautifulSoup(output.data["text/html"], "html.parser")
-    shown = "A loss of <b>$x$</b>, \\(\\frac{1}{2}\\); see table layers and section own."
+    shown = "A loss of <b>$x$</b>, \\(\\frac{1}{2}\\); see Table layers and Section own."
     assert page.find("figcaption").get_text().strip() == shown
     assert page.find("img")["alt"] == "loss from 1 to 2"
     assert page.find("em").get_text() == "loss"
@@ -219,7 +219,7 @@ def test_spaces_that_do_not_break_are_kept_in_cells() -> None:
 def test_table_has_its_caption_in_jupyterlab_with_words_for_references() -> None:
     table = pd.DataFrame({"a": [1]})
     (output,) = outputs_of(lambda: show(table, caption="As in [@fig:loss].", label="tbl:a"))
-    assert output.data["text/markdown"].startswith("Table: As in figure *loss*.\n\n| a |")
+    assert output.data["text/markdown"].startswith("Table: As in Figure *loss*.\n\n| a |")
     assert output.metadata["report"]["caption"] == "As in [@fig:loss]."
     assert outputs_of(lambda: show(table))[0].data["text/markdown"].startswith("| a |")
 
@@ -227,7 +227,7 @@ def test_table_has_its_caption_in_jupyterlab_with_words_for_references() -> None
 def test_text_has_words_for_references_in_jupyterlab() -> None:
     (output,) = outputs_of(lambda: show_text(f"See [@sec:own] and {escape_markdown('[@fig:x]')}."))
     (block,) = read_markdown(output.data["text/markdown"])
-    assert plain_text(block) == "See section own and [@fig:x]."
+    assert plain_text(block) == "See Section own and [@fig:x]."
 
 
 def test_equation_is_mathematics_in_jupyterlab_and_carries_its_label() -> None:
