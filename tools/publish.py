@@ -145,26 +145,30 @@ def _row(run: Run) -> dict[str, Any]:
 def results_markdown(
     results: pd.DataFrame, baselines: pd.DataFrame | None, experiments: Sequence[Experiment], dataset: KnownDataset
 ) -> str:
-    """README's table: test accuracies, a row for each experiment and baseline, from the published tables alone."""
-    lines, missing = ["| experiment | fits | windows | clips |", "|---|---|---:|---:|"], []
-    for experiment in experiments:
-        fits, title = [fit.fit_id for fit in experiment.fits(dataset)], ExperimentResult(experiment, ()).short_title
-        done = results[results["fit"].isin(fits)]
-        if done.empty:
-            missing.append(title.replace(NBSP, " "))
+    """README's table, from the published tables alone: test accuracies of what is complete, and what is not.
+
+    An experiment whose fits all are another's, too, has no row: a split beside the k-fold that holds its fit.
+    """
+    lines, missing = ["| experiment | fits | windows | clips |", "|---|---:|---:|---:|"], []
+    fits_of = [{fit.fit_id for fit in experiment.fits(dataset)} for experiment in experiments]
+    for experiment, fits in zip(experiments, fits_of, strict=True):
+        if any(fits < others for others in fits_of):
             continue
-        cells = [title, f"{len(done)} of {len(fits)}"]
-        cells += [_mean_and_spread(done[f"test_{level}_accuracy"]) for level in LEVELS]
+        title, done = ExperimentResult(experiment, ()).short_title, results[results["fit"].isin(fits)]
+        if len(done) < len(fits):
+            missing.append(f"{title} ({len(done)} of {len(fits)} fits)".replace(NBSP, " "))
+            continue
+        cells = [title, f"{len(fits)}", *(_mean_and_spread(done[f"test_{level}_accuracy"]) for level in LEVELS)]
         lines.append(f"| {' | '.join(cells)} |".replace(NBSP, " "))
     if baselines is not None:
         rotated = baselines.merge(pd.DataFrame(rotation(dataset.folds), columns=["val_fold", "test_fold"]))
         for baseline, rows in rotated.groupby("baseline", sort=False):
-            cells = [f"{TITLES[baseline]}, rotation", f"{len(rows)} of {len(dataset.folds)}", "–"]
+            cells = [f"{TITLES[baseline]}, rotation", f"{len(rows)}", "–"]
             lines.append(f"| {' | '.join([*cells, _mean_and_spread(rows['accuracy'])])} |".replace(NBSP, " "))
     where = DATASET_TITLES.get(dataset.name, dataset.name)
     about = f"Test accuracy on {where} (mean ± standard deviation over the fits; a rotation tests every clip once)"
-    untrained = ["", f"Not trained yet: {'; '.join(missing)}."] if missing else []
-    return "\n".join([f"{about}, {experiments[0].epochs} epochs.", "", *lines, *untrained])
+    incomplete = ["", f"Not complete yet: {'; '.join(missing)}."] if missing else []
+    return "\n".join([f"{about}, {experiments[0].epochs} epochs.", "", *lines, *incomplete])
 
 
 def _mean_and_spread(values: pd.Series) -> str:
