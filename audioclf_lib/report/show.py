@@ -33,6 +33,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator
 
 from audioclf_lib._support.errors import InputError, is_control, refuse_control_characters
 from audioclf_lib._support.paths import PROJECT_ROOT, replace_file
@@ -241,18 +242,26 @@ def _figure_html(svg: bytes, alt: str, caption: str, width: str) -> str:
 
 
 def describe(figure: Figure) -> str:
-    """What a figure shows, in plain text: for each panel its title, its axes, where its named curves begin and end, how
-    many cells a heat map has, and what is written in it, such as the number beside a bar.
+    """What a figure shows, in plain text: for each panel its title, its axes, where its named curves begin and end, the
+    values of its named marks by row, how many cells a heat map has, and what is written in it, such as the number
+    beside a bar.
     """
     panels = []
     for ax in figure.axes:
         title, axes = ax.get_title(loc="left") or ax.get_title(), [ax.get_ylabel(), ax.get_xlabel()]
         shapes = [np.asarray(mesh.get_array()).shape for mesh in ax.collections if isinstance(mesh, QuadMesh)]
         grids = [f"heat map of {' by '.join(map(str, shape))} cells" for shape in shapes]
-        lines = [(str(line.get_label()), np.atleast_1d(np.asarray(line.get_ydata()))) for line in ax.lines]
-        ends = [(name, values[[0, -1]]) for name, values in lines if name[0] != "_" and len(values) > 1]
-        curves = [f"{name} from {first:.2g} to {last:.2g}" for name, (first, last) in ends]
         texts, ticks = ([text.get_text() for text in each] for each in (ax.texts, ax.get_yticklabels()))
+        curves = []
+        for line in ax.lines:
+            name, xs, ys = str(line.get_label()), *(np.atleast_1d(np.asarray(data)) for data in line.get_data())
+            if name[0] == "_" or len(ys) < 2:
+                continue
+            if line.get_linestyle() == "None" and isinstance(ax.yaxis.get_major_locator(), FixedLocator):
+                of_rows = (f"{tick} {x:.2g}" for tick, x in zip(ticks, xs, strict=False) if np.isfinite(x))
+                curves.append(f"{name}: {', '.join(of_rows)}")
+            else:
+                curves.append(f"{name} from {ys[0]:.2g} to {ys[-1]:.2g}")
         if 2 < len(ticks) <= len(texts) <= len(ticks) + 2:  # a text beside each bar or mark
             texts = [f"{tick} {text}" for tick, text in zip(ticks, texts, strict=False)]
         shown = [" over ".join(filter(None, axes)), *grids, *curves, *(texts if len(texts) < 40 else [])]

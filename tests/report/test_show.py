@@ -20,9 +20,10 @@ from matplotlib.axes import Axes
 from shown import outputs_of, plain_text
 
 from audioclf_lib._support.errors import InputError
+from audioclf_lib.figures import plot_recall_by_class
 from audioclf_lib.report import escape_markdown, show, show_equation, show_text, show_title_page
 from audioclf_lib.report.pandoc import read_markdown
-from audioclf_lib.report.show import Markdown
+from audioclf_lib.report.show import Markdown, describe
 
 visible_text = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=40)
 
@@ -222,6 +223,12 @@ def test_table_has_its_caption_in_jupyterlab_with_words_for_references() -> None
     assert output.data["text/markdown"].startswith("Table: As in Figure *loss*.\n\n| a |")
     assert output.metadata["report"]["caption"] == "As in [@fig:loss]."
     assert outputs_of(lambda: show(table))[0].data["text/markdown"].startswith("| a |")
+
+
+def test_alternative_text_has_the_values_of_marks_by_row() -> None:
+    recalls = pd.DataFrame({"CNN": [0.5, np.nan, 0.25], "Mel": [1, 0.5, 0]}, index=["dog", "rain", "cat"])
+    told = describe(plot_recall_by_class(recalls).figure)
+    assert told == "recall (clips); CNN: dog 0.5, cat 0.25; Mel: dog 1, rain 0.5, cat 0"
 
 
 def test_text_has_words_for_references_in_jupyterlab() -> None:
