@@ -32,8 +32,8 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator
 
 from audioclf_lib._support.errors import InputError, is_control, refuse_control_characters
 from audioclf_lib._support.paths import PROJECT_ROOT, replace_file
@@ -248,25 +248,28 @@ def describe(figure: Figure) -> str:
     """
     panels = []
     for ax in figure.axes:
-        title, axes = ax.get_title(loc="left") or ax.get_title(), [ax.get_ylabel(), ax.get_xlabel()]
+        title, axes = (ax.get_title(loc="left") or ax.get_title()).strip(), [ax.get_ylabel(), ax.get_xlabel()]
         shapes = [np.asarray(mesh.get_array()).shape for mesh in ax.collections if isinstance(mesh, QuadMesh)]
         grids = [f"heat map of {' by '.join(map(str, shape))} cells" for shape in shapes]
         texts, ticks = ([text.get_text() for text in each] for each in (ax.texts, ax.get_yticklabels()))
-        curves = []
-        for line in ax.lines:
-            name, xs, ys = str(line.get_label()), *(np.atleast_1d(np.asarray(data)) for data in line.get_data())
-            if name[0] == "_" or len(ys) < 2:
-                continue
-            if line.get_linestyle() == "None" and isinstance(ax.yaxis.get_major_locator(), FixedLocator):
-                of_rows = (f"{tick} {x:.2g}" for tick, x in zip(ticks, xs, strict=False) if np.isfinite(x))
-                curves.append(f"{name}: {', '.join(of_rows)}")
-            else:
-                curves.append(f"{name} from {ys[0]:.2g} to {ys[-1]:.2g}")
         if 2 < len(ticks) <= len(texts) <= len(ticks) + 2:  # a text beside each bar or mark
             texts = [f"{tick} {text}" for tick, text in zip(ticks, texts, strict=False)]
+        curves = [_course(line, ax) for line in ax.lines if str(line.get_label())[:1] not in ("", "_")]
         shown = [" over ".join(filter(None, axes)), *grids, *curves, *(texts if len(texts) < 40 else [])]
         panels.append(": ".join(filter(None, [title, "; ".join(filter(None, shown))])))
     return ". ".join(dict.fromkeys(filter(None, panels))).replace("\n", " ").replace("\\$", "$")
+
+
+def _course(line: Line2D, ax: Axes) -> str:
+    """Where a named curve begins and ends; of marks beside the ticks of the vertical axis, the value at each tick."""
+    xs, ys = np.atleast_1d(*line.get_data(orig=False))
+    if len(ys) < 2:
+        return ""
+    if line.get_linestyle() == "None" and np.array_equal(np.round(ys), ax.get_yticks()):
+        ticks = [tick.get_text() for tick in ax.get_yticklabels()]
+        values = [f"{tick} {x:.2g}" for tick, x in zip(ticks, xs, strict=True) if np.isfinite(x)]
+        return f"{line.get_label()}: {', '.join(values)}"
+    return f"{line.get_label()} from {ys[0]:.2g} to {ys[-1]:.2g}"
 
 
 def _whole_figure(item: object) -> Figure:
