@@ -57,6 +57,12 @@ class Gathered:
         return [result for result in self.experiments if result.runs]
 
     @property
+    def runs_compared(self) -> list[Run]:
+        """Whose answers are compared clip by clip: the fits of complete rotations, which test every clip, else all."""
+        rotations = [result for result in self.results if result.is_rotation and result.is_complete]
+        return [run for result in rotations or self.results for run in result.runs]
+
+    @property
     def declared(self) -> tuple[tuple[str, str], ...]:
         """The contrasts that the plan declares, by the labels of two architectures each."""
         return self.plan.contrasts if self.plan else ()

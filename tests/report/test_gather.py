@@ -296,6 +296,21 @@ def test_a_missing_fit_of_a_rotation_is_named_by_its_test_fold(store: RunStore) 
     ]
 
 
+def test_clips_are_compared_over_complete_rotations_and_over_all_fits_if_there_is_none(store: RunStore) -> None:
+    """One fit of another architecture must not shrink the comparison to the clips of its fold."""
+    models = ({"model": "cnn"}, {"model": "transformer", "num_heads": 2})
+    plan = Plan(name="whole", epochs=2, experiments=[model | {"protocol": "rotation"} for model in models])
+    runs = write_runs(store, plan, DEMO)
+    shutil.rmtree(runs[-1].path)
+    assert [run.config for run in gather(plan, runs_dir=store.runs_dir).runs_compared] == [
+        run.config for run in runs if run.config.model == "cnn"
+    ]
+    shutil.rmtree(runs[0].path)
+    assert {run.config.fit_id for run in gather(plan, runs_dir=store.runs_dir).runs_compared} == {
+        run.config.fit_id for run in runs[1:-1]
+    }
+
+
 def test_of_several_trainings_and_data_sets_the_last_is_shown_and_the_others_are_named(store: RunStore) -> None:
     """The name of a data set chooses another one."""
     date(write_runs(store, Plan(name="x", epochs=2, experiments=(SPLIT,)), DEMO), 1000)
