@@ -245,6 +245,16 @@ def test_pdf_keeps_every_word_inside_the_margins(pdf: Path) -> None:
     assert [word for x_min, x_max, word in boxes if float(x_min) < left or float(x_max) > right] == []
 
 
+def test_pdf_keeps_a_heading_and_its_notice_with_the_text_that_follows() -> None:
+    """However much of the page is full before them, so one of these fillings would leave them alone at its foot."""
+    for lines in range(36, 48):
+        filling = "\\\n".join(["filling"] * lines)
+        cells = [new_markdown_cell(f"{filling}\n\n# Conclusion\n\n> Not yours.\n\nThe text.")]
+        pages = PdfReader(BytesIO(TypstPDFExporter().from_notebook_node(new_notebook(cells=cells))[0])).pages
+        texts = [page.extract_text() for page in pages]
+        assert any("1 Conclusion\nNot yours.\nThe text." in text for text in texts), f"{lines} lines"
+
+
 def test_pdf_repeats_the_head_of_a_table_that_breaks(pdf: Path) -> None:
     assert text_of(pdf).count("Clipname") >= 3
 
