@@ -144,6 +144,7 @@ def draw_curves(
         level, text = (-math.log(chance), "{:.2f}") if metric == "loss" else (chance, "{:.0%}")
         ax.axhline(level, **style.REFERENCE, zorder=1)
         look = style.Look(transform=ax.get_yaxis_transform(), ha="right", va="bottom", size=style.SMALL)
+        look["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4}  # curves pass behind it
         ax.text(0.99, level, "chance " + text.format(level).replace("%", " %"), color=style.GREY, **look)
 
 
