@@ -20,11 +20,13 @@ from audioclf_lib.data import Dataset, load_dataset
 from audioclf_lib.data.windowing import cut_windows
 from audioclf_lib.metrics import evaluate
 from audioclf_lib.metrics.baselines import TITLES
-from audioclf_lib.metrics.scores import evaluate_all
+from audioclf_lib.metrics.results import ExperimentResult
+from audioclf_lib.metrics.scores import evaluate_all, rows_of_test
 from audioclf_lib.report.card import CARD, model_card
+from audioclf_lib.report.tables import ablation_table
 from audioclf_lib.runs import RunStore, load_run
 from audioclf_lib.runs.store import WEIGHTS, Run
-from audioclf_lib.suite.ablation import ablation_experiments
+from audioclf_lib.suite.ablation import AS_WRITTEN, HIGH_RATE, ablation_experiments, change_of
 from audioclf_lib.suite.plan import Plan, load_plan, save_plan
 from audioclf_lib.training import fit
 from audioclf_lib.training.baselines import fit_baselines
@@ -177,6 +179,26 @@ def test_every_number_in_report_published_follows_from_the_predictions_stored_th
     baselines = pd.read_csv(PUBLISHED_DIR / publish.BASELINES) if (PUBLISHED_DIR / publish.BASELINES).exists() else None
     markdown = publish.results_markdown(table.reset_index(), baselines, plan.experiments_list(), dataset)
     assert markdown in before
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="nothing is published")
+def test_what_the_published_text_says_of_the_ablation_follows_from_the_stored_predictions(real_esc10: Path) -> None:
+    """One answer to every test window at a rate of 0.01, and which changes all seeds and architectures agree on."""
+    dataset = load_dataset("esc10", with_folds=[1])
+    experiments = ablation_experiments(load_plan(str(PUBLISHED_DIR / "plan.yaml")), "cpu", PUBLISHED_DIR)
+    results = []
+    for experiment in experiments:
+        run = load_run(PUBLISHED_DIR / "esc10" / experiment.fits(dataset)[0].fit_id)
+        results.append(ExperimentResult(experiment, (run,), mark=change_of(experiment)))
+    for result in results:
+        answers = rows_of_test(result.best).filter(regex=r"^p_\d+$").to_numpy().argmax(axis=1)
+        assert (len(set(answers)) == 1) == (result.mark == HIGH_RATE), result.title
+    table = ablation_table(results)
+    agreed = table.pivot(index="Change", columns="Architecture", values="Against as written")
+    assert agreed.index[(agreed == "higher").all(axis=1)].tolist() == ["all of these"]
+    single = agreed.drop(index=[AS_WRITTEN, HIGH_RATE, "all of these"])
+    assert single.size == 10
+    assert (single == "seeds differ").to_numpy().sum() == 6
 
 
 @pytest.mark.skipif(not PUBLISHED, reason="nothing is published")

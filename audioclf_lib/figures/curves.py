@@ -143,9 +143,10 @@ def draw_curves(
     if chance:
         level, text = (-math.log(chance), "{:.2f}") if metric == "loss" else (chance, "{:.0%}")
         ax.axhline(level, **style.REFERENCE, zorder=1)
-        look = style.Look(transform=ax.get_yaxis_transform(), ha="right", va="bottom", size=style.SMALL)
-        look["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4}  # curves pass behind it
-        ax.text(0.99, level, "chance " + text.format(level).replace("%", " %"), color=style.GREY, **look)
+        background = style.BACKGROUND | {"alpha": 0.8}  # a curve that passes behind the label can still be followed
+        look = style.Look(ha="right", va="bottom", size=style.SMALL, color=style.GREY, bbox=background)
+        label = "chance " + text.format(level).replace("%", " %")
+        ax.text(0.99, level, label, transform=ax.get_yaxis_transform(), **look)
 
 
 def loss_limit(curves: Iterable[pd.Series], chance: float | None) -> float:

@@ -28,6 +28,7 @@ Panels = npt.NDArray[Any]  # of Axes
 TEXT_WIDTH = 6.3  # inches: A4 less two margins of 2.5 cm
 INK, GREY, LIGHT_GREY, LIGHT_BLUE = "#222222", "#767676", "#e4e4e4", "#9cc3de"
 REFERENCE: Look = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3))}  # what data are compared with
+BACKGROUND: Look = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # hides lines that would cross a label
 SMALL = 7.2  # points: the smallest type
 MANY_CLASSES = 20  # above this, classes have numbers, or every few of them a name
 LONGEST_NAME = 22  # letters of a class name on an axis
@@ -99,8 +100,7 @@ def draw_bars(
     pitch = 0.135 if len(names) > MANY_CLASSES else 0.19
     ax = new_axes(ax, figsize or (TEXT_WIDTH, 0.7 + pitch * len(names)))
     bars = ax.barh(range(len(names)), values, **Look(height=0.72, color="C0") | kwargs)
-    background = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # hides a line that would cross the label
-    ax.bar_label(bars, labels, padding=3, fontsize=SMALL, bbox=background, zorder=3)
+    ax.bar_label(bars, labels, padding=3, fontsize=SMALL, bbox=BACKGROUND, zorder=3)
     name_rows(ax, [on_axis(name) for name in names])
     ax.grid(False, axis="y")
     return ax
