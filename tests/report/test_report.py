@@ -307,7 +307,7 @@ def test_confidence_is_drawn_for_each_architecture(built: Built) -> None:
     drawn = built.page.find(id="fig:reliability").get_text(" ")
     assert "confidence" in drawn and "no class" not in drawn
     assert built.page.find(id="tbl:literature") is None, "others state nothing about the demo set"
-    assert {row[1] for row in table_rows(built, "Clip accuracy.")} == set(CHANGES)
+    assert {row[1] for row in table_rows(built, "Clip accuracy; training and validation")} == set(CHANGES)
 
 
 def test_the_original_is_compared_on_its_data_set_alone(built: Built, incomplete: Built) -> None:
