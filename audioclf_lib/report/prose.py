@@ -86,7 +86,7 @@ def references(text: str, more: Iterable[str] = ()) -> str:
 
     Args:
         text: that names the first author of a work and its year where it cites it, as ``Efron 1987`` or ``Holm's
-            correction (1979)``.
+            correction (1979)``; a work without a year has ``n.d.``.
         more: works that are listed all the same, by author and year.
     """
     options = ["--citeproc", "--wrap=none"]
@@ -94,8 +94,8 @@ def references(text: str, more: Iterable[str] = ()) -> str:
     text = "\n".join([text, *more])
 
     def is_cited(entry: str) -> bool:
-        name, year = entry.split(",")[0], re.search(r"\d{4}", entry)
-        near = rf"\b{re.escape(name)}\b[^;\n]{{0,40}}?\b{year[0] if year else ''}\b"
+        name, year = re.split(r"[,.]", entry)[0], re.search(r"\d{4}|n\.d\.", entry)
+        near = rf"\b{re.escape(name)}\b[^;\n]{{0,40}}?\b{re.escape(year[0]) if year else ''}(?!\w)"
         return re.search(near, text) is not None
 
     listed = "\n".join(f"- {entry}" for entry in map(str.strip, entries) if entry and is_cited(entry))
