@@ -255,6 +255,18 @@ def test_pdf_keeps_a_heading_and_its_notice_with_the_text_that_follows() -> None
         assert any("1 Conclusion\nNot yours.\nThe text." in text for text in texts), f"{lines} lines"
 
 
+def test_pdf_keeps_a_table_of_up_to_a_third_of_a_page_together() -> None:
+    """A figure at the head of the next page would come between its rows."""
+    rows = "\n".join(f"| row {number} | 1 |" for number in range(15))
+    table = f"Table: Some rows. {{#tbl:rows}}\n\n| Name | Value |\n| :--- | ---: |\n{rows}"
+    for lines in range(20, 45, 4):
+        filling = "\\\n".join(["filling"] * lines)
+        cells = [new_markdown_cell(f"# Results\n\n{filling}\n\n{table}")]
+        pages = PdfReader(BytesIO(TypstPDFExporter().from_notebook_node(new_notebook(cells=cells))[0])).pages
+        counts = [page.extract_text().count("row ") for page in pages]
+        assert max(counts) == 15, f"{lines} lines: {counts}"
+
+
 def test_pdf_repeats_the_head_of_a_table_that_breaks(pdf: Path) -> None:
     assert text_of(pdf).count("Clipname") >= 3
 
