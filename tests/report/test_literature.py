@@ -33,6 +33,7 @@ def test_every_work_is_there_once_with_authors_title_and_year() -> None:
     for work in WORKS:
         assert work["author"], work["id"]
         assert work["title"], work["id"]
+        assert ("issued" in work) == (work["id"] != ORIGINAL), work["id"]
         assert work["id"] == ORIGINAL or 1900 < work["issued"]["date-parts"][0][0] < 2100, work["id"]
 
 
